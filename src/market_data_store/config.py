@@ -1,0 +1,260 @@
+"""Settings: the one place that reads the environment, and the files that travel with the package.
+
+Variables may also stand in a `.env` file of the working directory. While `mds up` runs, its servers are found by way of
+`.mds/env`, so that other commands in that directory need no variables. A wrong value is a `ConfigurationError` of one
+line.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from functools import cache
+from pathlib import Path
+from typing import Annotated, Any, Literal
+from urllib.parse import parse_qsl, urlencode, urlsplit
+
+from pydantic import AliasChoices, BeforeValidator, Field, ValidationError, ValidationInfo, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from market_data_store.errors import ConfigurationError
+
+
+def _postgres_url(value: Any) -> Any:
+    """Accept the spellings that a PaaS or SQLAlchemy uses for what libpq calls `postgresql://`."""
+    if not isinstance(value, str) or not value:
+        return value
+    scheme, _, rest = value.partition("://")
+    if scheme not in ("postgres", "postgresql", "postgresql+psycopg") or not rest:
+        raise ValueError("is no postgresql:// URL")
+    return f"postgresql://{rest}"
+
+
+def postgres_url(url: str) -> str:
+    """The URL as libpq spells it; raises `ConfigurationError`."""
+    try:
+        return str(_postgres_url(url))
+    except ValueError as error:
+        raise ConfigurationError(f"{without_password(url)} {error}") from None
+
+
+def _broker_url(value: Any) -> Any:
+    if isinstance(value, str) and value:
+        scheme = value.partition("://")[0]
+        if scheme not in ("redis", "rediss", "sentinel", "amqp", "amqps", "pyamqp"):
+            raise ValueError("is no redis://, rediss://, sentinel://, amqp:// or amqps:// URL")
+    return value
+
+
+def _verified(url: str, cert_reqs: str) -> str:
+    """The URL of a Redis with TLS, with what is asked of the server's certificate.
+
+    kombu asks nothing where the URL says nothing, Celery's result backend refuses it, redis-py knows these two words
+    alone: so each URL says it, in a spelling that all three read.
+    """
+    address, _, query = url.partition("?")
+    if not address.startswith("rediss://"):
+        return url
+    options = dict(parse_qsl(query))
+    given = options.get("ssl_cert_reqs", cert_reqs).lower().removeprefix("cert_")
+    if given not in ("required", "none"):
+        raise ValueError("ssl_cert_reqs is required or none")
+    return f"{address}?{urlencode({**options, 'ssl_cert_reqs': given})}"
+
+
+def _days_by_dataset(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    try:
+        return {
+            name.strip(): int(days) for name, days in (pair.split("=") for pair in value.split(",") if pair.strip())
+        }
+    except ValueError:
+        raise ValueError("write dataset=days, such as ticks=30,quotes=7") from None
+
+
+PostgresUrl = Annotated[str, BeforeValidator(_postgres_url)]
+BrokerUrl = Annotated[str, BeforeValidator(_broker_url)]
+Days = Annotated[int, Field(ge=1, le=36_500)]
+
+
+def _env(*names: str, default: Any, **constraints: Any) -> Any:
+    return Field(default=default, validation_alias=AliasChoices(*names), **constraints)
+
+
+class Settings(BaseSettings):
+    """Every setting with its environment variable, unit and default."""
+
+    model_config = SettingsConfigDict(env_ignore_empty=True, extra="ignore", frozen=True)
+
+    #: Where the rows go. `postgres://` is accepted.
+    database_url: PostgresUrl = _env("DATABASE_URL", default="")
+    #: For migrations; `DATABASE_URL` when empty.
+    admin_database_url: PostgresUrl = _env("ADMIN_DATABASE_URL", default="")
+    #: What a rediss:// server's certificate must be, where the URL has no `ssl_cert_reqs`: of a known authority and for
+    #: this host (required), or anything (none).
+    redis_ssl_cert_reqs: Literal["required", "none"] = _env("MDS_REDIS_SSL_CERT_REQS", default="required")
+    #: Where the messages wait: Redis/Valkey or RabbitMQ.
+    broker_url: BrokerUrl = _env("BROKER_URL", "CLOUDAMQP_URL", "REDIS_URL", default="")
+    #: Where results go, besides the broker itself where that is Redis.
+    redis_url: BrokerUrl = _env("REDIS_URL", default="")
+    #: An own alembic.ini; the one that travels with the package when empty.
+    alembic_ini: str = _env("ALEMBIC_INI", default="")
+
+    #: A worker merges waiting messages into one write of about this many rows ...
+    batch_rows: int = _env("MDS_BATCH_ROWS", default=5_000, ge=1, le=1_000_000)
+    #: ... or writes what has come in after this many seconds, whichever is first.
+    flush_interval_s: float = _env("MDS_FLUSH_INTERVAL_S", default=0.05, ge=0.0, le=60.0)
+    #: Messages that a pool process may hold unacknowledged: no more than this can be merged into one write.
+    prefetch_messages: int = _env("MDS_PREFETCH_MESSAGES", default=128, ge=1, le=10_000)
+    #: A larger message is not decoded but kept as a dead letter.
+    max_message_bytes: int = _env("MDS_MAX_MESSAGE_BYTES", default=16 * 1024 * 1024, ge=1024)
+    #: A message that took a process down at each of so many deliveries is kept as a dead letter, see `attempts`.
+    max_deliveries: int = _env("MDS_MAX_DELIVERIES", default=3, ge=2)
+    #: How long a worker itself tries again when Postgres is away, before it gives its messages back to the broker.
+    #: Below the task's soft time limit of 60 s.
+    retry_deadline_s: float = _env("MDS_RETRY_DEADLINE_S", default=30.0, ge=0.0, le=50.0)
+    #: Redis only: a message that was taken and not acknowledged is delivered again after this many seconds.
+    visibility_timeout_s: int = _env("MDS_VISIBILITY_TIMEOUT_S", default=600, ge=1)
+    #: Redis only: Celery's own transport instead of `market_data_store.transport`.
+    stock_redis_transport: bool = _env("MDS_STOCK_REDIS_TRANSPORT", default=False)
+    #: Results of tasks are kept this long.
+    result_expires_s: int = _env("MDS_RESULT_EXPIRES_S", default=3_600, ge=1)
+    #: Depth at which the queue counts as full.
+    queue_capacity: int = _env("MDS_QUEUE_CAPACITY", default=10_000, ge=1)
+    #: Shares of the capacity at which the level changes, see `coordinator.watermarks`.
+    soft_above: float = _env("MDS_SOFT_ABOVE", default=0.5)
+    hard_from: float = _env("MDS_HARD_FROM", default=0.8)
+    hard_until: float = _env("MDS_HARD_UNTIL", default=0.65)
+    ok_at: float = _env("MDS_OK_AT", default=0.4)
+    #: The monitor looks at the queue this often ...
+    monitor_interval_s: float = _env("MDS_MONITOR_INTERVAL_S", default=0.5, gt=0.0, le=60.0)
+    #: ... and repeats the level, changed or not, this often.
+    feedback_heartbeat_s: float = _env("MDS_FEEDBACK_HEARTBEAT_S", default=10.0, gt=0.0)
+    #: RabbitMQ's HTTP API, for the number of messages that workers hold: http://user:password@host:15672.
+    rabbitmq_management_url: str = _env("MDS_RABBITMQ_MANAGEMENT_URL", default="")
+    #: The namespace and the schema track of the neighbours' event bus, and whether events go there.
+    namespace: str = _env("MD_NAMESPACE", default="mdp")
+    schema_track: Literal["v1", "v2"] = _env("SCHEMA_TRACK", default="v1")
+    pulse_enabled: bool = _env("PULSE_ENABLED", default=True)
+    #: Feedback by HTTP, to an endpoint of one's own.
+    http_broadcast: bool = _env("MDS_FB_ENABLE_HTTP_BROADCAST", default=False)
+    http_endpoint: str = _env("MDS_FB_HTTP_ENDPOINT", default="")
+    http_timeout_s: float = _env("MDS_FB_HTTP_TIMEOUT", default=2.5, gt=0.0)
+    http_max_retries: int = _env("MDS_FB_HTTP_MAX_RETRIES", default=3, ge=0)
+    http_backoff_s: float = _env("MDS_FB_HTTP_BACKOFF", default=0.5, ge=0.0)
+    #: Where it runs: `development` lets Flower and the admin endpoints do without a secret of one's own.
+    environment: Literal["development", "production"] = _env("MDS_ENV", default="production")
+    #: The bearer token of the admin endpoints.
+    admin_token: str = _env("ADMIN_TOKEN", default="", repr=False)
+    #: Flower's user and password, `user:password`.
+    flower_basic_auth: str = _env("FLOWER_BASIC_AUTH", default="", repr=False)
+    #: The port that a PaaS gives a process, and the web process's own where there is none.
+    port: int = _env("PORT", default=0, ge=0, le=65_535)
+    app_port: int = _env("APP_PORT", default=8081, ge=1, le=65_535)
+    #: Where web and Flower listen; when empty 0.0.0.0 where a PaaS gives PORT (unless in development), else 127.0.0.1.
+    host: str = _env("MDS_HOST", default="")
+    #: Where a worker and the monitor serve their metrics; 0: nowhere.
+    worker_metrics_port: int = _env("MDS_WORKER_METRICS_PORT", default=0, ge=0, le=65_535)
+    monitor_metrics_port: int = _env("MDS_MONITOR_METRICS_PORT", default=0, ge=0, le=65_535)
+    #: Days for which a dataset's rows are kept, `ticks=30,quotes=7`; others are kept for ever.
+    retention_days: Annotated[dict[str, Days], NoDecode, BeforeValidator(_days_by_dataset)] = _env(
+        "MDS_RETENTION_DAYS", default={}
+    )
+    #: Where `mds up` keeps its servers' data, and `AsyncStoreClient` its spools.
+    home: Path = _env("MDS_HOME", default=Path(".mds"))
+
+    @field_validator("broker_url", "redis_url", mode="after")
+    @classmethod
+    def _verify_tls(cls, url: str, info: ValidationInfo) -> str:
+        return _verified(url, info.data.get("redis_ssl_cert_reqs", "required"))
+
+    def require_database_url(self) -> str:
+        """DATABASE_URL, or a `ConfigurationError` that says how to set it."""
+        return _required(self.database_url, "DATABASE_URL", "postgresql://user:password@host/database")
+
+    def require_broker_url(self) -> str:
+        """BROKER_URL, or a `ConfigurationError` that says how to set it."""
+        return _required(self.broker_url, "BROKER_URL", "redis://host:6379/0 or amqp://user:password@host//")
+
+    @property
+    def feedback_url(self) -> str:
+        """The Redis that feedback goes to: REDIS_URL, else the broker where it is one; else empty."""
+        if self.redis_url:
+            return self.redis_url
+        return self.broker_url if self.broker_url.startswith("redis") else ""
+
+    @property
+    def bind_host(self) -> str:
+        """Where web and Flower listen."""
+        open_to_all = self.port and self.environment == "production"  # honcho gives PORT too
+        return self.host or ("0.0.0.0" if open_to_all else "127.0.0.1")  # noqa: S104  # nosec B104  # as a PaaS wants it
+
+    @property
+    def broker_tls(self) -> dict[str, str]:
+        """What the URL of a Redis with TLS says of it (`ssl_cert_reqs`, `ssl_ca_certs`, ...); else empty."""
+        options = dict(parse_qsl(urlsplit(self.broker_url).query))
+        is_tls = self.broker_url.startswith("rediss")
+        return {name: value for name, value in options.items() if is_tls and name.startswith("ssl_")}
+
+    @property
+    def migration_url(self) -> str:
+        """The URL that migrations use: ADMIN_DATABASE_URL, else DATABASE_URL."""
+        return self.admin_database_url or self.require_database_url()
+
+
+def _required(value: str, name: str, example: str) -> str:
+    if not value:
+        raise ConfigurationError(f"{name} is not set; set it to {example}, or run `mds up` for servers of its own")
+    return value
+
+
+@cache
+def settings() -> Settings:
+    """The settings of this process, read once; raises `ConfigurationError` that names each wrong variable."""
+    return _read(given().home / "env", ".env")
+
+
+def given() -> Settings:
+    """The settings without the servers of a running `mds up`: what its owner decides by."""
+    return _read(".env")
+
+
+def _read(*files: str | Path) -> Settings:
+    try:
+        return Settings(_env_file=files)  # type: ignore[call-arg]  # pydantic-settings takes it beside the fields
+    except ValidationError as error:
+        raise ConfigurationError("; ".join(_wrong_value(e) for e in error.errors())) from None
+    except UnicodeDecodeError as error:
+        raise ConfigurationError(f".env: not UTF-8 text ({error.reason} at byte {error.start})") from None
+
+
+def _wrong_value(error: Any) -> str:
+    # The value of a URL is left out: it may hold a password.
+    name = str(error["loc"][0])
+    for field in Settings.model_fields.values():
+        alias = field.validation_alias
+        if isinstance(alias, AliasChoices) and alias.choices[0] == name:
+            # pydantic names the first alias; the value stands under the one that is set.
+            names = [str(choice) for choice in alias.choices]
+            name = next((n for n in names if os.environ.get(n) == error["input"]), name)
+    value = "" if name.endswith("URL") else f"={error['input']!r}"
+    reason = str(error["msg"]).removeprefix("Value error, ")
+    return f"{name}{value}: {reason[:1].lower()}{reason[1:]}"
+
+
+def without_password(url: str) -> str:
+    """The URL as it may be shown to people: user and password replaced, query (which may hold secrets) left out."""
+    scheme, separator, rest = url.partition("://")
+    if not separator:  # libpq's keywords, say
+        return "***"
+    # By the last @, not by the rules for URLs: a password may hold what should have been escaped.
+    user, at, host = rest.rpartition("@")
+    return f"{scheme}://{'***@' if at else ''}{re.split('[?#]', host)[0]}" if user or not at else f"{scheme}://***"
+
+
+def resource(name: str) -> Path:
+    """Path of a file that travels with the package: in it, or at a checkout's top level (alembic.ini, ...)."""
+    package = Path(__file__).parent
+    inside = package / name
+    return inside if inside.exists() else package.parents[1] / name

@@ -1,0 +1,75 @@
+"""One tree of errors: whatever this package raises on purpose is a `MarketDataStoreError`.
+
+The message of each says what is wrong, which value, and what to do. Errors of drivers are chained as the cause.
+"""
+
+from __future__ import annotations
+
+
+class MarketDataStoreError(Exception):
+    """The root: `except MarketDataStoreError` catches everything that this package raises on purpose."""
+
+
+class ConfigurationError(MarketDataStoreError):
+    """A setting has a wrong value or is missing."""
+
+
+class InvalidMessage(MarketDataStoreError, ValueError):
+    """A message, or a call of `StoreClient.write`, is unusable as a whole (dataset unknown, rows not a list, ...)."""
+
+
+class InvalidRow(MarketDataStoreError, ValueError):
+    """A row can never be written; the message names the field, its value and the remedy.
+
+    `position` is the row's index in what was handed over (0 for the first).
+    """
+
+    def __init__(self, reason: str, *, position: int = 0) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.position = position
+
+    def __str__(self) -> str:
+        return f"row {self.position}: {self.reason}"
+
+
+class InvalidJobRun(MarketDataStoreError, ValueError):
+    """The id or the status of a job's run is unknown."""
+
+
+class DatabaseUnavailable(MarketDataStoreError):
+    """Postgres did not take the write for a reason that passes (SQLSTATE 08, 40, 53, 55, 57, connection lost)."""
+
+    @property
+    def sqlstate_class(self) -> str | None:
+        """The first two characters of Postgres's code; None for a connection that was lost without one."""
+        sqlstate: str | None = getattr(self.__cause__, "sqlstate", None)
+        return sqlstate[:2] if sqlstate else None
+
+
+class MigrationFailed(MarketDataStoreError):
+    """Postgres refused a step of a migration."""
+
+
+class BrokerUnavailable(MarketDataStoreError):
+    """The broker did not take a message; the client keeps it and sends it when the broker is back."""
+
+
+class Backpressure(MarketDataStoreError):
+    """The queue is full: nothing of the call was taken; wait, and call again."""
+
+
+class SpoolFull(Backpressure):
+    """The producer's spool is full: nothing of the call was taken; wait, and call again, or raise its limit."""
+
+
+class SpoolUnavailable(MarketDataStoreError):
+    """The producer's spool cannot be used: another process has it, it is none, it is damaged, or the disk is full."""
+
+
+class SpoolInUse(SpoolUnavailable):
+    """Another process, or another client of this one, has the spool."""
+
+
+class ServerStartError(MarketDataStoreError):
+    """An embedded server did not start."""
