@@ -1,0 +1,27 @@
+"""Runs the migrations with the URL of the settings, each in a transaction of its own under one lock."""
+
+import psycopg
+from alembic import context
+from sqlalchemy import create_engine, pool, text
+
+from market_data_store.config import settings
+from market_data_store.datasets import metadata
+
+#: Two `release` processes at once: the second waits, and finds nothing left to do.
+ADVISORY_LOCK = 0x6D6473  # "mds"
+
+
+def run() -> None:
+    given = context.config.attributes.get("url") or settings().migration_url
+    # psycopg reads the URL: SQLAlchemy does not know all that libpq does (several hosts, say).
+    engine = create_engine("postgresql+psycopg://", creator=lambda: psycopg.connect(given), poolclass=pool.NullPool)
+    with engine.connect() as connection:
+        connection.execute(text("SELECT pg_advisory_lock(:key)"), {"key": ADVISORY_LOCK})
+        connection.commit()
+        context.configure(connection=connection, target_metadata=metadata, transaction_per_migration=True)
+        with context.begin_transaction():
+            context.run_migrations()
+    engine.dispose()
+
+
+run()

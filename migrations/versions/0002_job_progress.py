@@ -1,0 +1,21 @@
+"""When a job's run was last heard of: its readers and writers by SQL know it as `updated_at`."""
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0002"
+down_revision = "0001"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    op.add_column(
+        "job_runs",
+        sa.Column("updated_at", sa.DateTime(timezone=True), nullable=False, server_default=sa.text("now()")),
+    )
+    op.execute("UPDATE job_runs SET updated_at = coalesce(completed_at, started_at)")
+
+
+def downgrade() -> None:
+    op.drop_column("job_runs", "updated_at")

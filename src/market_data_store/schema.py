@@ -1,0 +1,107 @@
+"""The schema's revisions: bring a database up, take it down, say where it stands. The steps are in `migrations`."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import psycopg
+from alembic import command
+from alembic.config import Config
+from alembic.script import ScriptDirectory
+from alembic.util import CommandError
+from sqlalchemy.exc import SQLAlchemyError
+
+from market_data_store.config import resource, settings, without_password
+from market_data_store.errors import ConfigurationError, DatabaseUnavailable, MigrationFailed
+
+#: Alembic's context is the whole process's.
+_one_at_a_time = threading.Lock()
+
+_EXISTS = "SELECT to_regclass('alembic_version') IS NOT NULL"
+_CURRENT = "SELECT version_num FROM alembic_version"
+
+
+@dataclass(frozen=True, slots=True)
+class Revisions:
+    """Where a database stands and where this version of the package wants it; `current` is None before the first."""
+
+    current: str | None
+    head: str
+
+    @property
+    def up_to_date(self) -> bool:
+        """Whether no migration is due."""
+        return self.current == self.head
+
+
+def revisions(url: str) -> Revisions:
+    """Ask a database for its revision; raises `DatabaseUnavailable`."""
+    with connect(url) as connection:
+        return revisions_of(connection)
+
+
+def revisions_of(connection: psycopg.Connection[Any]) -> Revisions:
+    """The same, over a connection that is there already."""
+    exists = connection.execute(_EXISTS).fetchall()[0][0]
+    found = connection.execute(_CURRENT).fetchall() if exists else []
+    return Revisions(found[0][0] if found else None, _head())
+
+
+@cache
+def _head() -> str:
+    return ScriptDirectory.from_config(_config("")).get_current_head() or ""
+
+
+def upgrade(url: str) -> tuple[Revisions, Revisions]:
+    """Run the migrations that are due; safe to call again, and by several processes at once. Before and after."""
+    before = revisions(url)
+    with _migrating():
+        command.upgrade(_config(url), "head")
+    return before, revisions(url)
+
+
+def downgrade(url: str) -> tuple[Revisions, Revisions]:
+    """Take back the newest migration, with the data of the tables that it made. Before and after."""
+    before = revisions(url)
+    if before.current is not None:
+        with _migrating():
+            command.downgrade(_config(url), "-1")
+    return before, revisions(url)
+
+
+@contextmanager
+def _migrating() -> Iterator[None]:
+    try:
+        with _one_at_a_time:
+            yield
+    except CommandError as error:
+        raise MigrationFailed(f"{error}; the database may be of a newer version of this package") from error
+    except SQLAlchemyError as error:
+        reason = str(getattr(error, "orig", None) or error).partition("\n")[0]
+        raise MigrationFailed(f"a migration failed, and was taken back: {reason}") from error
+
+
+def connect(url: str) -> psycopg.Connection[tuple[Any, ...]]:
+    """A connection for a few statements, each committed; raises `DatabaseUnavailable` that names the server."""
+    try:
+        return psycopg.connect(url, autocommit=True, connect_timeout=5, client_encoding="utf8")
+    except psycopg.ProgrammingError as error:  # libpq repeats what it cannot parse, password and all
+        raise DatabaseUnavailable(f"{without_password(url)} is no URL of Postgres that can be read") from error
+    except psycopg.Error as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise DatabaseUnavailable(f"cannot connect to {without_password(url)}: {reason}") from error
+
+
+def _config(url: str) -> Config:
+    path = Path(settings().alembic_ini) if settings().alembic_ini else resource("alembic.ini")
+    if not path.is_file():
+        raise ConfigurationError(f"ALEMBIC_INI={str(path)!r}: no such file")
+    config = Config(path)
+    config.attributes["url"] = url
+    return config
