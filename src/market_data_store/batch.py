@@ -1,0 +1,163 @@
+"""Messages' rows merged into what is written at once, and what became of each message's rows."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from operator import lt
+from typing import Any
+
+import msgspec
+import psycopg
+from psycopg.types.json import Jsonb
+from sqlalchemy.dialects.postgresql import JSONB
+
+from market_data_store.datasets import Dataset
+from market_data_store.dead_letters import DeadLetter, Replayed
+from market_data_store.rows import Decoded
+
+
+class Counts(msgspec.Struct):
+    """A message's result: what became of its rows. The numbers add up to the rows sent."""
+
+    written: int = 0
+    unchanged: int = 0
+    #: Older than what is stored.
+    stale: int = 0
+    rejected: int = 0
+
+    def __add__(self, other: Counts) -> Counts:
+        """Sum, number by number."""
+        return Counts(
+            *(a + b for a, b in zip(msgspec.structs.astuple(self), msgspec.structs.astuple(other), strict=True))
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Message:
+    """A message's rows on their way into a table."""
+
+    task_id: str
+    decoded: Decoded
+    #: Microseconds since 2000-01-01 UTC: when it was first enqueued.
+    enqueued_at: int
+    #: For the dead letter of a row that Postgres refuses: the row as sent, as JSON text, by its position.
+    row_text: Callable[[int], str]
+    defaults: dict[str, Any] = field(default_factory=dict)
+    #: The letters that it was made of.
+    replays: Replayed | None = None
+
+    def refuse(self, position: int, reason: str, row: str, sqlstate: str | None = None) -> DeadLetter:
+        """The letter of a row of this message."""
+        id_ = self.letter(position)
+        return DeadLetter(
+            task_id=self.task_id if self.replays is None or id_ is None else self.replays.task_id,
+            position=position,
+            dataset=self.decoded.dataset.name,
+            reason=reason,
+            sqlstate=sqlstate,
+            row=row,
+            defaults=self.defaults,
+            enqueued_at=self.enqueued_at,
+            id=id_,
+        )
+
+    def letter(self, position: int) -> int | None:
+        """The id of the letter that this row was replayed from."""
+        return None if self.replays is None or self.replays.whole else self.replays.ids[position]
+
+
+class Batch:
+    """The messages' rows merged: newest of equal keys, in key order."""
+
+    def __init__(self, dataset: Dataset, messages: Sequence[Message], counts: list[Counts]) -> None:
+        self.dataset = dataset
+        self._messages = messages
+        self._counts = counts
+        self._replays = any(message.replays for message in messages)
+        # Oldest first, so that of equal keys the last one is the newest.
+        order = sorted(range(len(messages)), key=lambda i: messages[i].enqueued_at)
+        parts = [messages[i].decoded for i in order]
+        columns = [[value for part in parts for value in part.columns[c]] for c in range(len(dataset.columns))]
+        for place, column in enumerate(dataset.columns):
+            if isinstance(column.type, JSONB):
+                columns[place] = [value and Jsonb(value, dumps=bytes) for value in columns[place]]
+        enqueued_at = [messages[i].enqueued_at for i in order for _ in messages[i].decoded.positions]
+        message = [i for i in order for _ in messages[i].decoded.positions]
+        #: Tuples of the dataset's columns, enqueued_at and the message's index.
+        self.rows: list[tuple[Any, ...]] = list(zip(*columns, enqueued_at, message, strict=True))
+        #: Of each row, its message's index and its position there.
+        self._origins = [(i, position) for i in order for position in messages[i].decoded.positions]
+        #: Of some rows, the older ones with the same key and their origins, oldest first.
+        self._superseded: dict[int, list[tuple[tuple[Any, ...], tuple[int, int]]]] = {}
+        places = [n for n, column in enumerate(dataset.columns) if column.primary_key]
+        keys = list(zip(*(columns[place] for place in places), strict=True))
+        if not all(map(lt, keys, islice(keys, 1, None))):
+            self._sort(keys)
+
+    def _sort(self, keys: list[tuple[Any, ...]]) -> None:
+        order = sorted(range(len(keys)), key=keys.__getitem__)
+        rows, origins = self.rows, self._origins
+        self.rows, self._origins = [], []
+        for place, row in enumerate(order):
+            if place and keys[row] == keys[order[place - 1]]:
+                self._superseded.setdefault(len(self.rows) - 1, []).append((self.rows[-1], self._origins[-1]))
+                self.rows[-1], self._origins[-1] = rows[row], origins[row]
+            else:
+                self.rows.append(rows[row])
+                self._origins.append(origins[row])
+
+    def refuse(self, row: int, error: psycopg.Error) -> DeadLetter:
+        """The letter of a row that Postgres does not take."""
+        index, position = self._origins[row]
+        message = self._messages[index]
+        self._counts[index].rejected += 1
+        reason = f"Postgres refuses the row: {first_line(error)}"
+        return message.refuse(position, reason, message.row_text(position), error.sqlstate)
+
+    def replayed(self, rows: Sequence[int]) -> list[tuple[int, str]]:
+        """The letters (id, task id) of which these rows were made, and the older rows in whose place they stand."""
+        letters = []
+        for row in rows if self._replays else ():
+            for index, position in (self._origins[row], *(origin for _, origin in self._superseded.get(row, ()))):
+                replays, id_ = self._messages[index].replays, self._messages[index].letter(position)
+                if replays is not None and id_ is not None:
+                    letters.append((id_, replays.task_id))
+        return letters
+
+    def fall_back(self, row: int) -> bool:
+        """Put the next older row of the same key in the place of one that was refused; whether there is one."""
+        older = self._superseded.get(row)
+        if not older:
+            return False
+        self.rows[row], self._origins[row] = older.pop()
+        return True
+
+    def count(self, rows: Sequence[int], outcomes: list[tuple[int, int, int]] | None) -> None:
+        """Add what became of these rows: by message written and stale ones, or None when all were written."""
+        sent = Counter(self.rows[row][-1] for row in rows)
+        if outcomes is None:
+            for index, number in sent.items():
+                self._counts[index].written += number
+        else:
+            for index, written, stale in outcomes:
+                counts = self._counts[index]
+                counts.written += written
+                counts.stale += stale
+                counts.unchanged += sent[index] - written - stale
+        for row in rows if self._superseded else ():
+            for older, _ in self._superseded.get(row, ()):
+                same = _values(older) == _values(self.rows[row])
+                self._counts[older[-1]].unchanged += same
+                self._counts[older[-1]].stale += not same
+
+
+def _values(row: tuple[Any, ...]) -> tuple[Any, ...]:
+    return tuple(value.obj if isinstance(value, Jsonb) else value for value in row[:-2])
+
+
+def first_line(error: psycopg.Error) -> str:
+    """What Postgres said, in a line."""
+    return error.diag.message_primary or str(error).partition("\n")[0] or type(error).__name__

@@ -1,0 +1,245 @@
+"""Rows and messages that can never be written: kept with their reason and all that a replay needs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from hashlib import sha256
+from operator import itemgetter
+from typing import Annotated, Any
+
+import msgspec
+import psycopg
+from psycopg import sql
+from psycopg.rows import class_row
+
+from market_data_store.fields import hash63
+from market_data_store.rows import row_text
+
+#: Characters.
+_MAX_TASK_ID = 255
+#: 1970, in microseconds since 2000: nothing was enqueued before.
+_FIRST_MOMENT = -946_684_800_000_000
+#: Whole letters read at once: a body may have 16 MiB.
+_STREAMED_AT_ONCE = 20
+
+_KEEP = """
+    INSERT INTO dead_letters
+        (task_id, position, content_hash, dataset, reason, sqlstate, row, defaults, body, enqueued_at)
+    VALUES (%s, %s, %s, %s, %s, %s, %s::json, %s::json, %s,
+            timestamptz '2000-01-01Z' + %s * interval '1 microsecond')
+    ON CONFLICT (task_id, position, content_hash) DO NOTHING
+"""
+_RENEW = """
+    UPDATE dead_letters AS letter SET reason = refused.reason, sqlstate = refused.sqlstate, refused_at = now()
+    FROM unnest(%s::bigint[], %s::text[], %s::text[], %s::text[]) AS refused (id, task_id, reason, sqlstate)
+    WHERE letter.id = refused.id AND letter.task_id = refused.task_id
+    RETURNING letter.id
+"""
+_SETTLE = """
+    DELETE FROM dead_letters AS letter USING unnest(%s::bigint[], %s::text[]) AS written (id, task_id)
+    WHERE letter.id = written.id AND letter.task_id = written.task_id
+"""
+_REASONS = "SELECT task_id, position, reason FROM dead_letters WHERE task_id = ANY(%s) ORDER BY task_id, position"
+_SELECTED = sql.SQL("""
+    FROM dead_letters
+    WHERE (%(ids)s::bigint[] IS NULL OR id = ANY(%(ids)s)) AND (%(dataset)s::text IS NULL OR dataset = %(dataset)s)
+""")
+_LISTED = "SELECT id, created_at, refused_at, task_id, position, dataset, reason, sqlstate, enqueued_at"
+_PAYLOAD = "row::text, defaults::text, body"
+_NEXT = "AND id > %(after)s ORDER BY id LIMIT %(limit)s"
+_PAGE = sql.SQL(f"{_LISTED} {{}} {_NEXT}").format(_SELECTED)
+_WHOLE = sql.SQL(f"{_LISTED}, {_PAYLOAD} {{}} {_NEXT}").format(_SELECTED)
+_COUNT = sql.SQL("SELECT count(*) {}").format(_SELECTED)
+_PURGE = sql.SQL("DELETE {}").format(_SELECTED)
+_OUTCOME = """
+    SELECT count(*) FILTER (WHERE refused_at < %s), count(*) FILTER (WHERE refused_at >= %s)
+    FROM dead_letters WHERE id = ANY(%s)
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeadLetter:
+    """A row (`row`, as JSON text), or a message that is unusable as a whole (`body`), to be kept."""
+
+    task_id: str
+    #: The row's index in its message.
+    position: int
+    #: Names the field, the value and the remedy.
+    reason: str
+    #: Microseconds since 2000-01-01 UTC.
+    enqueued_at: int
+    dataset: str | None = None
+    #: Where Postgres refused the row.
+    sqlstate: str | None = None
+    row: str | None = None
+    defaults: Mapping[str, Any] | None = None
+    body: bytes | None = None
+    #: The letter of this task that was sent again and refused again: it stays, with this reason.
+    id: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Letter:
+    """A letter that is kept. What was sent (`row`, `defaults`, `body`) is None in a listing."""
+
+    id: int
+    created_at: datetime
+    #: Last, by a replay; else as `created_at`.
+    refused_at: datetime
+    #: Of the message: a longer one than 255 characters by its hash.
+    task_id: str
+    #: The row's index in its message.
+    position: int
+    dataset: str | None
+    reason: str
+    sqlstate: str | None
+    enqueued_at: datetime
+    #: JSON text, as sent.
+    row: str | None = None
+    defaults: str | None = None
+    #: Of a message that is unusable as a whole.
+    body: bytes | None = None
+
+
+class Replayed(msgspec.Struct, frozen=True):
+    """The letters that a message was made of: it carries them in a header."""
+
+    task_id: str
+    #: The letter of each row, or the one that holds the whole message.
+    ids: tuple[Annotated[int, msgspec.Meta(ge=1, le=2**63 - 1)], ...]
+    whole: bool
+
+
+def keep(connection: psycopg.Connection[Any], letters: Sequence[DeadLetter]) -> None:
+    """Store letters within the connection's transaction; one that is there already stays as it is."""
+    again = [letter for letter in letters if letter.id is not None]
+    renewed = {id_ for (id_,) in connection.execute(_RENEW, _renewals(again))} if again else set()
+    # A letter that is gone by now (purged, or it was another database's) is kept anew.
+    fresh = [letter for letter in letters if letter.id not in renewed]
+    if fresh:
+        try:
+            _insert(connection, fresh, lambda text: text)
+        except psycopg.Error as error:
+            if (error.sqlstate or "")[:2] not in ("22", "54"):
+                raise
+            # What Postgres does not take for JSON (nested too deeply, say) is kept as a string of it.
+            _insert(connection, fresh, lambda text: text and json.dumps(text))
+
+
+def settle(connection: psycopg.Connection[Any], letters: Sequence[tuple[int, str]]) -> None:
+    """Take away letters (id, and the task's id that they must have) whose rows are written after all."""
+    if letters:
+        connection.execute(_SETTLE, [[id_ for id_, _ in letters], [stored_id(task_id) for _, task_id in letters]])
+
+
+def _renewals(letters: Sequence[DeadLetter]) -> list[list[Any]]:
+    rows = [(letter.id, stored_id(letter.task_id), _text(letter.reason), letter.sqlstate) for letter in letters]
+    return [list(column) for column in zip(*rows, strict=True)]
+
+
+def _insert(
+    connection: psycopg.Connection[Any],
+    letters: Sequence[DeadLetter],
+    as_json: Callable[[str | None], str | None],
+) -> None:
+    # In the order of the index: two workers with the same messages must not wait for each other.
+    parameters = sorted((_parameters(letter, as_json) for letter in letters), key=itemgetter(0, 1, 2))
+    with connection.transaction(), connection.cursor() as cursor:
+        cursor.executemany(_KEEP, parameters)
+
+
+def _parameters(letter: DeadLetter, as_json: Callable[[str | None], str | None]) -> tuple[Any, ...]:
+    defaults = row_text(dict(letter.defaults)) if letter.defaults else None
+    content = json.dumps((letter.dataset, letter.row, defaults)).encode() + (letter.body or b"")
+    return (
+        stored_id(letter.task_id),
+        letter.position,
+        hash63(content),
+        letter.dataset,
+        _text(letter.reason),
+        letter.sqlstate,
+        as_json(letter.row),
+        as_json(defaults),
+        letter.body,
+        max(letter.enqueued_at, _FIRST_MOMENT),
+    )
+
+
+def stored_id(task_id: str) -> str:
+    """A task's id as it is kept, in at most 255 characters."""
+    # Celery's headers are anybody's: an id may be what Postgres has no text for, or too long for its index.
+    task_id = _text(task_id)
+    return task_id if len(task_id) <= _MAX_TASK_ID else f"sha256:{sha256(task_id.encode()).hexdigest()}"
+
+
+def _text(value: str) -> str:
+    """As Postgres takes it: no NUL, no half of a surrogate pair."""
+    return value.replace("\0", "\\0").encode("utf-8", "backslashreplace").decode()
+
+
+def reasons(connection: psycopg.Connection[Any], task_ids: Sequence[str]) -> list[tuple[str, int, str]]:
+    """Of these tasks' letters: task id, the row's position in its message, and the reason."""
+    given = {stored_id(task_id): task_id for task_id in task_ids}
+    found = connection.execute(_REASONS, [list(given)]).fetchall()
+    return [(given[stored], position, reason) for stored, position, reason in found]
+
+
+def count(connection: psycopg.Connection[Any], *, ids: Sequence[int] | None = None, dataset: str | None = None) -> int:
+    """How many letters there are, of all, of a dataset or of these."""
+    return int(connection.execute(_COUNT, _selection(ids, dataset)).fetchall()[0][0])
+
+
+def page(
+    connection: psycopg.Connection[Any], *, dataset: str | None = None, after: int = 0, limit: int = 100
+) -> list[Letter]:
+    """The next letters after an id, by id, of one dataset or of all, without what was sent."""
+    return _letters(connection, _PAGE, None, dataset, after, limit)
+
+
+def get(connection: psycopg.Connection[Any], id: int) -> Letter | None:  # the column's name
+    """The letter, with what was sent."""
+    return next(iter(_letters(connection, _WHOLE, [id], None, 0, 1)), None)
+
+
+def stream(
+    connection: psycopg.Connection[Any], *, ids: Sequence[int] | None = None, dataset: str | None = None
+) -> Iterator[Letter]:
+    """The letters that there are now, by id, with what was sent; a few at a time. `ids` None: all of the dataset."""
+    ((last,),) = connection.execute("SELECT coalesce(max(id), 0) FROM dead_letters").fetchall()
+    after = 0
+    while letters := _letters(connection, _WHOLE, ids, dataset, after, _STREAMED_AT_ONCE):
+        for letter in letters:
+            if letter.id > last:
+                return
+            yield letter
+            after = letter.id
+
+
+def purge(connection: psycopg.Connection[Any], *, ids: Sequence[int] | None, dataset: str | None) -> int:
+    """Delete letters for good, `ids` None: all of the dataset, or all; returns how many."""
+    return connection.execute(_PURGE, _selection(ids, dataset)).rowcount
+
+
+def outcome(connection: psycopg.Connection[Any], ids: Sequence[int], since: datetime) -> tuple[int, int]:
+    """Of these letters: how many are as they were at that time, and how many were refused since."""
+    ((waiting, refused),) = connection.execute(_OUTCOME, [since, since, list(ids)]).fetchall()
+    return waiting, refused
+
+
+def _letters(
+    connection: psycopg.Connection[Any],
+    query: sql.Composed,
+    ids: Sequence[int] | None,
+    dataset: str | None,
+    after: int,
+    limit: int,
+) -> list[Letter]:
+    with connection.cursor(row_factory=class_row(Letter)) as cursor:
+        return cursor.execute(query, {**_selection(ids, dataset), "after": after, "limit": limit}).fetchall()
+
+
+def _selection(ids: Sequence[int] | None, dataset: str | None) -> dict[str, Any]:
+    return {"ids": None if ids is None else list(ids), "dataset": dataset}

@@ -1,0 +1,137 @@
+"""What users of the data ask Postgres for: the latest prices, and a window of bars.
+
+Rows are dicts by column name, with values as stored and times in UTC. The connection is the caller's
+(`schema.connect(url)`, or any of psycopg's); so are its errors, `psycopg.Error`. The primary keys serve both reads:
+they touch the rows that they return, and one more for each provider.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from typing import Any
+
+import psycopg
+from psycopg import sql
+from psycopg.rows import dict_row
+
+from market_data_store.datasets import DATASETS, Dataset
+from market_data_store.fields import aware
+
+#: From one to the next by the key's index; DISTINCT would read the whole of it.
+_PROVIDERS = """
+    WITH RECURSIVE found (provider) AS (
+        SELECT min(provider) FROM {table}
+        UNION ALL
+        SELECT (SELECT min(provider) FROM {table} WHERE provider > found.provider)
+        FROM found WHERE found.provider IS NOT NULL
+    )
+    SELECT provider FROM found WHERE provider IS NOT NULL
+"""
+_LATEST = """
+    SELECT latest.*
+    FROM unnest(%(providers)s::text[]) AS asked (provider)
+    CROSS JOIN unnest(%(symbols)s::text[]) AS wanted (symbol)
+    CROSS JOIN LATERAL (
+        SELECT {columns} FROM {table} AS stored
+        WHERE stored.provider = asked.provider AND stored.symbol = wanted.symbol
+        ORDER BY ts DESC, seq DESC LIMIT 1
+    ) AS latest
+    ORDER BY symbol, provider
+"""
+_BARS = """
+    SELECT {columns} FROM {table}
+    WHERE provider = ANY(%(providers)s::text[]) AND symbol = %(symbol)s AND interval = %(interval)s
+        AND ts >= %(start)s AND ts < %(end)s
+    ORDER BY ts, provider
+"""
+_TICKS = """
+    SELECT provider, symbol, price, ts, size, bid, ask FROM {table}
+    WHERE provider = %(provider)s AND symbol = ANY(%(symbols)s::text[]) AND ts >= %(start)s AND ts < %(end)s
+    ORDER BY ts, symbol, seq LIMIT %(limit)s
+"""
+
+Row = dict[str, Any]
+
+
+def latest_prices(
+    connection: psycopg.Connection[Any], symbols: str | Iterable[str], *, provider: str | None = None
+) -> list[Row]:
+    """The newest tick of each symbol and provider, by symbol and provider; a symbol without ticks has none.
+
+    provider, symbol, ts, seq, price, size, bid, ask. Of several ticks at one instant it is the one of highest `seq`.
+    """
+    wanted = {symbol.upper() for symbol in ([symbols] if isinstance(symbols, str) else symbols)}
+    ticks = DATASETS["ticks"]
+    parameters = {"providers": _providers(connection, ticks, provider), "symbols": list(wanted)}
+    return _rows(connection, ticks, _LATEST, parameters)
+
+
+def bars(
+    connection: psycopg.Connection[Any],
+    symbol: str,
+    interval: str,
+    start: datetime,
+    end: datetime,
+    *,
+    provider: str | None = None,
+) -> list[Row]:
+    """A symbol's bars from `start` on and before `end`, by time and provider; a naive time is UTC.
+
+    provider, symbol, interval, ts, open, high, low, close, volume, vwap, trade_count.
+    """
+    dataset = DATASETS["bars"]
+    parameters = {
+        "providers": _providers(connection, dataset, provider),
+        "symbol": symbol.upper(),
+        "interval": interval,
+        "start": aware(start),
+        "end": aware(end),
+    }
+    return _rows(connection, dataset, _BARS, parameters)
+
+
+def ticks(
+    connection: psycopg.Connection[Any],
+    provider: str,
+    symbols: Iterable[str],
+    start: datetime,
+    end: datetime,
+    limit: int,
+) -> list[Row]:
+    """The first `limit` ticks of these symbols from `start` on and before `end`, by time; a naive time is UTC.
+
+    provider, symbol, price, ts, size, bid, ask.
+    """
+    parameters = {
+        "provider": provider,
+        "symbols": [symbol.upper() for symbol in symbols],
+        "start": aware(start),
+        "end": aware(end),
+        "limit": limit,
+    }
+    return _rows(connection, DATASETS["ticks"], _TICKS, parameters)
+
+
+def _providers(connection: psycopg.Connection[Any], dataset: Dataset, provider: str | None) -> list[str]:
+    if provider is not None:
+        return [provider]
+    return [row["provider"] for row in _selected(connection, dataset, _PROVIDERS, {})]
+
+
+def _rows(connection: psycopg.Connection[Any], dataset: Dataset, query: Any, parameters: dict[str, Any]) -> list[Row]:
+    rows = _selected(connection, dataset, query, parameters)
+    for row in rows:
+        row["ts"] = row["ts"].astimezone(UTC)  # psycopg gives it in the session's time zone
+    return rows
+
+
+def _selected(
+    connection: psycopg.Connection[Any], dataset: Dataset, query: Any, parameters: dict[str, Any]
+) -> list[Row]:
+    composed = sql.SQL(query).format(
+        table=sql.Identifier(dataset.table.name),
+        columns=sql.SQL(", ").join(sql.Identifier(column.name) for column in dataset.columns),
+    )
+    with connection.cursor(row_factory=dict_row) as cursor:
+        return cursor.execute(composed, parameters).fetchall()

@@ -1,0 +1,308 @@
+"""Messages' rows into one table, in one transaction: newest of equal keys, key order, COPY, upsert, counts.
+
+Rows that are new, as most are, are copied straight into the table. Where that meets a key that is there already
+(SQLSTATE 23505), the batch is copied to a staging table and upserted from there, and so are the dataset's next batches:
+a replay does not pay twice, and leaves few dead rows behind.
+
+What holds after `Writer.write` returned, for every message handed over:
+
+* all valid rows are committed, and each rejected one is a dead letter;
+* the letter of a row that was replayed left in the commit that wrote the row, and stays where it was refused again;
+* a row changes what is stored only when it differs and its message was not enqueued before the stored row's;
+* concurrent writers take their row locks in key order, and so never deadlock.
+
+A row that Postgres itself refuses (SQLSTATE classes 22, 23, 54) is found by halving the batch until it stands alone.
+Any other error of Postgres is `DatabaseUnavailable`: nothing is acknowledged, the caller tries again.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import psycopg
+from psycopg import sql
+from psycopg.errors import UniqueViolation
+from sqlalchemy import BigInteger, DateTime, Text
+from sqlalchemy.dialects.postgresql import DATE, JSONB
+
+from market_data_store import attempts, dead_letters
+from market_data_store.batch import Batch, Counts, Message, first_line
+from market_data_store.datasets import ENQUEUED_AT, Dataset
+from market_data_store.dead_letters import DeadLetter
+from market_data_store.errors import DatabaseUnavailable
+
+#: Of a writer's session. The staging table has no statistics, and a hash join that looks cheap against a guess reads
+#: the whole of a large table; compiling a statement costs more than running it.
+_SESSION = "SET enable_hashjoin = off; SET enable_mergejoin = off; SET jit = off; SET timezone = 'UTC'"
+
+_STAGE = "CREATE TEMPORARY TABLE {stage} (LIKE {table}, message integer NOT NULL) ON COMMIT DELETE ROWS"
+_COPY = "COPY {table} ({columns}) FROM STDIN (FORMAT BINARY)"
+_COPY_TO_STAGE = "COPY {stage} ({columns}, message) FROM STDIN (FORMAT BINARY)"
+#: IS DISTINCT FROM: a replay finds its rows as they are and changes nothing.
+_UPSERT = """
+    INSERT INTO {table} AS stored ({columns})
+    SELECT {columns} FROM {stage}
+    ON CONFLICT ({key}) DO UPDATE SET {assignments}
+    WHERE stored.enqueued_at <= excluded.enqueued_at AND ({stored}) IS DISTINCT FROM ({excluded})
+"""
+#: After the upsert: what this transaction wrote has its id, and a staged row that differs from the stored one lost.
+_OUTCOMES = """
+    SELECT message,
+           count(*) FILTER (WHERE stored.xmin = pg_current_xact_id()::xid),
+           count(*) FILTER (WHERE ({stored}) IS DISTINCT FROM ({staged}))
+    FROM {stage} AS staged JOIN {table} AS stored USING ({key})
+    GROUP BY message
+"""
+
+
+#: A dataset of which a row was there already is upserted so many times before it is copied again, doubled each time.
+_FIRST_UPSERTS = 4
+_MOST_UPSERTS = 64
+
+
+_Outcomes = list[tuple[int, int, int]] | None
+
+
+@dataclass(slots=True)
+class _Novelty:
+    """Whether a dataset's next batch is likely to hold new rows alone."""
+
+    _upserts_left: int = 0
+    _penalty: int = _FIRST_UPSERTS
+
+    @property
+    def likely(self) -> bool:
+        return self._upserts_left == 0
+
+    def copied(self) -> None:
+        self._penalty = _FIRST_UPSERTS
+
+    def upserted(self) -> None:
+        self._upserts_left -= 1
+
+    def refuted(self) -> None:
+        self._upserts_left = self._penalty
+        self._penalty = min(self._penalty * 2, _MOST_UPSERTS)
+
+
+class Writer:
+    """Writes batches over one connection, which it opens when needed and again after it was lost.
+
+    Not for concurrent use: one writer for a process or thread.
+    """
+
+    def __init__(self, url: str, *, connect_timeout_s: int = 5) -> None:
+        self._url = url
+        self._connect_timeout_s = connect_timeout_s
+        self._connection: psycopg.Connection[Any] | None = None
+        self._staged: set[str] = set()
+        self._novelty: dict[str, _Novelty] = defaultdict(_Novelty)
+        self._connected_before = False
+        self._reconnected = False
+
+    def write(self, dataset: Dataset, messages: Sequence[Message]) -> list[Counts]:
+        """Commit the messages' rows; returns what became of each message's, in the order of `messages`.
+
+        Raises `DatabaseUnavailable` when Postgres cannot take them now: then some may be written, and writing all of
+        them again is safe.
+        """
+        counts = [Counts(rejected=len(m.decoded.rejects)) for m in messages]
+        letters = [
+            m.refuse(reject.position, reject.reason, reject.row) for m in messages for reject in m.decoded.rejects
+        ]
+        batch = Batch(dataset, messages, counts)
+        try:
+            connection = self._connected()
+            self._write(connection, batch, range(len(batch.rows)), letters)
+            # Of a whole message that is written after all; each row that was refused has a letter of its own by now.
+            whole = [m.replays for m in messages if m.replays is not None and m.replays.whole]
+            dead_letters.settle(connection, [(id_, replays.task_id) for replays in whole for id_ in replays.ids])
+        except psycopg.Error as error:
+            self.close()
+            raise _unavailable(error) from error
+        except BaseException:  # a time limit may strike in the middle of a statement
+            self.close()
+            raise
+        return counts
+
+    def keep(self, letters: Sequence[DeadLetter]) -> None:
+        """Commit dead letters for messages that are unusable as a whole; raises `DatabaseUnavailable`."""
+        try:
+            connection = self._connected()
+            with connection.transaction():
+                dead_letters.keep(connection, letters)
+        except psycopg.Error as error:
+            self.close()
+            raise _unavailable(error) from error
+
+    def open_attempt(self, task_id: str) -> int:
+        """Note that a message is dealt with alone; how many processes died of it. Raises `DatabaseUnavailable`."""
+        try:
+            return attempts.open_attempt(self._connected(), task_id, reconnected=self._reconnected)
+        except psycopg.Error as error:
+            self.close()
+            raise _unavailable(error) from error
+
+    def close_attempt(self, task_id: str) -> None:
+        """The message did its process no harm. Raises `DatabaseUnavailable`."""
+        try:
+            attempts.close_attempt(self._connected(), task_id)
+        except psycopg.Error as error:
+            self.close()
+            raise _unavailable(error) from error
+
+    def close(self) -> None:
+        """Give the connection back; the next write opens another."""
+        if self._connection is not None:
+            self._connection.close()
+        self._connection = None
+        self._staged.clear()
+
+    def _connected(self) -> psycopg.Connection[Any]:
+        if self._connection is None or self._connection.closed:
+            self._staged.clear()
+            self._connection = psycopg.connect(
+                self._url,
+                autocommit=True,
+                connect_timeout=self._connect_timeout_s,
+                client_encoding="utf8",
+                application_name="market-data-store worker",
+                # A host that vanished is noticed in 10 + 3 * 5 s, below the task's time limit.
+                keepalives_idle=10,
+                keepalives_interval=5,
+                keepalives_count=3,
+            )
+            self._connection.execute(_SESSION)
+            self._reconnected, self._connected_before = self._connected_before, True
+        return self._connection
+
+    def _stage(self, connection: psycopg.Connection[Any], dataset: Dataset) -> None:
+        # Outside of the batch's transaction: the table must outlive a batch that is rolled back.
+        if dataset.name not in self._staged:
+            connection.execute(_statements(dataset).stage)
+            self._staged.add(dataset.name)
+
+    def _write(
+        self, connection: psycopg.Connection[Any], batch: Batch, rows: Sequence[int], letters: Sequence[DeadLetter]
+    ) -> None:
+        """These rows of the batch, halved until each that Postgres refuses stands alone; and the letters."""
+        statements = _statements(batch.dataset)
+        novelty = self._novelty[batch.dataset.name]
+        copies = novelty.likely
+        if not copies:
+            self._stage(connection, batch.dataset)
+        try:
+            with connection.transaction():
+                outcome = None
+                if rows:
+                    outcome = (_copy if copies else _upsert)(connection, statements, batch, rows)
+                dead_letters.keep(connection, letters)
+                dead_letters.settle(connection, batch.replayed(rows))
+        except psycopg.Error as error:
+            if not _refuses_a_row(error):
+                raise
+            if copies and isinstance(error, UniqueViolation):
+                novelty.refuted()
+                self._write(connection, batch, rows, letters)
+            elif len(rows) > 1:
+                middle = len(rows) // 2
+                self._write(connection, batch, rows[:middle], letters)
+                self._write(connection, batch, rows[middle:], ())
+            elif rows:
+                refused = batch.refuse(rows[0], error)
+                again = rows if batch.fall_back(rows[0]) else ()
+                self._write(connection, batch, again, [*letters, refused])
+            else:
+                raise
+        else:
+            batch.count(rows, outcome)
+            if copies:
+                novelty.copied()
+            else:
+                novelty.upserted()
+
+
+def _copy(connection: psycopg.Connection[Any], statements: _Statements, batch: Batch, rows: Sequence[int]) -> _Outcomes:
+    """Raises `UniqueViolation` where a row's key is there already; returns None, as every row was written."""
+    with connection.cursor() as cursor, cursor.copy(statements.copy) as copy:
+        copy.set_types(statements.types[:-1])
+        for row in rows:
+            copy.write_row(batch.rows[row][:-1])
+    return None
+
+
+def _upsert(
+    connection: psycopg.Connection[Any], statements: _Statements, batch: Batch, rows: Sequence[int]
+) -> _Outcomes:
+    """Outcomes by message (index, written, stale), or None when every row was written."""
+    with connection.cursor() as cursor:
+        with cursor.copy(statements.copy_to_stage) as copy:
+            copy.set_types(statements.types)
+            for row in rows:
+                copy.write_row(batch.rows[row])
+        cursor.execute(statements.upsert, prepare=True)
+        if cursor.rowcount == len(rows):
+            return None
+        return cursor.execute(statements.outcomes, prepare=True).fetchall()
+
+
+def _refuses_a_row(error: psycopg.Error) -> bool:
+    """22 data exception, 23 integrity constraint violation, 54 program limit exceeded (a key too long, ...)."""
+    return (error.sqlstate or "")[:2] in ("22", "23", "54")
+
+
+def _unavailable(error: psycopg.Error) -> DatabaseUnavailable:
+    if isinstance(error, psycopg.ProgrammingError) and error.sqlstate is None:
+        # libpq repeats what it cannot parse, password and all.
+        return DatabaseUnavailable("DATABASE_URL is no URL of Postgres that can be read")
+    return DatabaseUnavailable(f"Postgres: {first_line(error)} (SQLSTATE {error.sqlstate or 'none'})")
+
+
+@dataclass(frozen=True, slots=True)
+class _Statements:
+    stage: sql.Composed
+    copy: sql.Composed
+    copy_to_stage: sql.Composed
+    types: list[str]
+    upsert: sql.Composed
+    outcomes: sql.Composed
+
+
+@cache
+def _statements(dataset: Dataset) -> _Statements:
+    """The SQL for a dataset, composed of its declared names alone."""
+
+    def names(columns: Sequence[str], alias: str = "") -> sql.Composed:
+        qualify = (alias,) if alias else ()
+        return sql.SQL(", ").join(sql.Identifier(*qualify, name) for name in columns)
+
+    values = dataset.values
+    parts = {
+        "table": sql.Identifier(dataset.table.name),
+        "stage": sql.Identifier(f"stage_{dataset.table.name}"),
+        "columns": names([*(c.name for c in dataset.columns), ENQUEUED_AT]),
+        "key": names(dataset.key),
+        "stored": names(values, "stored"),
+        "staged": names(values, "staged"),
+        "excluded": names(values, "excluded"),
+        "assignments": sql.SQL(", ").join(
+            sql.SQL("{0} = excluded.{0}").format(sql.Identifier(name)) for name in (*values, ENQUEUED_AT)
+        ),
+    }
+    # Timestamps and dates are handed over as the integers by which Postgres stores them: psycopg formats those in C.
+    stored_as = {Text: "text", DateTime: "int8", DATE: "int4", JSONB: "jsonb", BigInteger: "int8"}
+    types = [
+        next((t for c, t in stored_as.items() if isinstance(column.type, c)), "float8") for column in dataset.columns
+    ]
+    return _Statements(
+        stage=sql.SQL(_STAGE).format(**parts),
+        copy=sql.SQL(_COPY).format(**parts),
+        copy_to_stage=sql.SQL(_COPY_TO_STAGE).format(**parts),
+        types=[*types, "int8", "int4"],
+        upsert=sql.SQL(_UPSERT).format(**parts),
+        outcomes=sql.SQL(_OUTCOMES).format(**parts),
+    )
