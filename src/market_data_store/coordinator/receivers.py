@@ -1,0 +1,89 @@
+"""Who is told of the level: the receivers that the settings ask for, each behind a `Delivery` of its own."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from typing import Any
+
+from redis.exceptions import RedisError
+
+from market_data_store.config import Settings
+from market_data_store.coordinator.delivery import Delivery
+from market_data_store.coordinator.feedback import FeedbackEvent, backpressure_changed, feedback_bus
+from market_data_store.coordinator.http_broadcast import HttpFeedbackBroadcaster
+from market_data_store.coordinator.redis_publisher import RedisFeedbackPublisher
+
+logger = logging.getLogger(__name__)
+
+
+Publisher = RedisFeedbackPublisher | HttpFeedbackBroadcaster
+
+
+def publishers_of(settings: Settings) -> dict[str, Publisher]:
+    """The publishers that the settings ask for, by name; to be closed by the caller."""
+    publishers: dict[str, Publisher] = {}
+    if settings.feedback_url and settings.pulse_enabled:
+        publishers["redis"] = RedisFeedbackPublisher(
+            settings.feedback_url, namespace=settings.namespace, track=settings.schema_track
+        )
+    if settings.http_broadcast and settings.http_endpoint:
+        publishers["http"] = HttpFeedbackBroadcaster(
+            settings.http_endpoint,
+            timeout_s=settings.http_timeout_s,
+            max_retries=settings.http_max_retries,
+            backoff_s=settings.http_backoff_s,
+        )
+    return publishers
+
+
+@contextmanager
+def connected(settings: Settings, on_outcome: Callable[[str, bool], None] | None = None) -> Iterator[list[str]]:
+    """Connect the receivers to `backpressure_changed`; yields their names. `on_outcome` is that of `Delivery`."""
+    publishers = publishers_of(settings)
+
+    def tell(receiver: str, delivered: bool) -> None:
+        if on_outcome is not None:
+            on_outcome(receiver, delivered)
+        redis = publishers.get("redis")
+        if isinstance(redis, RedisFeedbackPublisher):
+            with suppress(RedisError):
+                redis.report(receiver, "delivered" if delivered else "failed")
+
+    feedback_bus()  # it connects itself
+    with ExitStack() as stack:
+        _connect(_log, stack)
+        for name, publisher in publishers.items():
+            stack.callback(publisher.close)
+            delivery = Delivery(name, publisher.send, tell)
+            stack.callback(delivery.stop)
+            _connect(delivery.put, stack)
+        yield ["log", *publishers]
+
+
+def _connect(take: Callable[[FeedbackEvent], None], stack: ExitStack) -> None:
+    def receiver(event: FeedbackEvent, **_: Any) -> None:
+        take(event)
+
+    backpressure_changed.connect(receiver, weak=False)
+    stack.callback(backpressure_changed.disconnect, receiver)
+
+
+_logged: dict[str, Any] = {}
+
+
+def _log(event: FeedbackEvent) -> None:
+    """A line a change; heartbeats are not worth one."""
+    state = (event.level, event.reason)
+    if _logged.get(event.coordinator_id) != state:
+        _logged[event.coordinator_id] = state
+        logger.info(
+            "%s: level %s%s, %d of %d messages (%.0f %%)",
+            event.coordinator_id,
+            event.level.value,
+            f" ({event.reason})" if event.reason else "",
+            event.queue_size,
+            event.capacity,
+            event.utilization * 100,
+        )

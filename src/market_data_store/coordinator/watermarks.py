@@ -1,0 +1,67 @@
+"""From a queue's depth to a backpressure level, with hysteresis. Pure: no clock, no server."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from market_data_core.telemetry import BackpressureLevel
+
+from market_data_store.config import Settings
+from market_data_store.errors import ConfigurationError
+
+OK, SOFT, HARD = BackpressureLevel.ok, BackpressureLevel.soft, BackpressureLevel.hard
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Watermarks:
+    """The shares of capacity at which the level changes; falling ones are lower, so that a level does not flap.
+
+    Raises `ConfigurationError` when they are not in order.
+    """
+
+    #: Rising: above this the level is soft ...
+    soft_above: float = 0.5
+    #: ... and from here it is hard.
+    hard_from: float = 0.8
+    #: Falling: below this hard becomes soft ...
+    hard_until: float = 0.65
+    #: ... and at this soft becomes ok.
+    ok_at: float = 0.4
+
+    def __post_init__(self) -> None:
+        """Check the order."""
+        if not 0 <= self.ok_at < self.soft_above <= self.hard_from <= 1:
+            raise ConfigurationError(
+                f"watermarks: MDS_OK_AT={self.ok_at} < MDS_SOFT_ABOVE={self.soft_above} <= "
+                f"MDS_HARD_FROM={self.hard_from} does not hold, or they are not between 0 and 1"
+            )
+        if not self.ok_at <= self.hard_until < self.hard_from:
+            raise ConfigurationError(
+                f"watermarks: MDS_OK_AT={self.ok_at} <= MDS_HARD_UNTIL={self.hard_until} < "
+                f"MDS_HARD_FROM={self.hard_from} does not hold"
+            )
+
+    @classmethod
+    def of(cls, settings: Settings) -> Watermarks:
+        """The configured ones."""
+        return cls(
+            soft_above=settings.soft_above,
+            hard_from=settings.hard_from,
+            hard_until=settings.hard_until,
+            ok_at=settings.ok_at,
+        )
+
+    def level(self, previous: BackpressureLevel, utilization: float) -> BackpressureLevel:
+        """The level at this share of capacity (0 is empty, 1 full, more is possible), coming from `previous`.
+
+        A jump over several marks gives the level it lands on.
+        """
+        if utilization >= self.hard_from:
+            return HARD
+        if utilization <= self.ok_at:
+            return OK
+        if previous is HARD and utilization >= self.hard_until:
+            return HARD
+        if previous is OK and utilization <= self.soft_above:
+            return OK
+        return SOFT
