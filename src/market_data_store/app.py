@@ -1,0 +1,69 @@
+"""The Celery application: `celery -A market_data_store.app worker`. Its settings stand in celeryconfig.py."""
+
+from __future__ import annotations
+
+import importlib.util
+import time
+from types import ModuleType
+from typing import Any
+
+import msgspec
+from celery import Celery
+from celery.concurrency import get_implementation
+from celery.signals import before_task_publish, celeryd_init
+from kombu.serialization import register
+from kombu.utils.json import loads
+
+from market_data_store.coalescing import ENQUEUED_AT_HEADER
+from market_data_store.config import resource, settings
+from market_data_store.errors import ConfigurationError
+from market_data_store.transport import StoreAMQP
+
+#: The task, and its queue.
+WRITE = "store.write"
+#: Serializer of `StoreClient`: JSON to everyone else, but rows that are encoded already go in as they are.
+SERIALIZER = "store-json"
+
+
+def _celeryconfig() -> ModuleType:
+    path = resource("celeryconfig.py")
+    spec = importlib.util.spec_from_file_location("market_data_store_celeryconfig", path)
+    if spec is None or spec.loader is None:
+        raise ConfigurationError(f"{path}: cannot be loaded")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+register(SERIALIZER, msgspec.json.encode, loads, content_type="application/json", content_encoding="utf-8")
+
+app = Celery("market_data_store", amqp=StoreAMQP)
+app.config_from_object(_celeryconfig())
+app.steps["worker"].add("market_data_store.metrics_server:WorkerMetrics")  # by name: a client has no need of it
+
+
+@before_task_publish.connect(sender=WRITE, weak=False)
+def _stamp(headers: dict[str, Any] | None = None, **_: Any) -> None:
+    """A message carries when it was first enqueued, also through retries and replays."""
+    if headers is not None:
+        headers.setdefault(ENQUEUED_AT_HEADER, time.time())
+
+
+@celeryd_init.connect(weak=False)
+def _require_what_a_worker_needs(conf: Any, options: dict[str, Any], **_: Any) -> None:
+    try:
+        settings().require_broker_url()
+        settings().require_database_url()
+        _require_processes(options.get("pool") or options.get("pool_cls") or conf.worker_pool)
+    except ConfigurationError as error:
+        raise SystemExit(f"error: {error}") from None
+
+
+def _require_processes(pool: Any) -> None:
+    """Refuse the pools whose threads or greenlets share the worker's connection to the broker.
+
+    Celery 5.6 publishes events and acknowledges from them, beside the loop that reads: on RabbitMQ the confirm of an
+    event is then read by another thread, and the worker stands still for good.
+    """
+    if not get_implementation(pool).signal_safe:
+        raise ConfigurationError(f"--pool {getattr(pool, '__module__', pool)}: use prefork (the default) or solo")

@@ -1,0 +1,163 @@
+"""The worker's consumer: what Celery would log and throw away becomes a dead letter.
+
+That is a body that cannot be decompressed or decoded, a message that is no task, a task that nobody knows, and
+headers that make no sense. Each goes through the pool as a `coalescing.Job` of its own, so that Postgres is spoken to
+there alone, and is acknowledged when the letter is committed.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from hashlib import sha256
+from typing import Any
+
+from celery.worker.consumer import Consumer
+from celery.worker.request import logger
+
+from market_data_store.coalescing import Job
+from market_data_store.shutdown import expect_results, kill_after
+
+#: RabbitMQ's quorum queues apply acknowledgements some at a time, and forget the rest when the connection closes.
+_APPLIED_WITHIN_S = 0.5
+#: The task whose pool side keeps unusable messages.
+KEEPER = "store.write"
+
+
+class StoreConsumer(Consumer):
+    """Celery's consumer, but nothing is thrown away."""
+
+    def create_task_handler(self, *args: Any, **kwargs: Any) -> Callable[[Any], Any]:
+        """Celery's handler of messages, for those whose headers it can work with."""
+        handle = super().create_task_handler(*args, **kwargs)
+
+        def on_task_received(message: Any) -> Any:
+            message.ack_log_error = self._settling(message.ack_log_error)
+            message.reject_log_error = self._settling(message.reject_log_error)
+            problem = _problem(message.headers)
+            if problem:
+                return self._keep(message, problem)
+            try:
+                return handle(message)
+            except (*self.connection_errors, *self.channel_errors):
+                raise
+            except Exception as error:  # noqa: BLE001  # a message is anybody's, and must not stop the worker
+                return self._keep(message, f"headers: cannot be dealt with ({type(error).__name__})")
+
+        return on_task_received
+
+    def _settling(self, settle: Callable[..., None]) -> Callable[..., None]:
+        """Acknowledge or reject, unless the message's connection is gone: then the broker delivers it again.
+
+        On Redis, kombu 5.7.0 raises AttributeError for such a message, and the worker would exit.
+        """
+
+        def settled(*args: Any, **kwargs: Any) -> None:
+            try:
+                settle(*args, **kwargs)
+            except (*self.connection_errors, *self.channel_errors):
+                raise
+            except Exception as error:  # noqa: BLE001  # whatever a connection that is gone does
+                logger.warning("A message of a lost connection comes again (%s)", type(error).__name__)
+
+        return settled
+
+    def on_connection_error_after_connected(self, exc: Exception) -> None:
+        """Reconnect, also where kombu cannot give back what it holds.
+
+        With kombu 5.7.0 and a Redis that is gone, restoring the unacknowledged messages of the closed connection
+        raises AttributeError, and the worker would exit; Redis itself still has them, and delivers them again.
+        """
+        try:
+            super().on_connection_error_after_connected(exc)
+        except Exception as error:  # noqa: BLE001  # whatever a connection that is gone does, another is opened
+            logger.warning("The lost connection could not be closed properly (%s)", type(error).__name__)
+
+    def stop(self) -> None:
+        """The worker ends: see `shutdown`."""
+        expect_results(self.pool)
+        kill_after(self.pool)
+        super().stop()
+
+    def shutdown(self) -> None:
+        """The processes have ended, and what they wrote is acknowledged; close the connection."""
+        if self.connection is not None and self.connection.transport.driver_type == "amqp":
+            time.sleep(_APPLIED_WITHIN_S)
+        super().shutdown()
+
+    def on_decode_error(self, message: Any, exc: Exception) -> None:
+        """A body that cannot be decompressed or decoded."""
+        self._keep(message, f"body: cannot be decoded ({type(exc).__name__})")
+
+    def on_unknown_message(self, body: Any, message: Any) -> None:
+        """A message that is no task."""
+        self._keep(message, "headers: the message is no Celery task; send it with send_task('store.write', ...)")
+
+    def on_unknown_task(self, body: Any, message: Any, exc: Exception) -> None:
+        """A task that this worker does not have."""
+        name = (message.headers or {}).get("task")
+        self._keep(message, f"task: {str(name)[:80]!r} is unknown here; the queue is for 'store.write'")
+
+    def on_invalid_task(self, body: Any, message: Any, exc: Exception) -> None:
+        """A task whose headers or content type cannot be used."""
+        self._keep(message, f"headers: {str(exc)[:200]}")
+
+    def _keep(self, message: Any, reason: str) -> None:
+        unusable = _Unusable(message, reason, self.connection_errors)
+        logger.error("Unusable message %s becomes a dead letter: %s", unusable.id, reason)
+        self.on_task_request(Job(self.app.tasks[KEEPER], [unusable], self, lambda: None))
+
+
+def _problem(headers: Any) -> str | None:
+    """What Celery could not cope with, if anything."""
+    if not isinstance(headers, dict) or "task" not in headers:
+        return None  # no task, or one of protocol 1: Celery tells
+    for name in ("task", "id"):
+        if not isinstance(headers.get(name), str) or not headers[name]:
+            return f"{name}: {str(headers.get(name))[:80]!r} is not a string; send the message with Celery"
+    for name in ("eta", "expires"):
+        value = headers.get(name)
+        try:
+            if value is not None:
+                datetime.fromisoformat(value).astimezone(UTC)
+        except (TypeError, ValueError, OverflowError):
+            return f"{name}: {str(value)[:80]!r} is not a time"
+    return None
+
+
+class _Unusable:
+    """As much of a request as `coalescing.Job` needs."""
+
+    name = KEEPER
+    ignore_result = True
+
+    def __init__(self, message: Any, reason: str, connection_errors: tuple[type[Exception], ...]) -> None:
+        body = message.body or b""
+        self.body = body.encode("utf-8", "surrogatepass") if isinstance(body, str) else bytes(body)
+        self.unusable = reason
+        self.request_dict = message.headers if isinstance(message.headers, dict) else {}
+        # Without an id of its own it is known by its content, so that a redelivery leaves no second letter.
+        self.id = str(self.request_dict.get("id") or f"sha256:{sha256(self.body).hexdigest()}")
+        self.received_at = time.time()
+        self.content_type = None
+        self._message = message
+        self._connection_errors = connection_errors
+
+    def revoked(self) -> bool:
+        return False
+
+    def on_accepted(self, pid: int, time_accepted: float) -> None:
+        pass
+
+    def on_timeout(self, soft: bool, timeout: float) -> None:
+        if not soft:
+            self.reject(requeue=True)
+
+    def on_success(self, failed_result_runtime: Any) -> None:
+        if not self._message.acknowledged:
+            self._message.ack_log_error(logger, self._connection_errors)
+
+    def reject(self, requeue: bool) -> None:
+        if not self._message.acknowledged:
+            self._message.reject_log_error(logger, self._connection_errors, requeue=requeue)

@@ -1,0 +1,119 @@
+"""Rows on their way into messages: a message is full at so many rows or bytes, or when its first row waited enough.
+
+Pure: no thread, no clock of its own, no broker.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from kombu.utils.uuid import uuid
+
+#: Between two messages of one producer, so that what was handed over later is newer also after rounding to
+#: microseconds, and when the clock stands still.
+_STEP_S = 2e-6
+
+
+@dataclass(slots=True, eq=False)
+class Message:
+    """Rows of one dataset that travel together under one task id: JSON objects, joined by commas when it is sent."""
+
+    dataset: str
+    #: What the rows leave out, as a JSON object.
+    defaults: bytes
+    #: Of `time.monotonic`: when it goes at the latest.
+    due: float = 0.0
+    #: Empty when they are in the spool alone.
+    parts: list[bytes] = field(default_factory=list)
+    rows: int = 0
+    size: int = 0
+    task_id: str = field(default_factory=uuid)
+    #: Epoch seconds: when the last of its rows was handed over; the same at every try.
+    enqueued_at: float = 0.0
+    #: Its key in the spool.
+    number: int | None = None
+    #: Epoch seconds: when the broker took it last, and how often it did.
+    sent_at: float | None = None
+    tries: int = 0
+    #: Rows that the broker had taken before it.
+    before: int = 0
+
+
+class Placement(NamedTuple):
+    """Some rows, and the message that they go into."""
+
+    message: Message
+    rows: int
+    part: bytes
+    #: Epoch seconds: when they were handed over.
+    written_at: float
+
+
+class Gathering:
+    """The messages that are not full. Not for two threads at once."""
+
+    def __init__(self, max_rows: int, max_bytes: int, linger_s: float) -> None:
+        self._max_rows, self._max_bytes, self._linger_s = max_rows, max_bytes, linger_s
+        self._open: dict[tuple[str, bytes], Message] = {}
+        self._written_at = 0.0
+
+    def room(self, dataset: str, defaults: bytes) -> int:
+        """Rows that still fit in the message that the next ones go into."""
+        message = self._open.get((dataset, defaults))
+        return self._max_rows - (message.rows if message else 0)
+
+    def place(self, dataset: str, defaults: bytes, parts: Iterable[tuple[int, bytes]]) -> list[Placement]:
+        """Which message each part would go into; nothing is done before `add`."""
+        placements = []
+        message = self._open.get((dataset, defaults))
+        rows, size = (message.rows, message.size) if message else (0, 0)
+        for count, part in parts:
+            if message is None or (rows and (rows + count > self._max_rows or size + len(part) > self._max_bytes)):
+                message = Message(dataset, defaults, due=time.monotonic() + self._linger_s)
+                rows = size = 0
+            self._written_at = max(time.time(), self._written_at + _STEP_S)
+            placements.append(Placement(message, count, part, self._written_at))
+            rows += count
+            size += len(part) + 1
+        return placements
+
+    def add(self, placements: Iterable[Placement]) -> list[Message]:
+        """Put the parts where `place` said; the messages that are full by that, in order."""
+        full = []
+        for message, count, part, written_at in placements:
+            key = (message.dataset, message.defaults)
+            before = self._open.get(key)
+            if before is not None and before is not message:
+                full.append(before)
+            self._open[key] = message
+            message.parts.append(part)
+            message.rows += count
+            message.size += len(part) + 1
+            message.enqueued_at = written_at
+            if message.rows >= self._max_rows or message.size >= self._max_bytes:
+                full.append(self._open.pop(key))
+        return full
+
+    def due(self, now: float) -> list[Message]:
+        """The messages whose first row waited enough; they are full by that. `now` is of `time.monotonic`."""
+        full = [message for message in self._open.values() if message.due <= now]
+        for message in full:
+            del self._open[message.dataset, message.defaults]
+        return full
+
+    @property
+    def next_due(self) -> float:
+        """When the next one is due; infinity when nothing is gathered."""
+        return min((message.due for message in self._open.values()), default=float("inf"))
+
+    @property
+    def rows(self) -> int:
+        """Rows that are gathered and in no full message."""
+        return sum(message.rows for message in self._open.values())
+
+    def continue_after(self, written_at: float) -> None:
+        """What is handed over from now on is newer than this (epoch seconds)."""
+        self._written_at = max(self._written_at, written_at)

@@ -1,0 +1,106 @@
+"""Every Prometheus object, and the receivers of the signals that feed them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from market_data_core.telemetry import BackpressureLevel
+from prometheus_client import Counter, Gauge, Histogram
+
+from market_data_store.batch import Counts
+from market_data_store.coordinator.feedback import batch_written, rows_rejected, write_retried
+from market_data_store.coordinator.monitor import Reading
+from market_data_store.datasets import DATASETS
+
+ROWS = Counter("mds_rows_total", "Rows dealt with, by outcome", ["dataset", "outcome"])
+BATCH_ROWS = Histogram(
+    "mds_batch_rows", "Rows of a batch", ["dataset"], buckets=(1, 10, 50, 100, 500, 1_000, 2_500, 5_000, 10_000)
+)
+WRITE_SECONDS = Histogram(
+    "mds_write_seconds",
+    "Time to commit a batch, tries included",
+    ["dataset"],
+    buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30),
+)
+RETRIES = Counter(
+    "mds_write_retries_total",
+    "Tries to write that Postgres did not take for a reason that passes, and that are made again",
+    ["sqlstate_class"],
+)
+QUEUE_DEPTH = Gauge("mds_queue_depth", "Messages that wait", multiprocess_mode="livemostrecent")
+QUEUE_RESERVED = Gauge("mds_queue_reserved", "Messages that workers hold", multiprocess_mode="livemostrecent")
+QUEUE_CAPACITY = Gauge("mds_queue_capacity", "Depth at which the queue is full", multiprocess_mode="livemostrecent")
+LEVEL = Gauge("mds_backpressure_level", "0 ok, 1 soft, 2 hard", multiprocess_mode="livemostrecent")
+WORKERS = Gauge("mds_workers", "Workers that answer", multiprocess_mode="livemostrecent")
+BROKER_UP = Gauge("mds_broker_up", "1 while the monitor reaches the broker, else 0", multiprocess_mode="livemostrecent")
+LOOKED = Gauge(
+    "mds_monitor_looked_timestamp_seconds",
+    "When the monitor last looked at the queue",
+    multiprocess_mode="livemostrecent",
+)
+EVENTS = Counter("mds_feedback_events_total", "Tries to deliver a feedback event", ["receiver", "outcome"])
+
+_LEVELS = {BackpressureLevel.ok: 0, BackpressureLevel.soft: 1, BackpressureLevel.hard: 2}
+#: What has no dataset, and no SQLSTATE.
+_NONE = "none"
+_COMMITTED = ("written", "unchanged", "stale")
+#: The classes that pass (`errors.DatabaseUnavailable`).
+_PASSING = ("08", "40", "53", "55", "57", _NONE)
+
+
+def start_at_zero() -> None:
+    """Show what a worker counts before it has counted: a counter that appears with its first count has no increase."""
+    for dataset in DATASETS:
+        for outcome in (*_COMMITTED, "rejected"):
+            ROWS.labels(dataset, outcome)
+    ROWS.labels(_NONE, "rejected")
+    for sqlstate_class in _PASSING:
+        RETRIES.labels(sqlstate_class)
+
+
+def show_queue(capacity: int, reading: Reading, level: BackpressureLevel) -> None:
+    """Set the gauges of the queue; what is unknown keeps its last value."""
+    known = ((QUEUE_DEPTH, reading.depth), (QUEUE_RESERVED, reading.reserved), (WORKERS, reading.workers))
+    for gauge, value in known:
+        if value is not None:
+            gauge.set(value)
+    QUEUE_CAPACITY.set(capacity)
+    LEVEL.set(_LEVELS[level])
+
+
+def show_look(capacity: int, reading: Reading, level: BackpressureLevel) -> None:
+    """Set all gauges by a look of the monitor, which asks for the depth each time."""
+    show_queue(capacity, reading, level)
+    BROKER_UP.set(reading.depth is not None)
+    LOOKED.set_to_current_time()
+
+
+def expect_deliveries(receivers: Iterable[str]) -> None:
+    """Show these receivers before the first delivery, for the reason of `start_at_zero`."""
+    for receiver in receivers:
+        for outcome in ("delivered", "failed"):
+            EVENTS.labels(receiver, outcome)
+
+
+def count_delivery(receiver: str, delivered: bool) -> None:
+    """Count a try to deliver a feedback event."""
+    EVENTS.labels(receiver, "delivered" if delivered else "failed").inc()
+
+
+@batch_written.connect(weak=False)
+def _on_batch(dataset: str, counts: Counts, seconds: float, **_: Any) -> None:
+    for outcome in _COMMITTED:
+        ROWS.labels(dataset, outcome).inc(getattr(counts, outcome))
+    BATCH_ROWS.labels(dataset).observe(counts.written + counts.unchanged + counts.stale + counts.rejected)
+    WRITE_SECONDS.labels(dataset).observe(seconds)
+
+
+@rows_rejected.connect(weak=False)
+def _on_rejects(dataset: str | None, rows: int, **_: Any) -> None:
+    ROWS.labels(dataset or _NONE, "rejected").inc(rows)
+
+
+@write_retried.connect(weak=False)
+def _on_retry(sqlstate_class: str | None, **_: Any) -> None:
+    RETRIES.labels(sqlstate_class or _NONE).inc()

@@ -1,0 +1,28 @@
+"""What Flower, logs and `inspect` show of a message: its dataset and how many rows, never the rows."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+#: What `StoreClient` sends with a message; its number is exact.
+_OURS = re.compile(r"\('\w{1,32}', <\d{1,10} rows>\)")
+#: The dataset, where it is the first argument or the first keyword.
+_DATASET = re.compile(rb'\s*\[\s*\[\s*(?:\]\s*,\s*\{\s*"dataset"\s*:\s*)?"(\w{1,32})"')
+
+
+def row_count(body: Any) -> int:
+    """About how many rows a message has, undecoded: an object each, beside kwargs and embed."""
+    brace: Any = "{" if isinstance(body, str) else b"{"
+    return max(1, body.count(brace) - 2) if isinstance(body, str | bytes) else 1
+
+
+def summary(argsrepr: Any, kwargsrepr: Any, body: Any, rows: int) -> str:
+    """`('bars', <500 rows>)` of a message of `row_count` rows, also where its sender gave all of them as text."""
+    if isinstance(argsrepr, str) and _OURS.fullmatch(argsrepr):
+        return argsrepr
+    if rows > 1 and "'defaults': {" in str(kwargsrepr):  # an object that is no row
+        rows -= 1
+    head = body[:256] if isinstance(body, str | bytes) else b""
+    found = _DATASET.match(head.encode(errors="replace") if isinstance(head, str) else head)
+    return f"({found[1].decode()!r}, <~{rows} rows>)" if found else f"(<~{rows} rows>)"

@@ -1,0 +1,320 @@
+"""`store.write`: from messages as they came from the broker to committed rows and a result for each.
+
+Runs in pool processes. What a batch is made of stands in `coalescing`, how rows become typed in `rows`, and how they
+get into Postgres in `writer`; here the three meet, and here alone a write is tried again.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import random
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any, TypeVar
+
+import msgspec
+from billiard.einfo import ExceptionInfo
+from billiard.exceptions import SoftTimeLimitExceeded
+from celery.app.task import Context
+from celery.exceptions import Reject
+from kombu.utils.uuid import uuid
+
+from market_data_store.app import WRITE, app
+from market_data_store.batch import Counts, Message
+from market_data_store.calls import Call, checked, parsed
+from market_data_store.coalescing import (
+    REPLAYS_HEADER,
+    Alone,
+    CoalescedTask,
+    Envelope,
+    Failed,
+    GiveBack,
+    Outcome,
+    Succeeded,
+    is_redelivered,
+)
+from market_data_store.config import settings
+from market_data_store.coordinator.feedback import batch_written, rows_rejected, write_retried
+from market_data_store.datasets import Dataset
+from market_data_store.dead_letters import DeadLetter, Replayed
+from market_data_store.errors import DatabaseUnavailable, InvalidMessage
+from market_data_store.rows import decode_rows, row_text
+from market_data_store.writer import Writer
+
+logger = logging.getLogger(__name__)
+
+_T = TypeVar("_T")
+
+#: Seconds between tries while Postgres is away: doubled each time, and anywhere between half and all of it, so that
+#: the processes do not come back in step.
+_FIRST_DELAY_S = 0.1
+_MAX_DELAY_S = 5.0
+
+#: Epoch seconds of 2000-01-01 UTC, from where Postgres counts.
+_POSTGRES_EPOCH_S = 946_684_800
+
+
+class WriteTask(CoalescedTask):
+    """The base of `store.write`: single calls go one way, batches another, and both meet in `_write`."""
+
+    abstract = True
+    batch_rows = settings().batch_rows
+    batch_messages = settings().prefetch_messages
+    flush_interval_s = settings().flush_interval_s
+
+    def run_batch(self, envelopes: Sequence[Envelope]) -> list[Outcome]:
+        """Write these messages' rows with as few transactions as there are datasets among them."""
+        if len(envelopes) == 1 and envelopes[0].redelivered:
+            return [self._run_again(envelopes[0])]
+        return self._run(envelopes)
+
+    def _run_again(self, envelope: Envelope) -> Outcome:
+        """A message that did not get to its end before, unless it is the kind that takes processes down."""
+        try:
+            deaths = _persistently(lambda: _writer().open_attempt(envelope.task_id))
+        except (DatabaseUnavailable, SoftTimeLimitExceeded) as error:
+            return GiveBack(_reason(error))
+        outcome: Outcome | None = None
+        try:
+            if deaths + 1 < settings().max_deliveries:
+                (outcome,) = self._run([envelope])
+            else:
+                outcome = self._refuse(envelope, _deadly(deaths), time.monotonic())
+        finally:
+            if not isinstance(outcome, Alone):  # `write` is next
+                _survived(envelope.task_id)
+        return outcome
+
+    def _run(self, envelopes: Sequence[Envelope]) -> list[Outcome]:
+        started = time.monotonic()
+        outcomes: dict[str, Outcome] = {}
+        by_dataset: dict[Dataset, list[Message]] = {}
+        for envelope in envelopes:
+            try:
+                call, is_plain = parsed(envelope)
+                message = _message(envelope, call)
+                if is_plain and not envelope.grouped:
+                    by_dataset.setdefault(call.dataset, []).append(message)
+                else:
+                    outcomes[envelope.task_id] = Alone()
+            except InvalidMessage as error:
+                outcomes[envelope.task_id] = self._refuse(envelope, error, started)
+            except SoftTimeLimitExceeded:
+                raise  # the batch goes back to the broker
+            except Exception as error:  # noqa: BLE001  # a message is anybody's, and must not stop the others
+                outcomes[envelope.task_id] = self._refuse(envelope, _unexpected(error), started)
+        known = {envelope.task_id: envelope for envelope in envelopes}
+        for dataset, messages in by_dataset.items():
+            outcomes |= self._write_together(dataset, messages, known, started)
+        return [outcomes[envelope.task_id] for envelope in envelopes]
+
+    def _write_together(
+        self, dataset: Dataset, messages: list[Message], known: Mapping[str, Envelope], started: float
+    ) -> dict[str, Outcome]:
+        try:
+            counts = _write(dataset, messages)
+        except (DatabaseUnavailable, SoftTimeLimitExceeded) as error:
+            return {message.task_id: GiveBack(_reason(error)) for message in messages}
+        except Exception as error:  # noqa: BLE001  # as in `run_batch`: the message that is the reason is found
+            if len(messages) > 1:
+                alone = (self._write_together(dataset, [message], known, started) for message in messages)
+                return {task_id: outcome for outcomes in alone for task_id, outcome in outcomes.items()}
+            task_id = messages[0].task_id
+            return {task_id: self._refuse(known[task_id], _unexpected(error), started)}
+        return {
+            message.task_id: self._succeed(known[message.task_id], count, started)
+            for message, count in zip(messages, counts, strict=True)
+        }
+
+    def _refuse(self, envelope: Envelope, error: InvalidMessage, started: float) -> Outcome:
+        try:
+            _keep(envelope, error)
+        except (DatabaseUnavailable, SoftTimeLimitExceeded) as unavailable:
+            return GiveBack(_reason(unavailable))
+        rows_rejected.send(sender=WRITE, dataset=None, rows=1)
+        logger.warning("Task %s[%s] is unusable and was kept as a dead letter", self.name, envelope.task_id)
+        try:
+            raise error
+        except InvalidMessage:
+            info = ExceptionInfo()
+        self._store(self.backend.mark_as_failure, envelope, error, traceback=info.traceback)
+        return Failed(info, time.monotonic() - started)
+
+    def _succeed(self, envelope: Envelope, counts: Counts, started: float) -> Outcome:
+        result = msgspec.to_builtins(counts)
+        self._store(self.backend.mark_as_done, envelope, result)
+        return Succeeded(repr(result), time.monotonic() - started)
+
+    def _store(self, mark: Callable[..., None], envelope: Envelope, value: Any, **options: Any) -> None:
+        if envelope.ignore_result:
+            return
+        request = Context(
+            id=envelope.task_id,
+            task=self.name,
+            reply_to=envelope.reply_to,
+            correlation_id=envelope.correlation_id,
+            ignore_result=False,
+        )
+        try:
+            mark(envelope.task_id, value, request=request, **options)
+        except Exception:  # backends raise what their drivers raise; the rows are committed, and that stands
+            logger.exception("Task %s[%s]: the result could not be stored", self.name, envelope.task_id)
+
+
+@app.task(name=WRITE, base=WriteTask, bind=True)
+def write(self: WriteTask, dataset: str, rows: list[Any], defaults: dict[str, Any] | None = None) -> dict[str, int]:
+    """Commit rows to a dataset's table; returns how many were written, unchanged, stale and rejected.
+
+    `rows` is a list of objects, `defaults` fills what they leave out. Rejected rows become dead letters. Raises
+    `InvalidMessage`, after keeping the message as a dead letter, when it is unusable as a whole.
+    """
+    request = self.request
+    envelope = Envelope(
+        task_id=request.id or uuid(),
+        body=json.dumps([[dataset, rows, defaults], {}, {}], default=str).encode(),
+        enqueued_at=getattr(request, "enqueued_at", None) or time.time(),
+        ignore_result=True,
+        reply_to=None,
+        correlation_id=None,
+        replays=getattr(request, REPLAYS_HEADER, None),
+    )
+    try:
+        try:
+            call = checked(dataset, rows, defaults)
+            (counts,) = _write(call.dataset, [_message(envelope, call)])
+        except InvalidMessage as error:
+            _keep(envelope, error)
+            raise
+    except (DatabaseUnavailable, SoftTimeLimitExceeded) as error:
+        raise Reject(_reason(error), requeue=True) from error
+    finally:
+        if is_redelivered(request):
+            _survived(envelope.task_id)
+    return dict(msgspec.to_builtins(counts))
+
+
+def _keep(envelope: Envelope, error: InvalidMessage) -> None:
+    letter = DeadLetter(
+        task_id=envelope.task_id,
+        position=0,
+        reason=str(error),
+        body=envelope.body,
+        enqueued_at=_moment(envelope.enqueued_at),
+    )
+    replays = _replays(envelope)
+    again = [replace(letter, id=id_, task_id=replays.task_id) for id_ in replays.ids] if replays else []
+    _persistently(lambda: _writer().keep(again or [letter]))
+
+
+def _replays(envelope: Envelope) -> Replayed | None:
+    """The letters of which the message was made; a header that is not `replay`'s own is none."""
+    try:
+        return msgspec.convert(envelope.replays, Replayed | None)
+    except msgspec.ValidationError:
+        return None
+
+
+def _message(envelope: Envelope, call: Call) -> Message:
+    enqueued_at = _moment(envelope.enqueued_at)
+    decoded = decode_rows(call.dataset, call.rows, call.defaults, enqueued_at)
+    replays = _replays(envelope)
+    if replays is not None and len(replays.ids) != (1 if replays.whole else decoded.sent):
+        replays = None
+    return Message(
+        task_id=envelope.task_id,
+        decoded=decoded,
+        enqueued_at=enqueued_at,
+        row_text=partial(_row_at, call.rows),
+        defaults=call.defaults,
+        replays=replays,
+    )
+
+
+def _row_at(rows: bytes | list[Any], position: int) -> str:
+    # Taken apart again, and only for a row that Postgres refused.
+    parts = msgspec.json.decode(rows, type=list[msgspec.Raw]) if isinstance(rows, bytes) else rows
+    return row_text(parts[position])
+
+
+def _moment(epoch_seconds: float) -> int:
+    """Microseconds since 2000-01-01 UTC."""
+    return round((epoch_seconds - _POSTGRES_EPOCH_S) * 1e6)
+
+
+def _write(dataset: Dataset, messages: list[Message]) -> list[Counts]:
+    started = time.monotonic()
+    counts = _persistently(lambda: _writer().write(dataset, messages))
+    total = sum(counts, start=Counts())
+    seconds = time.monotonic() - started
+    batch_written.send(sender=WRITE, dataset=dataset.name, counts=total, messages=len(messages), seconds=seconds)
+    if total.rejected:
+        rows_rejected.send(sender=WRITE, dataset=dataset.name, rows=total.rejected)
+    logger.info(
+        "%s: %d written, %d unchanged, %d stale, %d rejected, of %d messages in %.0f ms",
+        dataset.name,
+        total.written,
+        total.unchanged,
+        total.stale,
+        total.rejected,
+        len(messages),
+        seconds * 1e3,
+    )
+    return counts
+
+
+def _persistently(attempt: Callable[[], _T]) -> _T:
+    """Try until MDS_RETRY_DEADLINE_S is over, then let `DatabaseUnavailable` out."""
+    deadline = time.monotonic() + settings().retry_deadline_s
+    delay_s = _FIRST_DELAY_S
+    while True:
+        try:
+            return attempt()
+        except DatabaseUnavailable as error:
+            write_retried.send(sender=WRITE, sqlstate_class=error.sqlstate_class)
+            pause_s = delay_s * random.uniform(0.5, 1.0)  # noqa: S311  # no secret
+            # One pause at least, so that a message that goes back and forth does not spin.
+            time.sleep(pause_s)
+            if time.monotonic() > deadline:
+                raise
+            logger.warning("%s; trying again", error)
+            delay_s = min(delay_s * 2, _MAX_DELAY_S)
+
+
+def _survived(task_id: str) -> None:
+    try:
+        _writer().close_attempt(task_id)
+    except DatabaseUnavailable as error:
+        # The attempt stays open and does not count: whoever opens the next one has to connect again as well.
+        logger.warning("%s; an attempt stays open", error)
+
+
+def _deadly(deaths: int) -> InvalidMessage:
+    return InvalidMessage(
+        f"message: {deaths + 1} deliveries, and each took its process down (MDS_MAX_DELIVERIES); "
+        "give the worker more memory, or send the rows in smaller messages"
+    )
+
+
+def _unexpected(error: Exception) -> InvalidMessage:
+    # Not the error's text: it may hold what the message holds.
+    logger.error("A message could not be dealt with (%s) and was kept as a dead letter", type(error).__name__)
+    return InvalidMessage(f"message: cannot be dealt with ({type(error).__name__})")
+
+
+def _reason(error: BaseException) -> str:
+    return str(error) if isinstance(error, DatabaseUnavailable) else "the soft time limit struck"
+
+
+_writers: dict[int, Writer] = {}
+
+
+def _writer() -> Writer:
+    """The writer of this process; a fork uses none of its parent's."""
+    pid = os.getpid()
+    if pid not in _writers:
+        _writers[pid] = Writer(settings().require_database_url())
+    return _writers[pid]

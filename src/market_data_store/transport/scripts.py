@@ -1,0 +1,72 @@
+"""What Redis runs as one step: both scripts keep kombu's own keys and format.
+
+In both, the first command that writes is one that a full server (`maxmemory`, noeviction) still takes; from then on it
+lets a script finish. So messages can be taken, which is what makes room.
+"""
+
+from __future__ import annotations
+
+#: Take messages from the first of the lists that has any, and record them as unacknowledged.
+#:
+#: KEYS: unacked, unacked_index, malformed, then the lists, in the order in which BRPOP would look at them.
+#: ARGV: most messages, about how many bytes at most, the time, then for each list 1 (record) or 0 (a consumer that
+#: does not acknowledge).
+#: Returns the number of the list from 0, or -1; how many entries were no messages and went to the list `malformed`;
+#: then each message's delivery tag and text.
+#:
+#: The text goes into the record as it is: decoded and encoded by cjson, [] would become {}.
+FETCH = r"""
+local list, malformed, found, room = -1, 0, {}, tonumber(ARGV[2])
+for i = 4, #KEYS do
+  while #found / 2 + malformed < tonumber(ARGV[1]) and room > 0 do
+    local text = redis.call('RPOP', KEYS[i])
+    if not text then break end
+    local is_json, envelope = pcall(cjson.decode, text)
+    if not is_json then
+      -- half a surrogate pair is an error to cjson; to Python, and to what writes a dead letter, it is not
+      local plain = text:gsub('\\\\', ''):gsub('\\u[dD][89a-fA-F]%x%x', '')
+      is_json, envelope = pcall(cjson.decode, plain)
+    end
+    local properties = is_json and type(envelope) == 'table' and envelope.properties
+    local tag = type(properties) == 'table' and properties.delivery_tag
+    local origin = type(properties) == 'table' and properties.delivery_info
+    if type(tag) == 'string' and type(origin) == 'table' then
+      if ARGV[i] == '1' then
+        redis.call('ZADD', KEYS[2], ARGV[3], tag)
+        redis.call('HSET', KEYS[1], tag, '[' .. text .. ', ' .. cjson.encode(origin.exchange or '') .. ', '
+                   .. cjson.encode(origin.routing_key or '') .. ']')
+      end
+      found[#found + 1], found[#found + 2] = tag, text
+      list, room = i - 4, room - #text
+    else
+      redis.call('LPUSH', KEYS[3], text)
+      malformed = malformed + 1
+    end
+  end
+  if list >= 0 then break end
+end
+return {list, malformed, unpack(found)}
+"""
+
+#: Move messages that are recorded as unacknowledged to lists; those that somebody else has moved are left alone.
+#:
+#: KEYS: unacked, unacked_index, then the list for each text, whose end is taken first.
+#: ARGV: for each of these lists a delivery tag and the text. A tag may come several times, as with a topic exchange.
+MOVE = """
+local is_ours, last = {}, {}
+for i = 3, #KEYS do
+  local tag = ARGV[2 * i - 5]
+  if is_ours[tag] == nil then
+    is_ours[tag] = redis.call('HEXISTS', KEYS[1], tag) == 1
+    redis.call('ZREM', KEYS[2], tag)
+  end
+  last[tag] = i
+end
+for i = 3, #KEYS do
+  local tag = ARGV[2 * i - 5]
+  if is_ours[tag] then
+    redis.call('RPUSH', KEYS[i], ARGV[2 * i - 4])
+    if last[tag] == i then redis.call('HDEL', KEYS[1], tag) end
+  end
+end
+"""
