@@ -1,0 +1,82 @@
+"""A producer's rows, of whatever type, as the JSON that a worker takes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, is_dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+from pydantic import BaseModel
+
+from market_data_store.datasets import Dataset
+from market_data_store.errors import InvalidMessage, InvalidRow
+from market_data_store.fields import microseconds
+from market_data_store.rows import decode_rows
+
+
+def listed(rows: Iterable[Any]) -> list[Any]:
+    """The rows of a call; raises `InvalidMessage` when it was given a single row, or none."""
+    if isinstance(rows, list):
+        return rows
+    if isinstance(rows, str | bytes | Mapping | BaseModel) or is_dataclass(rows) or not isinstance(rows, Iterable):
+        raise InvalidMessage(f"rows: expected a list of objects, got {str(rows)[:80]!r}")
+    return list(rows)
+
+
+def encode(rows: list[Any], start: int) -> bytes:
+    """The rows as a JSON list; raises `InvalidRow` for one that cannot be JSON. `start` is the first one's index."""
+    try:
+        return msgspec.json.encode(rows, enc_hook=_plain)
+    except (TypeError, ValueError, RecursionError) as error:
+        if len(rows) > 1:  # find the one
+            for position, row in enumerate(rows):
+                encode([row], start + position)
+        raise InvalidRow(f"row: cannot be sent as JSON: {error}", position=start) from error
+
+
+def _plain(value: Any) -> Any:
+    """What msgspec does not encode itself: pydantic models, mappings, numpy's scalars."""
+    if isinstance(value, BaseModel):
+        return vars(value)
+    if isinstance(value, Mapping):
+        return dict(value)
+    if hasattr(value, "item"):
+        return value.item()
+    raise TypeError(f"a value of type {type(value).__name__}")
+
+
+def check(dataset: Dataset, rows: list[Any], text: bytes, defaults: dict[str, Any], start: int) -> None:
+    """Raise `InvalidRow` for the first row that the worker would reject."""
+    # NaN is null in JSON: to tell it from a value left out, look at the rows themselves.
+    checked = _objects(rows) if b"null" in text and any(map(_has_non_finite, rows)) else text
+    rejects = decode_rows(dataset, checked, defaults, microseconds(datetime.now(UTC))).rejects
+    if rejects:
+        raise InvalidRow(rejects[0].reason, position=start + rejects[0].position)
+
+
+def _objects(rows: list[Any]) -> list[Any]:
+    return [msgspec.to_builtins(row, enc_hook=_plain) for row in rows]
+
+
+def _has_non_finite(row: Any) -> bool:
+    values = row.values() if isinstance(row, Mapping) else _fields_of(row).values()
+    return any(isinstance(value, float) and not math.isfinite(value) for value in values)
+
+
+def _fields_of(row: Any) -> dict[str, Any]:
+    if is_dataclass(row) and not isinstance(row, type):
+        return asdict(row)
+    if isinstance(row, msgspec.Struct):
+        return msgspec.structs.asdict(row)
+    return dict(row) if isinstance(row, Mapping) else dict(getattr(row, "__dict__", {}))
+
+
+def with_moment(row: Any) -> Any:
+    """A snapshot that has no time of its own is of now."""
+    fields = _fields_of(row)
+    if not fields or any(fields.get(name) is not None for name in ("ts", "timestamp", "time", "datetime")):
+        return row
+    return {**fields, "ts": datetime.now(UTC)}

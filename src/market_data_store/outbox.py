@@ -1,0 +1,298 @@
+"""The messages that are not yet safe, in order, and the thread that sends them.
+
+A message is safe when the broker confirmed it or, where results are asked for, when its task's result says that its
+rows are committed or kept as dead letters. Until then it is here: in the spool, where there is one, else in memory. A
+message whose result does not come is sent again, under the same task id and with the same `enqueued_at`, so that the
+store takes it for what it is: the same rows, not newer by that.
+
+One thread sends, so messages go in the order of writing. No error ends it: it says so, and tries again.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import threading
+import time
+from collections.abc import Iterable
+
+from market_data_store.confirming import Confirming
+from market_data_store.errors import BrokerUnavailable, InvalidMessage
+from market_data_store.gathering import Gathering, Message
+from market_data_store.pressure import Pressure
+from market_data_store.publishing import Publisher
+from market_data_store.spool import Spool
+from market_data_store.waiting import Waiting
+
+logger = logging.getLogger(__name__)
+
+#: While the broker is away, the thread looks for it this often ...
+_RETRY_INTERVAL_S = 1.0
+#: ... and at a queue that is full this often.
+_HOLD_INTERVAL_S = 0.25
+#: So many messages go before results are asked for again.
+_SENT_AT_ONCE = 50
+#: With a spool, what waits is held in memory besides up to this; what is more is read when its turn comes.
+_IN_MEMORY_BYTES = 32 * 1024 * 1024
+
+
+class Outbox:
+    """Takes rows, and keeps them until they are safe. For any thread.
+
+    `pressure` is told of what goes. `brake` is the thread's own: with a spool nothing goes while the queue is full,
+    when `holds`; and what goes a second time is counted by it.
+    """
+
+    def __init__(
+        self,
+        publisher: Publisher,
+        gathering: Gathering,
+        *,
+        brake: Pressure,
+        holds: bool,
+        pressure: Pressure | None,
+        spool: Spool | None,
+        confirming: Confirming | None,
+    ) -> None:
+        self._publisher, self._gathering = publisher, gathering
+        self._brake, self._holds, self._pressure = brake, holds and spool is not None, pressure
+        self._spool, self.confirming = spool, confirming
+        self._changed = threading.Condition()
+        self._thread: threading.Thread | None = None
+        self._stopped = False
+        self._waiting = Waiting(math.inf if spool is None else _IN_MEMORY_BYTES)
+        self._urgent = False
+        self._failures = 0
+        self._error: Exception | None = None
+        self._retry_at = 0.0
+        #: Whether the broker took nothing at the last try.
+        self.is_away = False
+        for message in spool.messages() if spool is not None else ():
+            gathering.continue_after(message.enqueued_at)
+            if message.sent_at is not None and self.confirming is not None:
+                self.confirming.add(message, time.monotonic())
+            else:
+                self._waiting.add([message])
+        if self.rows:
+            self._start()
+
+    def room(self, dataset: str, defaults: bytes) -> int:
+        """Rows that fit in the message that the next ones of their kind go into."""
+        with self._changed:
+            return self._gathering.room(dataset, defaults)
+
+    def take(self, dataset: str, defaults: bytes, parts: Iterable[tuple[int, bytes]]) -> range:
+        """Keep these rows, all or none; returns the numbers of the messages that are full by that, for `release`.
+
+        They do not go before `release`. Raises `SpoolFull` and `SpoolUnavailable`.
+        """
+        with self._changed:
+            if self._stopped:
+                raise InvalidMessage("the client is closed; make another StoreClient")
+            placements = self._gathering.place(dataset, defaults, parts)
+            if self._spool is not None:
+                self._spool.append(placements)
+            first, due = self._waiting.put, self._gathering.next_due
+            self._waiting.add(self._gathering.add(placements))
+            if self._waiting.put > first:
+                self._waiting.released = first
+            self._start()
+            if self._gathering.next_due < due:  # else the thread would wake at each row; `release` wakes it as well
+                self._changed.notify_all()
+            return range(first, self._waiting.put)
+
+    def release(self, number: float) -> None:
+        """Messages up to this one may go."""
+        with self._changed:
+            if self._waiting.released != number + 1:
+                self._waiting.released = number + 1
+                self._changed.notify_all()
+
+    def until_taken(self, number: int | None = None, timeout_s: float | None = None) -> bool:
+        """Wait until the broker took this message, or all; False when the time is over. Raises `BrokerUnavailable`.
+
+        A try is made at once.
+        """
+        deadline = math.inf if timeout_s is None else time.monotonic() + timeout_s
+        with self._changed:
+            last = self._waiting.put - 1 if number is None else number
+            failures = self._failures
+            self._urgent |= self._waiting.taken <= last
+            self._start()
+            self._changed.notify_all()
+            while self._waiting.taken <= last:
+                if self._stopped or self._failures != failures:
+                    raise BrokerUnavailable(self._kept()) from self._error
+                remaining_s = deadline - time.monotonic()
+                if remaining_s <= 0:
+                    return False
+                self._changed.wait(None if remaining_s == math.inf else remaining_s)
+        return True
+
+    def until_confirmed(self, timeout_s: float, *, bytes_left: int | None = None) -> bool:
+        """Wait until the messages that went are safe, or all but so many bytes of them; False: not within the time."""
+        confirming = self.confirming
+        assert confirming is not None  # noqa: S101  # asked for with results only
+
+        def safe() -> bool:
+            if bytes_left is not None:
+                return confirming.bytes <= bytes_left
+            return not confirming and not self._waiting
+
+        with self._changed:
+            return self._changed.wait_for(safe, timeout_s)
+
+    def fill(self) -> None:
+        """What is gathered goes without waiting for more."""
+        with self._changed:
+            self._waiting.add(self._gathering.due(math.inf))
+            self._waiting.released = math.inf
+            self._changed.notify_all()
+
+    @property
+    def waits(self) -> bool:
+        """Whether messages wait that the broker did not take."""
+        return bool(self._waiting)
+
+    @property
+    def rows(self) -> int:
+        """Rows that are not yet safe."""
+        with self._changed:
+            due = self.confirming.rows if self.confirming is not None else 0
+            return self._gathering.rows + self._waiting.rows + due
+
+    def stop(self, timeout_s: float) -> None:
+        """End the thread, or leave it behind when it hangs at the broker; close the spool with what it keeps."""
+        with self._changed:
+            self._stopped = True
+            self._changed.notify_all()
+        if self._thread is not None:
+            self._thread.join(timeout_s)
+        with self._changed:
+            rows = self.rows
+            if self._spool is not None:
+                self._spool.close()
+                if rows:
+                    path = self._spool.path
+                    logger.warning(
+                        "%d rows are kept in %s; the next StoreClient with this spool sends them", rows, path
+                    )
+            elif self.confirming:
+                logger.warning("%d rows were sent, and their results not waited for", self.confirming.rows)
+
+    def _kept(self) -> str:
+        where = f"in {self._spool.path} " if self._spool is not None else ""
+        rows = self._waiting.rows
+        return f"{self._error or 'the client is closed'}; {rows:,} rows are kept {where}and sent when it is back"
+
+    def _start(self) -> None:
+        if self._thread is None or not self._thread.is_alive():
+            self._thread = threading.Thread(target=self._run, name="store-client", daemon=True)
+            self._thread.start()
+
+    def _run(self) -> None:
+        while self._until_due():
+            try:
+                self._send()
+                self._settle()
+            except Exception as error:  # noqa: BLE001  # a thread that ends would end all sending
+                self._fail(error)
+        self._publisher.close()
+        self._brake.close()
+        if self.confirming is not None:
+            self.confirming.results.close()
+
+    def _until_due(self) -> bool:
+        """Wait until there is something to do; False: no more."""
+        with self._changed:
+            while not self._stopped:
+                now = time.monotonic()
+                self._waiting.add(self._gathering.due(now))
+                send_at = fetch_at = math.inf
+                if self._waiting.next() is not None:
+                    send_at = now if self._urgent else self._retry_at
+                if self.confirming:
+                    fetch_at = self.confirming.fetch_at
+                due = min(send_at, fetch_at)
+                if due <= now:
+                    return True
+                due = min(due, self._gathering.next_due)
+                self._changed.wait(None if due == math.inf else due - now)
+        return False
+
+    def _send(self) -> None:
+        for _ in range(_SENT_AT_ONCE):
+            with self._changed:
+                now = time.monotonic()
+                due = self._urgent or now >= self._retry_at
+                message = self._waiting.next()
+                if self._stopped or message is None or not due:
+                    return
+                self._urgent = False
+                parts = message.parts or (self._spool.parts(message) if self._spool is not None else [])
+            if self._holds and not self._brake.passed(paced=False):
+                self._retry_at = now + _HOLD_INTERVAL_S
+                return
+            results = self.confirming.results if self.confirming is not None else None
+            if results is not None:
+                results.prepare()
+            self._publisher.publish(message, parts, None if results is None else results.reply_to)
+            with self._changed:
+                if self._stopped:  # meanwhile, without waiting for us; the spool keeps it
+                    return
+                self._taken(message)
+
+    def _taken(self, message: Message) -> None:
+        if self.is_away:
+            logger.warning("The broker takes messages again")
+        self.is_away = False
+        self._waiting.take()
+        message.sent_at = time.time()
+        if self._spool is not None:
+            message.parts = []
+        if self._pressure is not None:
+            self._pressure.sent()
+        self._brake.sent()
+        self._changed.notify_all()
+        if self.confirming is not None:
+            self.confirming.add(message, time.monotonic())
+            if self._spool is not None:
+                self._spool.mark_sent(message)
+        elif self._spool is not None:
+            self._spool.remove([message])
+
+    def _settle(self) -> None:
+        """Take in results; what has none in time waits once more."""
+        now = time.monotonic()
+        confirming = self.confirming
+        with self._changed:
+            wanted = confirming.wanted(now) if confirming is not None and not self._stopped else []
+        if confirming is None or not wanted:
+            return
+        results = confirming.fetch(wanted)
+        with self._changed:
+            safe = [] if self._stopped else confirming.settle(results, time.monotonic())
+            self._changed.notify_all()
+            if safe and self._spool is not None:
+                self._spool.remove(safe)
+            is_overdue = not self._stopped and confirming.is_overdue(now)
+        if is_overdue:
+            room = self._brake.room()
+            with self._changed:
+                overdue = confirming.take_overdue(now, room)
+                self._waiting.add(overdue)
+            if overdue:
+                rows = sum(message.rows for message in overdue)
+                logger.warning("%d rows had no result in time, and are sent again", rows)
+
+    def _fail(self, error: Exception) -> None:
+        with self._changed:
+            self._failures += 1
+            self._error = error
+            self._retry_at = time.monotonic() + _RETRY_INTERVAL_S
+            if self._pressure is not None:
+                self._pressure.failed()
+            if not self.is_away:
+                logger.warning("%s", self._kept(), exc_info=None if isinstance(error, BrokerUnavailable) else error)
+            self.is_away = True
+            self._changed.notify_all()

@@ -1,0 +1,75 @@
+"""One message to the broker, as a `store.write` task; a publish that returns was confirmed.
+
+RabbitMQ confirms when a quorum of the queue has the message on disk, and `mandatory` makes it say when there is no
+queue to take it. Redis has the message in its list when LPUSH is answered; what it then has on disk is its own
+configuration's business (`appendonly`).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+from celery import Celery
+
+from market_data_store.app import SERIALIZER, WRITE
+from market_data_store.coalescing import ENQUEUED_AT_HEADER
+from market_data_store.config import without_password
+from market_data_store.errors import BrokerUnavailable
+from market_data_store.gathering import Message
+
+#: RabbitMQ confirms within milliseconds, or not at all when it has run out of memory or disk.
+_CONFIRM_TIMEOUT_S = 15.0
+
+
+class Publisher:
+    """Publishes over a connection of its own. For one thread."""
+
+    def __init__(self, app: Celery) -> None:
+        self._app = app
+        self._url = without_password(str(app.conf.broker_url))
+        self._producer: Any = None
+
+    def publish(self, message: Message, parts: list[bytes], reply_to: str | None) -> None:
+        """Send it; the worker keeps a result when `reply_to` says where to. Raises `BrokerUnavailable`."""
+        try:
+            self._app.send_task(
+                WRITE,
+                args=[message.dataset, msgspec.Raw(b"[%s]" % b",".join(parts))],
+                kwargs={"defaults": msgspec.Raw(message.defaults)} if message.defaults != b"{}" else {},
+                task_id=message.task_id,
+                queue=WRITE,
+                serializer=SERIALIZER,
+                headers={ENQUEUED_AT_HEADER: message.enqueued_at, "ignore_result": reply_to is None},
+                # What Flower shows: no payload.
+                argsrepr=f"({message.dataset!r}, <{message.rows} rows>)",
+                kwargsrepr="{...}" if message.defaults != b"{}" else "{}",
+                # For Celery here, not for the worker: it would subscribe to each result, at a round trip apiece.
+                ignore_result=True,
+                reply_to=reply_to,
+                producer=self._connected(),
+                mandatory=True,
+                confirm_timeout=_CONFIRM_TIMEOUT_S,
+            )
+        except Exception as error:  # whatever the reason, the broker did not take it (py-amqp's MessageNacked is bare)
+            # Not another message over this connection: amqp takes the next confirm for its own, also one that is late,
+            # or that follows the return of a message without a queue. A new one also declares the queue again.
+            self.close()
+            reason = " ".join(filter(None, [type(error).__name__, getattr(error, "reply_text", "")]))
+            raise BrokerUnavailable(f"the broker at {self._url} took no message ({reason})") from error
+
+    def close(self) -> None:
+        """Drop the connection; the next message opens another."""
+        if self._producer is not None:
+            self._producer.connection.collect(socket_timeout=1.0)
+            self._producer = None
+
+    def _connected(self) -> Any:
+        if self._producer is None:
+            # An application without confirms would hear nothing of a message that is lost.
+            rabbitmq = (
+                {"confirm_publish": True} if str(self._app.conf.broker_url).startswith(("amqp", "pyamqp")) else {}
+            )
+            connection = self._app.connection_for_write(transport_options=rabbitmq)
+            self._producer = self._app.amqp.Producer(connection, auto_declare=False)
+        return self._producer

@@ -1,0 +1,133 @@
+"""Dead letters sent through `store.write` again, once what was wrong with them is mended.
+
+A letter leaves the table only when it is written: its message names it in a header, and the commit that writes the row
+takes it away (`writer`). A row that is refused again stays the letter that it is, with the new reason.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any
+
+import msgspec
+import psycopg
+from celery import Celery
+from kombu.exceptions import OperationalError
+from kombu.utils.uuid import uuid
+
+from market_data_store import dead_letters
+from market_data_store.app import SERIALIZER, WRITE
+from market_data_store.coalescing import ENQUEUED_AT_HEADER, REPLAYS_HEADER
+from market_data_store.dead_letters import Letter, Replayed
+from market_data_store.errors import BrokerUnavailable
+
+#: As a producer's messages are, see `client`.
+_MAX_ROWS = 500
+_MAX_BYTES = 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """A message that was sent, and the letters that are in it."""
+
+    task_id: str
+    ids: tuple[int, ...]
+    #: The letter held a message, not a row: what is refused of it gets letters of its own, under this task's id.
+    whole: bool
+
+
+def replay(
+    app: Celery,
+    connection: psycopg.Connection[Any],
+    *,
+    ids: Sequence[int] | None = None,
+    dataset: str | None = None,
+) -> int:
+    """Send letters again, `ids` None: all of the dataset, or all; returns how many were sent.
+
+    Raises `BrokerUnavailable`; every letter is still in the table then, and replaying it again changes nothing more.
+    """
+    return sum(len(sent.ids) for sent in messages(app, connection, ids=ids, dataset=dataset))
+
+
+def messages(
+    app: Celery,
+    connection: psycopg.Connection[Any],
+    *,
+    ids: Sequence[int] | None = None,
+    dataset: str | None = None,
+) -> Iterator[Sent]:
+    """As `replay`, message by message."""
+    for group in _groups(dead_letters.stream(connection, ids=ids, dataset=dataset)):
+        try:
+            yield _send_whole(app, group[0]) if group[0].row is None else _send_rows(app, group)
+        except (OperationalError, OSError) as error:
+            raise BrokerUnavailable(
+                f"the broker did not take letter {group[0].id} ({type(error).__name__}); it stays, replay it again"
+            ) from error
+
+
+def _groups(letters: Iterable[Letter]) -> Iterator[list[Letter]]:
+    """Letters that fit into one message: rows of one message before, up to the size of a producer's messages."""
+    for (whole, *_), alike in groupby(letters, key=_origin):
+        group: list[Letter] = []
+        size = 0
+        for letter in alike:
+            size += len(letter.row or "")
+            if group and (whole or len(group) == _MAX_ROWS or size > _MAX_BYTES):
+                yield group
+                group, size = [], len(letter.row or "")
+            group.append(letter)
+        yield group
+
+
+def _origin(letter: Letter) -> tuple[Any, ...]:
+    return letter.row is None, letter.task_id, letter.dataset, letter.defaults, letter.enqueued_at
+
+
+def _send_rows(app: Celery, letters: list[Letter]) -> Sent:
+    first = letters[0]
+    sent = Sent(uuid(), tuple(letter.id for letter in letters), whole=False)
+    rows = ",".join(letter.row or "" for letter in letters)
+    app.send_task(
+        WRITE,
+        args=[first.dataset, msgspec.Raw(f"[{rows}]".encode())],
+        kwargs={"defaults": msgspec.Raw(first.defaults.encode())} if first.defaults else {},
+        task_id=sent.task_id,
+        queue=WRITE,
+        serializer=SERIALIZER,
+        headers=_headers(first, sent),
+        argsrepr=f"({first.dataset!r}, <{len(letters)} dead letters>)",
+        kwargsrepr="{...}" if first.defaults else "{}",
+        ignore_result=True,
+    )
+    return sent
+
+
+def _send_whole(app: Celery, letter: Letter) -> Sent:
+    """The body as it is: it may be no JSON, which no serializer would take."""
+    sent = Sent(uuid(), (letter.id,), whole=True)
+    described = {"argsrepr": "<a dead letter>", "kwargsrepr": "{}"}
+    with app.producer_or_acquire() as producer:
+        producer.publish(
+            letter.body or b"",
+            routing_key=WRITE,
+            declare=[app.amqp.queues[WRITE]],
+            content_type="application/json",
+            content_encoding="utf-8",
+            headers={"task": WRITE, "id": sent.task_id, "lang": "py", **described, **_headers(letter, sent)},
+            correlation_id=sent.task_id,
+            retry=True,
+        )
+    return sent
+
+
+def _headers(letter: Letter, sent: Sent) -> dict[str, Any]:
+    replays = Replayed(letter.task_id, sent.ids, sent.whole)
+    return {
+        ENQUEUED_AT_HEADER: letter.enqueued_at.timestamp(),
+        REPLAYS_HEADER: msgspec.to_builtins(replays) | {"ids": list(sent.ids)},
+        "ignore_result": True,
+    }

@@ -1,0 +1,156 @@
+"""What became of the messages that a producer sent, as their tasks' results come in.
+
+Results come from where the application's workers put them: a store that is asked by the task's id (Redis), or, with
+`rpc://`, a queue of this producer that workers reply to; that queue goes with its process, an hour later at most.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from itertools import islice
+from typing import Any, Protocol
+
+import msgspec
+from celery import Celery
+from celery.backends.base import BaseKeyValueStoreBackend
+from celery.backends.rpc import RPCBackend
+from kombu import Queue
+from kombu.exceptions import ContentDisallowed, DecodeError, OperationalError
+from kombu.utils.uuid import uuid
+from redis.exceptions import RedisError
+
+from market_data_store.batch import Counts
+from market_data_store.errors import BrokerUnavailable, ConfigurationError, InvalidMessage
+
+logger = logging.getLogger(__name__)
+
+#: The queue of results is deleted when nobody asked it for so long.
+_REPLY_QUEUE_EXPIRES_S = 3_600
+#: So many are taken from it in one go.
+_REPLIES_AT_ONCE = 500
+
+#: Celery's record of a task: status, result, ...
+Result = dict[str, Any]
+
+
+class Results(Protocol):
+    """Where results come from. For one thread."""
+
+    reply_to: str
+
+    def prepare(self) -> None:
+        """Called before a message is sent. Raises `BrokerUnavailable`."""
+
+    def fetch(self, task_ids: Iterable[str]) -> dict[str, Result]:
+        """The results that are there, of these tasks and, perhaps, of others. Raises `BrokerUnavailable`."""
+
+    def close(self) -> None:
+        """Give the connection back."""
+
+
+def results_of(app: Celery) -> Results:
+    """Where this application's results come from; raises `ConfigurationError` where it keeps none."""
+    if isinstance(app.backend, BaseKeyValueStoreBackend):
+        return _Stored(app)
+    if isinstance(app.backend, RPCBackend):
+        return _Replied(app)
+    raise ConfigurationError("confirm=True needs results: set result_backend to redis://... or rpc://")
+
+
+def verdict(result: Result, rows: int) -> Counts | None:
+    """What became of a message of so many rows; None when its result does not say that they are safe."""
+    status, value = result.get("status"), result.get("result")
+    if status == "SUCCESS":
+        try:
+            return msgspec.convert(value, Counts)
+        except msgspec.ValidationError:  # not of our worker
+            return None
+    # Other failures, such as a time limit, are of a message that went back to the broker.
+    kept_as_letter = (
+        status == "FAILURE" and isinstance(value, dict) and value.get("exc_type") == InvalidMessage.__name__
+    )
+    if kept_as_letter or status == "REVOKED":  # an operator's word
+        return Counts(rejected=rows)
+    return None
+
+
+class _Stored:
+    """Results in a store of keys and values."""
+
+    def __init__(self, app: Celery) -> None:
+        self._backend = app.backend
+        self.reply_to = app.thread_oid
+
+    def prepare(self) -> None:
+        pass
+
+    def fetch(self, task_ids: Iterable[str]) -> dict[str, Result]:
+        ids = list(task_ids)
+        try:
+            values = self._backend.mget([self._backend.get_key_for_task(task_id) for task_id in ids])
+        except (OperationalError, OSError, RedisError) as error:
+            raise BrokerUnavailable(f"results cannot be read ({type(error).__name__})") from error
+        return {i: self._backend.decode(value) for i, value in zip(ids, values, strict=True) if value is not None}
+
+    def close(self) -> None:
+        pass
+
+
+class _Replied:
+    """Results in a queue of this producer's own."""
+
+    def __init__(self, app: Celery) -> None:
+        self._app = app
+        self._connection: Any = None
+        self._queue: Any = None
+        self._declared_at = 0.0
+        self.reply_to = f"store.results.{uuid()}"
+
+    def prepare(self) -> None:
+        # Again after a pause, in which the broker may have deleted it as unused.
+        if self._queue is None or time.monotonic() - self._declared_at > _REPLY_QUEUE_EXPIRES_S / 2:
+            with self._reachable():
+                if self._connection is None:
+                    self._connection = self._app.connection_for_read()
+                    self._connection.ensure_connection(max_retries=1)
+                # Durable, so that it is there after a restart of the broker; its messages are not.
+                queue = Queue(self.reply_to, routing_key=self.reply_to, expires=_REPLY_QUEUE_EXPIRES_S)
+                self._queue = queue(self._connection.default_channel)
+                self._queue.declare()
+                self._declared_at = time.monotonic()
+
+    def fetch(self, task_ids: Iterable[str]) -> dict[str, Result]:
+        self.prepare()
+        results = {}
+        with self._reachable():
+            for message in islice(iter(lambda: self._queue.get(no_ack=True, accept=["json"]), None), _REPLIES_AT_ONCE):
+                try:
+                    results[message.payload["task_id"]] = message.payload
+                except (ContentDisallowed, DecodeError, LookupError, TypeError):
+                    continue  # not of a worker
+        return results
+
+    def close(self) -> None:
+        if self._queue is not None:
+            try:
+                self._queue.delete()
+            except Exception as error:  # noqa: BLE001  # it expires by itself
+                logger.debug("The queue of results was not deleted (%s)", type(error).__name__)
+        self._drop()
+
+    @contextmanager
+    def _reachable(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:  # of amqp, kombu or the socket: all of them mean another connection
+            self._drop()
+            raise BrokerUnavailable(f"results cannot be read ({type(error).__name__})") from error
+
+    def _drop(self) -> None:
+        self._queue = None
+        if self._connection is not None:
+            self._connection.collect(socket_timeout=1.0)
+            self._connection = None

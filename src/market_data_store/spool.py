@@ -1,0 +1,281 @@
+"""The producer's own disk: rows that are not yet safe elsewhere, in an SQLite file.
+
+What `append` wrote is there when it returns, whatever becomes of the process: SQLite's write-ahead log is in the hands
+of the operating system. It is not forced to the disk at each call (`synchronous=NORMAL`): a power cut or a crash of
+the operating system can lose the last seconds before it, and damages nothing.
+
+The file belongs to one process at a time. Who has it is decided by a lock on a file beside it (`PATH.lock`), which the
+kernel releases when the process ends, however it ends. What is to be kept and for how long is the `outbox`'s business.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import fcntl
+import itertools
+import os
+import sqlite3
+import weakref
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from market_data_store.errors import SpoolFull, SpoolInUse, SpoolUnavailable
+from market_data_store.gathering import Message, Placement
+
+#: "mdsp": tells a spool from any other SQLite file.
+_APPLICATION_ID = 0x6D647370
+#: Of the tables below; another version is refused.
+_FORMAT = 1
+_TABLES = """
+CREATE TABLE messages (
+    number INTEGER PRIMARY KEY,
+    task_id TEXT NOT NULL,
+    dataset TEXT NOT NULL,
+    defaults BLOB NOT NULL,
+    sent_at REAL
+);
+CREATE TABLE parts (
+    number INTEGER PRIMARY KEY,
+    message INTEGER NOT NULL,
+    written_at REAL NOT NULL,
+    rows INTEGER NOT NULL,
+    body BLOB NOT NULL
+);
+CREATE INDEX parts_of_message ON parts (message);
+"""
+#: What a part takes in the file beside its text, about: measured at one row a part.
+_PART_BYTES = 64
+#: An empty spool whose file is larger is shrunk when it is opened or closed.
+_SHRINK_BYTES = 16 * 1024 * 1024
+
+_ADD_MESSAGE = "INSERT INTO messages (task_id, dataset, defaults) VALUES (?, ?, ?)"
+_ADD_PART = "INSERT INTO parts (message, written_at, rows, body) VALUES (?, ?, ?, ?)"
+_MARK_SENT = "UPDATE messages SET sent_at = ? WHERE number = ?"
+_BODIES = "SELECT body FROM parts WHERE message = ? ORDER BY number"
+_SIZE = f"SELECT coalesce(sum(length(body) + {_PART_BYTES}), 0) FROM parts WHERE message = ?"  # noqa: S608  # nosec B608  # as below
+_DROP_PARTS = "DELETE FROM parts WHERE message = ?"
+_DROP_MESSAGE = "DELETE FROM messages WHERE number = ?"
+_KEPT = f"""
+SELECT m.number, m.task_id, m.dataset, m.defaults, m.sent_at,
+       sum(p.rows), sum(length(p.body)) + {_PART_BYTES} * count(*), max(p.written_at)
+FROM messages m JOIN parts p ON p.message = m.number
+GROUP BY m.number ORDER BY m.number
+"""  # noqa: S608  # nosec B608  # a number of our own
+
+
+class Spool:
+    """Messages in an SQLite file, in the order of writing. Not for two threads at once.
+
+    `max_bytes` bounds the text of the rows that are kept (the file is some per cent larger). Raises `SpoolUnavailable`
+    when the file cannot be used: another process has it, it is no spool, it is damaged, the disk is full.
+    """
+
+    def __init__(self, path: str | Path, max_bytes: int) -> None:
+        self.path = Path(path).absolute()
+        self.max_bytes = max_bytes
+        self.bytes = 0
+        self._pid = os.getpid()
+        self._lock = self._locked()
+        try:
+            with self._usable():
+                self._database = self._opened()
+        except BaseException:
+            os.close(self._lock)
+            raise
+        _open_spools.add(self)
+
+    def append(self, placements: Sequence[Placement]) -> None:
+        """Keep all of these, or none: raises `SpoolFull` or `SpoolUnavailable`."""
+        if os.getpid() != self._pid:
+            raise SpoolUnavailable(
+                f"the spool {self.path} belongs to process {self._pid}; open another one after a fork"
+            )
+        size = sum(len(placement.part) + _PART_BYTES for placement in placements)
+        if self.bytes + size > self.max_bytes:
+            raise SpoolFull(
+                f"the spool {self.path} is full: {self.bytes:,} bytes of rows are kept, {size:,} more would pass the "
+                f"limit of {self.max_bytes:,}; wait until the store takes them, or raise spool_max_bytes"
+            )
+        added: list[Message] = []
+        try:
+            with self._transaction() as database:
+                for message, rows, part, written_at in placements:
+                    if message.number is None:
+                        values = (message.task_id, message.dataset, message.defaults)
+                        message.number = database.execute(_ADD_MESSAGE, values).lastrowid
+                        added.append(message)
+                    database.execute(_ADD_PART, (message.number, written_at, rows, part))
+        except BaseException:
+            for message in added:
+                message.number = None
+            raise
+        self.bytes += size
+
+    def messages(self) -> list[Message]:
+        """What is kept, oldest first; the rows stay in the file."""
+        try:
+            with self._usable():
+                rows = self._database.execute(_KEPT).fetchall()
+        except SpoolUnavailable:
+            with suppress(SpoolUnavailable):  # or it would be "in use" from here on, instead of damaged
+                self.close()
+            raise
+        kept = [
+            Message(
+                dataset, defaults, rows=count, size=size, task_id=task_id, enqueued_at=at, number=number, sent_at=sent
+            )
+            for number, task_id, dataset, defaults, sent, count, size, at in rows
+        ]
+        self.bytes = sum(message.size for message in kept)
+        return kept
+
+    def parts(self, message: Message) -> list[bytes]:
+        """A message's rows."""
+        with self._usable():
+            return [body for (body,) in self._database.execute(_BODIES, (message.number,))]
+
+    def mark_sent(self, message: Message) -> None:
+        """The broker took it, at its `sent_at`."""
+        with self._transaction() as database:
+            database.execute(_MARK_SENT, (message.sent_at, message.number))
+
+    def remove(self, messages: Sequence[Message]) -> None:
+        """They are safe elsewhere."""
+        numbers = [(message.number,) for message in messages]
+        with self._transaction() as database:
+            taken = sum(size for n in numbers for (size,) in database.execute(_SIZE, n))
+            database.executemany(_DROP_PARTS, numbers)
+            database.executemany(_DROP_MESSAGE, numbers)
+        self.bytes -= taken
+
+    def close(self) -> None:
+        """Leave the file, with what is in it, to the next process; idempotent."""
+        if self in _open_spools:
+            _open_spools.discard(self)
+            try:
+                with self._usable():
+                    self._shrink(self._database)
+            finally:
+                self._database.close()
+                os.close(self._lock)
+
+    def _locked(self) -> int:
+        path = Path(f"{self.path}.lock")
+        try:
+            lock = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+        except OSError as error:
+            raise SpoolUnavailable(f"the spool {self.path} cannot be opened: {error.strerror}") from error
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            os.close(lock)
+            raise SpoolInUse(
+                f"the spool {self.path} is in use by another StoreClient; give each producer a path of its own"
+            ) from error
+        return lock
+
+    def _opened(self) -> sqlite3.Connection:
+        try:
+            # Before SQLite makes it by the umask; its log takes over the file's permissions.
+            file = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600)
+            os.fchmod(file, 0o600)
+            os.close(file)
+        except OSError as error:
+            raise SpoolUnavailable(f"the spool {self.path} cannot be opened: {error.strerror}") from error
+        # In transactions of our own; handed from thread to thread by the outbox.
+        database = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False)
+        try:
+            database.execute("PRAGMA locking_mode = EXCLUSIVE")  # no shared memory to keep for others
+            tables = database.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
+            identity = (_pragma(database, "application_id"), _pragma(database, "user_version"))
+            if tables and identity != (_APPLICATION_ID, _FORMAT):
+                raise SpoolUnavailable(
+                    f"{self.path} is an SQLite file, but no spool of this version; give another path"
+                )
+            database.execute("PRAGMA journal_mode = WAL")
+            database.execute("PRAGMA synchronous = NORMAL")
+            database.execute("PRAGMA journal_size_limit = 67108864")
+            if not tables:
+                identify = f"PRAGMA application_id = {_APPLICATION_ID}; PRAGMA user_version = {_FORMAT};"
+                database.executescript(f"BEGIN; {_TABLES} {identify} COMMIT;")
+            self._shrink(database)
+        except BaseException:
+            database.close()
+            raise
+        return database
+
+    def _shrink(self, database: sqlite3.Connection) -> None:
+        if self.path.stat().st_size > _SHRINK_BYTES and not database.execute("SELECT 1 FROM parts LIMIT 1").fetchall():
+            database.execute("VACUUM")
+
+    @contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        with self._usable():
+            self._database.execute("BEGIN IMMEDIATE")
+            try:
+                yield self._database
+                self._database.execute("COMMIT")
+            except BaseException:
+                if self._database.in_transaction:  # SQLite itself rolls back when the disk is full
+                    self._database.execute("ROLLBACK")
+                raise
+
+    @contextmanager
+    def _usable(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.Error as error:
+            code = getattr(error, "sqlite_errorcode", None)
+            if code is not None and code & 0xFF in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT):
+                remedy = "it is no spool or it is damaged; move it away, or give another path"
+            else:
+                remedy = "is the disk full, or the file read-only?"
+            raise SpoolUnavailable(f"the spool {self.path} cannot be used: {error}; {remedy}") from error
+
+
+def free_path(directory: Path) -> Path:
+    """Where the next client of a directory that several share puts its spool: one that a dead one left rows in, first.
+
+    Raises `SpoolUnavailable`. Before the path is used another client can take it (`SpoolInUse`): ask again.
+    """
+    try:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        existing = sorted(directory.glob("*.db"))
+    except OSError as error:
+        raise SpoolUnavailable(f"the spools' directory {directory} cannot be used: {error.strerror}") from error
+    free: list[Path] = []
+    for path in existing:
+        try:
+            spool = Spool(path, 0)
+        except SpoolInUse:
+            continue
+        holds_rows = bool(spool.messages())
+        spool.close()
+        if holds_rows:
+            return path
+        free.append(path)
+    unused = (directory / f"{number:03}.db" for number in itertools.count())
+    return free[0] if free else next(path for path in unused if path not in existing)
+
+
+def _pragma(database: sqlite3.Connection, name: str) -> Any:
+    return database.execute(f"PRAGMA {name}").fetchone()[0]
+
+
+_open_spools: weakref.WeakSet[Spool] = weakref.WeakSet()
+
+
+def _leave_to_parent() -> None:
+    """In a child that was forked: the spool is not its own."""
+    for spool in list(_open_spools):
+        # Held here as well, the lock would keep the file from the next process when the parent is killed.
+        os.close(spool._lock)
+        # Never to be closed: SQLite would write its log back and delete it, under the parent's feet
+        # (sqlite.org/howtocorrupt.html, 2.6).
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(spool._database))
+    _open_spools.clear()
+
+
+os.register_at_fork(after_in_child=_leave_to_parent)
