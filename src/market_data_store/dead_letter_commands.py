@@ -1,0 +1,201 @@
+"""`mds dead-letters`: look at what could not be written, send it again, or delete it."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from typing import Any
+
+import click
+import psycopg
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+from rich.text import Text
+
+from market_data_store import dead_letters, schema
+from market_data_store.config import settings
+from market_data_store.datasets import DATASETS
+from market_data_store.dead_letters import Letter
+from market_data_store.errors import InvalidMessage
+from market_data_store.terminal import moment, printable
+
+console = Console(highlight=False)
+
+_POLL_INTERVAL_S = 0.2
+
+_of_dataset = click.option("--dataset", type=click.Choice(list(DATASETS)), help="Letters of rows of this dataset.")
+
+
+def _selected(command: Callable[..., None]) -> Callable[..., None]:
+    """The options that say which letters."""
+    for option in (
+        click.option("--all", "every", is_flag=True, help="All letters."),
+        _of_dataset,
+        click.option("--id", "ids", type=click.IntRange(1), multiple=True, help="This letter; may be repeated."),
+    ):
+        command = option(command)
+    return command
+
+
+@click.group("dead-letters")
+def commands() -> None:
+    """Rows and messages that could not be written.
+
+    \b
+    mds dead-letters list --dataset bars
+    mds dead-letters show 17
+    mds dead-letters replay --dataset bars
+    mds dead-letters purge --id 17 --id 18
+    """
+
+
+@commands.command("list")
+@_of_dataset
+@click.option("--limit", type=click.IntRange(1), default=100, show_default=True, help="At most so many.")
+@click.option("--after", type=click.IntRange(0), default=0, metavar="ID", help="Go on after this letter.")
+def list_(dataset: str | None, limit: int, after: int) -> None:
+    """List letters by id, with their reasons; what was sent is shown by `show` alone.
+
+    \b
+    mds dead-letters list
+    mds dead-letters list --dataset bars --after 100
+    """
+    with _connection() as connection:
+        letters = dead_letters.page(connection, dataset=dataset, after=after, limit=limit + 1)
+    table = Table(box=None, pad_edge=False)
+    for name in ("id", "time", "dataset", "sqlstate"):
+        table.add_column(name, no_wrap=True, justify="right" if name == "id" else "left")
+    table.add_column("reason", overflow="fold")
+    for letter in letters[:limit]:
+        dataset_, sqlstate = letter.dataset or "", letter.sqlstate or ""
+        table.add_row(str(letter.id), moment(letter.refused_at), dataset_, sqlstate, Text(printable(letter.reason)))
+    console.print(table if letters else "no dead letters")
+    if len(letters) > limit:
+        console.print(f"there are more: --after {letters[limit - 1].id}")
+
+
+@commands.command()
+@click.argument("id", type=click.IntRange(1))
+def show(id: int) -> None:  # click names it for the argument
+    """Show a letter whole, with the row or the message as it was sent.
+
+    \b
+    mds dead-letters show 17
+    """
+    with _connection() as connection:
+        letter = dead_letters.get(connection, id)
+    if letter is None:
+        raise InvalidMessage(f"id: {id} is no dead letter; see `mds dead-letters list`")
+    for name, value in _fields(letter):
+        console.print(f"{name:<12}{printable(value)}", markup=False, soft_wrap=True)
+
+
+@commands.command()
+@_selected
+@click.option(
+    "--timeout", type=click.FloatRange(0), default=60.0, show_default=True, help="Seconds to wait; 0: do not."
+)
+def replay(ids: tuple[int, ...], dataset: str | None, every: bool, timeout: float) -> None:
+    """Send letters again, and wait until each is written or refused again.
+
+    A letter stays in the table until it is written. Exits with 1 when some are left.
+
+    \b
+    mds dead-letters replay --id 17
+    mds dead-letters replay --dataset bars --timeout 600
+    """
+    chosen = _chosen(ids, dataset, every)
+    settings().require_broker_url()
+    # Celery's app reads the settings when it is imported: only now are they complete.
+    from market_data_store.app import app
+    from market_data_store.replay import messages
+
+    with _connection() as connection, _progress() as progress:
+        since = _now(connection)
+        bar = progress.add_task("sent", total=dead_letters.count(connection, ids=chosen, dataset=dataset))
+        sent: list[int] = []
+        whole: list[str] = []
+        for message in messages(app, connection, ids=chosen, dataset=dataset):
+            sent += message.ids
+            whole += [message.task_id] if message.whole else []
+            progress.update(bar, completed=len(sent), total=max(len(sent), 1))
+        bar = progress.add_task("settled", total=max(len(sent), 1))
+        deadline = time.monotonic() + timeout
+        while True:
+            waiting, refused = dead_letters.outcome(connection, sent, since)
+            progress.update(bar, completed=len(sent) - waiting)
+            if not waiting or time.monotonic() >= deadline:
+                break
+            time.sleep(_POLL_INTERVAL_S)
+        new = len(dead_letters.reasons(connection, whole))
+    console.print(f"{len(sent):,} sent: {len(sent) - waiting - refused:,} gone, {refused:,} refused again")
+    if new:
+        console.print(f"{new:,} new letters of rows in {len(whole):,} messages that were sent whole")
+    if waiting:
+        console.print(
+            f"{waiting:,} not dealt with within {timeout:g} s; they stay until they are. Is a worker running?"
+        )
+    if waiting or refused or new:
+        sys.exit(1)
+
+
+@commands.command()
+@_selected
+@click.option("--yes", is_flag=True, help="Do not ask.")
+def purge(ids: tuple[int, ...], dataset: str | None, every: bool, yes: bool) -> None:
+    """Delete letters for good.
+
+    \b
+    mds dead-letters purge --id 17
+    mds dead-letters purge --all --yes
+    """
+    chosen = _chosen(ids, dataset, every)
+    with _connection() as connection:
+        if sys.stdin.isatty() and not yes:
+            number = dead_letters.count(connection, ids=chosen, dataset=dataset)
+            click.confirm(f"This deletes {number:,} dead letters for good. Go on?", abort=True)
+        number = dead_letters.purge(connection, ids=chosen, dataset=dataset)
+    console.print(f"{number:,} deleted")
+
+
+def _chosen(ids: Sequence[int], dataset: str | None, every: bool) -> list[int] | None:
+    if (bool(ids) + (dataset is not None) + every) != 1:
+        raise click.UsageError("say which letters: --id 17, --dataset bars or --all, one of the three")
+    return list(ids) or None
+
+
+def _connection() -> psycopg.Connection[tuple[Any, ...]]:
+    return schema.connect(settings().require_database_url())
+
+
+def _now(connection: psycopg.Connection[Any]) -> datetime:
+    """By the database's clock, which also says when a letter was refused."""
+    ((now,),) = connection.execute("SELECT clock_timestamp()").fetchall()
+    assert isinstance(now, datetime)  # noqa: S101
+    return now
+
+
+def _progress() -> Progress:
+    columns = (TextColumn("{task.description:<8}"), BarColumn(bar_width=24), MofNCompleteColumn(), TimeElapsedColumn())
+    return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+
+
+def _fields(letter: Letter) -> list[tuple[str, str]]:
+    fields = {
+        "id": str(letter.id),
+        "kept": moment(letter.created_at),
+        "refused": moment(letter.refused_at),
+        "enqueued": moment(letter.enqueued_at),
+        "task": letter.task_id,
+        "position": str(letter.position),
+        "dataset": letter.dataset,
+        "reason": letter.reason,
+        "sqlstate": letter.sqlstate,
+        "row": letter.row,
+        "defaults": letter.defaults,
+        "body": None if letter.body is None else letter.body.decode("utf-8", "backslashreplace"),
+    }
+    return [(name, value) for name, value in fields.items() if value is not None]

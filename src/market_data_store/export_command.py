@@ -1,0 +1,54 @@
+"""`mds export`: a dataset's rows into a file."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+
+from market_data_store import exporting, schema
+from market_data_store.config import settings
+from market_data_store.datasets import DATASETS, dataset_named
+from market_data_store.fields import aware
+from market_data_store.files import format_of
+
+
+def _moment(context: click.Context, parameter: click.Parameter, value: str | None) -> datetime | None:
+    try:
+        return None if value is None else aware(datetime.fromisoformat(value))
+    except ValueError:
+        raise click.BadParameter(f"{value!r} is no time; write 2024-01-02 or 2024-01-02T14:30:00Z") from None
+
+
+@click.command()
+@click.argument("dataset", type=click.Choice(list(DATASETS)))
+@click.argument("file", type=click.Path(dir_okay=False, allow_dash=True, path_type=Path))
+@click.option("--provider", help="Rows of this provider alone.")
+@click.option("--symbol", help="Rows of this symbol alone.")
+@click.option("--interval", help="Bars of this interval alone, such as 1m.")
+@click.option("--start", callback=_moment, metavar="TIME", help="Rows from this time (ts) on; UTC unless it says more.")
+@click.option("--end", callback=_moment, metavar="TIME", help="Rows before this time.")
+def export(dataset: str, file: Path, symbol: str | None, interval: str | None, **criteria: Any) -> None:
+    """Write the rows of DATASET to FILE (.csv, .ndjson, .jsonl, also .gz; - writes NDJSON to standard output).
+
+    `mds load FILE --dataset DATASET` reads it back. It has all columns but enqueued_at, which says when a row was sent:
+    what is loaded counts as sent then, and wins over what is stored. The same rows make the same file.
+
+    \b
+    mds export bars bars.csv.gz --provider CME --symbol 6EH4 --interval 1m --start 2024-01-02 --end 2024-01-03
+    mds export ticks ticks.ndjson.gz
+    mds export news - | grep AAPL
+    """
+    chosen = dataset_named(dataset)
+    if interval is not None and "interval" not in chosen.key:
+        raise click.UsageError(f"--interval {interval}: {dataset} have none; bars alone do")
+    to_stdout = file == exporting.STDOUT
+    if not to_stdout:
+        format_of(file)  # before anything else is asked for
+    console = Console(highlight=False, stderr=to_stdout)
+    criteria |= {"symbol": symbol and symbol.upper(), "interval": interval}
+    with schema.connect(settings().require_database_url()) as connection:
+        exporting.export(connection, chosen, file, criteria, console).show(file, console)

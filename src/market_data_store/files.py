@@ -1,0 +1,150 @@
+"""Rows out of files: CSV and NDJSON, plain or gzipped.
+
+An empty field of a CSV is null: the store takes no empty texts. JSON columns hold JSON there.
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any, Literal
+
+import msgspec
+from sqlalchemy import BigInteger
+from sqlalchemy.dialects.postgresql import JSONB
+
+from market_data_store.datasets import Dataset
+from market_data_store.errors import InvalidMessage
+
+_INTEGER = re.compile("0|-?[1-9][0-9]{0,18}")
+
+
+def format_of(path: Path) -> tuple[Literal["csv", "ndjson"], bool]:
+    """A file's format by its name, and whether it is gzipped; raises `InvalidMessage` for any other."""
+    suffixes = [suffix.lower() for suffix in path.suffixes]
+    gzipped = suffixes[-1:] == [".gz"]
+    match suffixes[-2:-1] if gzipped else suffixes[-1:]:
+        case [".csv"]:
+            return "csv", gzipped
+        case [".ndjson" | ".jsonl"]:
+            return "ndjson", gzipped
+    raise InvalidMessage(f"{path}: unknown format; name it .csv, .ndjson or .jsonl, with .gz behind if gzipped")
+
+
+@dataclass(slots=True)
+class RowFile:
+    """A file of rows, read once from start to end in constant memory.
+
+    `columns` renames: field of the dataset -> column of the file. Raises `InvalidMessage` when the file, its format or
+    a column is wrong. A line that cannot be read becomes a row that the worker rejects: it leaves a dead letter.
+    """
+
+    path: Path
+    dataset: Dataset
+    columns: Mapping[str, str] = field(default_factory=dict)
+    _raw: IO[bytes] | None = None
+
+    @property
+    def size(self) -> int:
+        """Bytes on disk."""
+        return self.path.stat().st_size
+
+    @property
+    def position(self) -> int:
+        """Bytes read so far, of `size`."""
+        return self._raw.tell() if self._raw and not self._raw.closed else 0
+
+    def rows(self) -> Iterator[Any]:
+        """The rows in order."""
+        known = {name for c in self.dataset.columns for name in (c.name, *c.info["rule"].aliases)}
+        for name in self.columns:
+            if name not in known:
+                fields = ", ".join(c.name for c in self.dataset.columns)
+                raise InvalidMessage(f"--map {name}: {self.dataset.name} has no such field; use one of {fields}")
+        format_, gzipped = format_of(self.path)
+        read = self._csv if format_ == "csv" else self._ndjson
+        try:
+            with ExitStack() as stack:
+                self._raw = stack.enter_context(self.path.open("rb"))
+                stream = stack.enter_context(gzip.open(self._raw)) if gzipped else self._raw
+                text = io.TextIOWrapper(stream, encoding="utf-8-sig", errors="replace", newline="")
+                yield from read(stack.enter_context(text))
+        except (OSError, EOFError) as error:
+            raise InvalidMessage(
+                f"{self.path}: {error.strerror if isinstance(error, OSError) and error.strerror else error}"
+            ) from error
+
+    def _csv(self, text: IO[str]) -> Iterator[Any]:
+        lines = csv.reader(text)
+        header = next(lines, None)
+        if header is None:
+            return
+        names = [name.strip() for name in header]
+        for name, column in self.columns.items():
+            if column not in names:
+                raise InvalidMessage(
+                    f"--map {name}={column}: {self.path} has no such column; it has {', '.join(names)}"
+                )
+        renamed = {column: name for name, column in self.columns.items()}
+        names = [renamed.get(name, name) for name in names]
+        readers = {name: read for name, read in _cell_readers(self.dataset).items() if name in names}
+        try:
+            for values in lines:
+                if len(values) == len(names):
+                    # None, and not left out: rows of one shape are decoded at once, see `rows`.
+                    row: dict[str, Any] = {name: value or None for name, value in zip(names, values, strict=True)}
+                    for name, read in readers.items():
+                        row[name] = row[name] and read(row[name])
+                    yield row
+                elif values:
+                    yield values  # too few or too many fields: no object, so a reject
+        except csv.Error as error:
+            raise InvalidMessage(f"{self.path}, line {lines.line_num}: {error}") from error
+
+    def _ndjson(self, text: IO[str]) -> Iterator[Any]:
+        for line in text:
+            if line.strip():
+                yield self._renamed(line) if self.columns else _json(line)
+
+    def _renamed(self, line: str) -> Any:
+        row = _python(line)
+        if isinstance(row, dict):
+            for name, column in self.columns.items():
+                if column in row:
+                    row[name] = row.pop(column)
+        return msgspec.Raw(json.dumps(row).encode())
+
+
+def _cell_readers(dataset: Dataset) -> dict[str, Callable[[str], Any]]:
+    """Of the columns for which a text means something else to the worker, what makes a value of it."""
+    readers: dict[str, Callable[[str], Any]] = {}
+    for column in dataset.columns:
+        if isinstance(column.type, JSONB):
+            readers[column.name] = _json
+        elif isinstance(column.type, BigInteger) and column.primary_key:
+            readers[column.name] = _sequence
+    return readers
+
+
+def _sequence(text: str) -> int | str:
+    """As a text, an integer of 19 digits or below 0 is a trade id, which the worker hashes."""
+    return int(text) if _INTEGER.fullmatch(text) and -(2**63) <= int(text) < 2**63 else text
+
+
+def _json(line: str) -> Any:
+    """The line as it stands; NaN and the like are for the worker to refuse."""
+    return msgspec.Raw(line.strip().encode()) if not isinstance(_python(line), str) else line.strip()
+
+
+def _python(line: str) -> Any:
+    try:
+        return json.loads(line)
+    except (ValueError, RecursionError):
+        return line.strip()
