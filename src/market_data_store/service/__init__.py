@@ -1,0 +1,1 @@
+"""The Flask application: health, metrics, admin, and the status page."""

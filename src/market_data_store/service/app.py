@@ -1,0 +1,97 @@
+"""The Flask application: `gunicorn 'market_data_store.service.app:create_app()'`.
+
+Puts the parts together, and gives every error as JSON of one line.
+"""
+
+from __future__ import annotations
+
+import logging
+from importlib.metadata import version
+
+from flask import Flask, Response, jsonify, make_response, request
+from flask_openapi3 import Info, OpenAPI, Tag
+from market_data_core.telemetry import HealthStatus
+from pydantic import ValidationError
+from werkzeug.exceptions import HTTPException
+
+from market_data_store.config import settings
+from market_data_store.errors import InvalidMessage, MarketDataStoreError
+from market_data_store.service import exposition
+from market_data_store.service.admin import Answer, Problem, create_admin, problem
+from market_data_store.service.health import Health
+from market_data_store.service.letters import create_letters
+from market_data_store.service.page import create_page
+
+_HEALTH = Tag(name="health")
+
+
+def create_app() -> Flask:
+    """The application with the settings of the environment; raises `ConfigurationError` for a wrong one."""
+    configured = settings()
+    configured.require_database_url()
+    configured.require_broker_url()
+    app = OpenAPI(
+        __name__,
+        info=Info(title="market-data-store", version=version("market-data-store")),
+        security_schemes={"token": {"type": "http", "scheme": "bearer"}},
+        validation_error_model=Problem,
+        validation_error_callback=_wrong_request,
+        doc_ui=False,
+        static_folder=None,
+    )
+    health = Health(configured)
+    exposition.install(app)
+
+    @app.before_request
+    def look_before_a_scrape() -> None:
+        if request.path == "/metrics":
+            health.status()  # it sets the gauges of queue and workers
+
+    @app.get("/healthz", tags=[_HEALTH], responses={"200": HealthStatus})
+    @app.get("/health", tags=[_HEALTH], responses={"200": HealthStatus})
+    def health_status() -> Answer:
+        """Say how the store is; 200 while this process serves."""
+        return health.status().model_dump()
+
+    @app.get("/readyz", tags=[_HEALTH], responses={"200": HealthStatus, "503": HealthStatus})
+    def readiness() -> Answer:
+        """Say whether rows can be taken and written."""
+        status = health.status()
+        return status.model_dump(), 200 if health.is_ready(status) else 503
+
+    @app.get("/openapi.json", doc_ui=False)
+    def document() -> Answer:
+        return jsonify(app.api_doc)
+
+    app.register_api(create_admin(configured))
+    app.register_api(create_letters(configured))
+    app.register_blueprint(create_page(configured, health.status))
+    app.register_error_handler(HTTPException, _http_error)
+    app.register_error_handler(MarketDataStoreError, _own_error)
+    app.register_error_handler(Exception, _unexpected)
+    return app
+
+
+def _wrong_request(error: ValidationError) -> Response:
+    first = error.errors(include_url=False)[0]
+    name = ".".join(str(part) for part in first["loc"]) or "body"
+    return problem(f"{name}: {first['msg'][:1].lower()}{first['msg'][1:]}, got {str(first['input'])[:80]!r}", 422)
+
+
+def _http_error(error: HTTPException) -> Response:
+    if error.response is not None:  # an answer that is ready: flask-openapi3 aborts with `_wrong_request`'s
+        return make_response(error.response)
+    response = problem(f"{error.name.lower()}: {error.description}", error.code or 500)
+    for name, value in error.get_headers():
+        if name.lower() == "allow":
+            response.headers[name] = value
+    return response
+
+
+def _own_error(error: MarketDataStoreError) -> Response:
+    return problem(str(error), 422 if isinstance(error, InvalidMessage) else 503)
+
+
+def _unexpected(error: Exception) -> Response:
+    logging.getLogger(__name__).error("A request failed", exc_info=error)
+    return problem("internal error; the log has it", 500)

@@ -1,0 +1,144 @@
+"""The dead letters' endpoints: list, show, replay, purge. What was sent is in no answer but that to `GET .../{id}`."""
+
+from __future__ import annotations
+
+import logging
+from base64 import b64encode
+from dataclasses import asdict
+from datetime import datetime
+from typing import Any
+
+from flask_openapi3 import APIBlueprint
+from pydantic import BaseModel, Field, model_validator
+
+from market_data_store import dead_letters, replay, schema
+from market_data_store.app import app
+from market_data_store.config import Settings
+from market_data_store.datasets import DATASETS
+from market_data_store.errors import InvalidMessage
+from market_data_store.service.admin import Answer, Body, Problem, guarded, problem
+
+logger = logging.getLogger(__name__)
+
+_MAX_ID = 2**63 - 1
+_NAMES: Any = {"enum": [*DATASETS]}
+
+
+class Listed(BaseModel):
+    """A letter, without what was sent."""
+
+    id: int
+    created_at: datetime
+    refused_at: datetime
+    task_id: str
+    position: int
+    dataset: str | None
+    reason: str
+    sqlstate: str | None
+    enqueued_at: datetime
+
+
+class Shown(Listed):
+    """A letter, whole."""
+
+    row: str | None = Field(description="JSON text, as sent.")
+    defaults: str | None = Field(description="JSON text, as sent.")
+    body: str | None = Field(description="Base64, of a message that was unusable as a whole.")
+
+
+class Page(BaseModel):
+    """Letters by id; the next page begins `after` the last one's."""
+
+    letters: list[Listed]
+
+
+class Where(BaseModel):
+    """Which letters to list."""
+
+    dataset: str | None = Field(default=None, json_schema_extra=_NAMES)
+    after: int = Field(default=0, ge=0, le=_MAX_ID)
+    limit: int = Field(default=100, ge=1, le=1_000)
+
+
+class Which(BaseModel):
+    """Which letter to show."""
+
+    id: int = Field(ge=1, le=_MAX_ID)
+
+
+class Selection(Body):
+    """Which letters to replay or purge: by id, of a dataset, or all of them."""
+
+    ids: list[int] | None = Field(default=None, min_length=1, max_length=10_000)
+    dataset: str | None = Field(default=None, json_schema_extra=_NAMES)
+    all: bool = False
+
+    @model_validator(mode="after")
+    def _one_of_three(self) -> Selection:
+        if sum((self.ids is not None, self.dataset is not None, self.all)) != 1:
+            raise ValueError('give one of "ids": [...], "dataset": "..." and "all": true')
+        if self.ids is not None and not all(0 < number <= _MAX_ID for number in self.ids):
+            raise ValueError("an id is a positive number of 63 bits")
+        return self
+
+
+class Replaying(BaseModel):
+    """How many letters were sent again; each leaves the list when its row is written."""
+
+    sent: int
+
+
+class Purged(BaseModel):
+    """How many letters are gone."""
+
+    purged: int
+
+
+def create_letters(settings: Settings) -> APIBlueprint:
+    """The endpoints."""
+    letters = guarded("letters", settings, "dead letters")
+
+    @letters.get("/dead-letters", responses={"200": Page})
+    def listed(query: Where) -> Answer:
+        """List letters, without what was sent."""
+        _known(query.dataset)
+        with schema.connect(settings.require_database_url()) as connection:
+            found = dead_letters.page(connection, dataset=query.dataset, after=query.after, limit=query.limit)
+        return Page(letters=[Listed.model_validate(asdict(letter)) for letter in found]).model_dump(mode="json")
+
+    @letters.get("/dead-letters/<int:id>", responses={"200": Shown, "404": Problem})
+    def shown(path: Which) -> Answer:
+        """Show a letter, with what was sent."""
+        with schema.connect(settings.require_database_url()) as connection:
+            letter = dead_letters.get(connection, path.id)
+        if letter is None:
+            return problem(f"there is no dead letter {path.id}", 404)
+        fields: dict[str, Any] = asdict(letter)
+        if letter.body is not None:
+            fields["body"] = b64encode(letter.body).decode()
+        return Shown.model_validate(fields).model_dump(mode="json")
+
+    @letters.post("/dead-letters/replay", responses={"200": Replaying})
+    def replayed(body: Selection) -> Answer:
+        """Send letters through `store.write` again."""
+        _known(body.dataset)
+        with schema.connect(settings.require_database_url()) as connection:
+            sent = replay.replay(app, connection, ids=body.ids, dataset=body.dataset)
+        logger.info("admin: %d dead letters replayed", sent)
+        return Replaying(sent=sent).model_dump()
+
+    @letters.post("/dead-letters/purge", responses={"200": Purged})
+    def purged(body: Selection) -> Answer:
+        """Delete letters for good."""
+        _known(body.dataset)
+        with schema.connect(settings.require_database_url()) as connection:
+            gone = dead_letters.purge(connection, ids=body.ids, dataset=body.dataset)
+        logger.info("admin: %d dead letters purged", gone)
+        return Purged(purged=gone).model_dump()
+
+    return letters
+
+
+def _known(dataset: str | None) -> None:
+    if dataset is not None and dataset not in DATASETS:
+        raise InvalidMessage(f"dataset: {dataset[:80]!r} is unknown; there are {', '.join(DATASETS)}")
