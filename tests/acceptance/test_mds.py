@@ -1,0 +1,355 @@
+"""The command `mds` as a newcomer uses it: processes of its own, in an empty directory."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import psutil
+import psycopg
+import pytest
+
+from market_data_store.local import free_port
+
+MDS = str(Path(sys.executable).with_name("mds"))
+ROOT = Path(__file__).parents[2]
+BARS = ROOT / "src/market_data_store/data/6EH4-1min-bars-2024-01.csv.gz"
+ROWS = 29_996
+LOAD_BARS = ["load", str(BARS), "--dataset", "bars", "--provider", "cme", "--symbol", "6EH4", "--interval", "1m"]
+
+
+def clean_environment() -> dict[str, str]:
+    """The tests' own, without what names a server; `mds` is found as in an activated environment."""
+    servers = ("DATABASE_URL", "BROKER_URL", "REDIS_URL", "CLOUDAMQP_URL")
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("MDS_") and name not in servers}
+    return {**kept, "PATH": f"{Path(MDS).parent}:{os.environ['PATH']}"}
+
+
+def mds(directory: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [MDS, *arguments],
+        cwd=directory,
+        env={**clean_environment(), **environment},
+        capture_output=True,
+        text=True,
+        stdin=subprocess.DEVNULL,
+        timeout=120,
+        check=False,
+    )
+
+
+class Up:
+    """A running `mds up`, of worker and monitor unless it is told of ports for web and Flower."""
+
+    def __init__(self, directory: Path, *, web_port: int = 0, flower_port: int = 0) -> None:
+        self.directory = directory
+        self.log = directory / "up.log"
+        with self.log.open("w") as log:
+            self.process = subprocess.Popen(
+                [MDS, "up", f"--web-port={web_port}", f"--flower-port={flower_port}"],
+                cwd=directory,
+                env=clean_environment(),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+            )
+        deadline = time.monotonic() + 60
+        while "Ready" not in self.log.read_text():
+            assert self.process.poll() is None, self.log.read_text()
+            assert time.monotonic() < deadline, self.log.read_text()
+            time.sleep(0.05)
+
+    def url(self, name: str) -> str:
+        found = re.search(rf"^{name} +(\S+)$", self.log.read_text(), re.MULTILINE)
+        assert found, self.log.read_text()
+        return found[1]
+
+    def stop(self, number: signal.Signals = signal.SIGINT) -> int:
+        self.process.send_signal(number)
+        return self.process.wait(60)
+
+
+@pytest.fixture(scope="module")
+def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
+    running = Up(tmp_path_factory.mktemp("up"), web_port=free_port())
+    yield running
+    assert running.stop() == 0, running.log.read_text()
+
+
+def children(pid: int) -> list[int]:
+    listed = subprocess.run(["ps", "-o", "pid=", "--ppid", str(pid)], capture_output=True, text=True, check=False)
+    return [int(line) for line in listed.stdout.split()]
+
+
+def is_alive(pid: int) -> bool:
+    state = subprocess.run(["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True, check=False).stdout
+    return bool(state.strip()) and not state.startswith("Z")
+
+
+def test_the_demo_stores_all_rows_and_finds_them_unchanged_the_second_time(tmp_path: Path) -> None:
+    first, second = mds(tmp_path, "demo"), mds(tmp_path, "demo")
+    assert first.returncode == 0, first.stdout + first.stderr
+    assert second.returncode == 0, second.stdout + second.stderr
+    for output in (first.stdout, second.stdout):
+        assert re.search(rf"^rows sent +{ROWS:,}$", output, re.MULTILINE), output
+        assert re.search(r"^dead letters +0$", output, re.MULTILINE), output
+        assert re.search(r"^compared +equal to the file$", output, re.MULTILINE), output
+        assert "\x1b" not in output
+    assert f"rows stored   {ROWS:,} ({ROWS:,} written, 0 unchanged, 0 stale)" in first.stdout
+    assert f"rows stored   {ROWS:,} (0 written, {ROWS:,} unchanged, 0 stale)" in second.stdout
+    assert not (tmp_path / ".mds/env").exists()
+
+
+def test_the_demo_says_what_differs(tmp_path: Path) -> None:
+    running = Up(tmp_path)
+    with psycopg.connect(running.url("DATABASE_URL"), autocommit=True) as connection:
+        assert mds(tmp_path, *LOAD_BARS[:5], "CME", *LOAD_BARS[6:]).returncode == 0
+        # Newer than anything that the demo sends, and different.
+        connection.execute(
+            "UPDATE bars_ohlcv SET close = 9, enqueued_at = now() + interval '1 day' WHERE ts = '2024-01-01 23:01Z'"
+        )
+    assert running.stop(signal.SIGTERM) == 0
+    demo = mds(tmp_path, "demo")
+    assert demo.returncode == 1
+    assert "compared      1 differ" in demo.stdout
+    assert "2024-01-01 23:01: the file has (1.1076, 1.10785, 1.1076, 1.1078, 205.0)" in demo.stdout
+
+
+def test_bars_and_quotes_load_once_and_change_nothing_again(up: Up) -> None:
+    quotes = ROOT / "tests/data/usdjpy-ticks-2013-01.csv"
+    load_quotes = ["load", str(quotes), "--dataset", "quotes", "--provider", "truefx", "--symbol", "USD/JPY"]
+    for arguments, rows in ((LOAD_BARS, ROWS), (load_quotes, 1_000)):
+        first, second = mds(up.directory, *arguments), mds(up.directory, *arguments)
+        assert f"rows stored   {rows:,} ({rows:,} written, 0 unchanged, 0 stale)" in first.stdout, first
+        assert f"rows stored   {rows:,} (0 written, {rows:,} unchanged, 0 stale)" in second.stdout, second
+    with psycopg.connect(up.url("DATABASE_URL")) as connection:
+        held = connection.execute("SELECT ts, bid, ask FROM quotes WHERE provider = 'truefx'").fetchall()
+    with quotes.open() as lines:
+        next(lines)
+        sent = [line.strip().split(",") for line in lines]
+    assert len({ts for ts, _, _ in held}) == 993  # 7 pairs of quotes share an instant
+    assert sorted((ts.isoformat(), bid, ask) for ts, bid, ask in held) == sorted(
+        (f"{ts[:10]}T{ts[11:]}", float(bid), float(ask)) for ts, bid, ask in sent
+    )
+
+
+def test_load_names_each_rejected_row(up: Up) -> None:
+    file = up.directory / "mixed.ndjson.gz"
+    with gzip.open(file, "wt") as lines:
+        lines.write('{"when": "2024-01-02T00:00:00Z", "bid": 1, "ask": 2}\n')
+        lines.write('{"when": "2024-01-02T00:00:01Z", "bid": NaN}\n\n')
+        lines.write("no JSON\n")
+        lines.write('{"when": "yesterday"}\n')
+    options = ["--dataset", "quotes", "--provider", "mixed", "--symbol", "X", "--map", "ts=when"]
+    loaded = mds(up.directory, "load", str(file), *options)
+    assert loaded.returncode == 1
+    assert "row 2: bid: nan is not a finite number\n" in loaded.stdout
+    assert "row 3: row: expected an object, got 'no JSON'\n" in loaded.stdout
+    assert "row 4: ts: 'yesterday' is not a time" in loaded.stdout
+    assert "dead letters  3" in loaded.stdout
+    recorded = mds(up.directory, "jobs", "--job", "mds load", "--limit", "1").stdout.splitlines()[1]
+    assert re.fullmatch(
+        r" *\d+ +mds load +quotes mixed +failure +\S+ \S+Z +[\d.]+ +4 +1 +3 +dead letters: 3 *", recorded
+    ), recorded
+    with psycopg.connect(up.url("DATABASE_URL")) as connection:
+        assert connection.execute("SELECT bid, ask FROM quotes WHERE provider = 'mixed'").fetchall() == [(1.0, 2.0)]
+        assert connection.execute("SELECT count(*) FROM dead_letters WHERE dataset = 'quotes'").fetchone() == (3,)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["load", "gone.csv", "--dataset", "bars"], "'gone.csv' does not exist"),
+        (["load", "x.txt", "--dataset", "bars"], "x.txt: unknown format"),
+        (["load", "x.csv", "--dataset", "bars", "--map", "ts"], "--map ts: write NAME=COLUMN"),
+        (["load", "x.csv", "--dataset", "bars", "--map", "zz=a"], "bars has no such field"),
+        (["load", "x.csv", "--dataset", "bars", "--map", "ts=b"], "has no such column; it has a"),
+        (["load", "x.csv.gz", "--dataset", "bars"], "x.csv.gz: "),
+        (["load", "x.csv", "--dataset", "zz"], "'zz' is not one of 'bars'"),
+    ],
+)
+def test_a_mistake_is_one_line(up: Up, arguments: list[str], message: str) -> None:
+    for name in ("x.txt", "x.csv", "x.csv.gz"):
+        (up.directory / name).write_text("a\n1\n")
+    failed = mds(up.directory, *arguments)
+    assert failed.returncode in (1, 2)
+    assert message in failed.stderr
+    assert "Traceback" not in failed.stdout + failed.stderr
+
+
+@pytest.mark.parametrize("command", ["status", "migrate", "demo", "up"])
+def test_an_unreachable_server_is_one_line_without_its_password(tmp_path: Path, command: str) -> None:
+    url = "postgresql://me:s3cret@127.0.0.1:9/market"
+    failed = mds(tmp_path, command, DATABASE_URL=url, BROKER_URL="redis://:s3cret@127.0.0.1:9/0")
+    assert failed.returncode == 1
+    assert failed.stderr.startswith("error: cannot connect to postgresql://***@127.0.0.1:9/market: ")
+    assert failed.stderr.count("\n") == 1
+    assert "s3cret" not in failed.stdout + failed.stderr
+
+
+def test_an_unreachable_broker_is_one_line_without_its_password(up: Up) -> None:
+    for command in (["status"], LOAD_BARS):
+        failed = mds(up.directory, *command, BROKER_URL="redis://:s3cret@127.0.0.1:9/0")
+        assert failed.returncode == 1
+        assert "redis://***@127.0.0.1:9/0" in failed.stderr
+        assert failed.stderr.count("\n") == 1, failed.stderr
+        assert "s3cret" not in failed.stdout + failed.stderr
+
+
+def test_a_wrong_setting_is_one_line(tmp_path: Path) -> None:
+    failed = mds(tmp_path, "status", MDS_BATCH_ROWS="many")
+    assert failed.returncode == 1
+    assert failed.stderr == (
+        "error: MDS_BATCH_ROWS='many': input should be a valid integer, unable to parse string as an integer\n"
+    )
+    unset = mds(tmp_path, "migrate")
+    assert unset.returncode == 1
+    assert unset.stderr.startswith("error: DATABASE_URL is not set; ")
+
+
+def test_migrate_goes_down_and_up_again(up: Up, tmp_path: Path) -> None:
+    url = up.url("DATABASE_URL")
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute("DROP DATABASE IF EXISTS other")
+        connection.execute("CREATE DATABASE other")
+    other = url.replace("/market_data", "/other")
+    steps = [([], "none -> 0002", 0), (["--status"], "revision 0002 of 0002", 0), (["--down"], "0002 -> 0001", 0)]
+    for arguments, said, code in [*steps, (["--status"], "revision 0001 of 0002", 1), ([], "0001 -> 0002", 0)]:
+        done = mds(tmp_path, "migrate", *arguments, DATABASE_URL=other)
+        assert (done.returncode, said in done.stdout) == (code, True), done
+
+
+def test_status_tells_of_database_queue_and_workers(up: Up) -> None:
+    status = mds(up.directory, "status")
+    assert status.returncode == 0, status
+    assert re.search(r"^database +postgresql://\S+ +up to date", status.stdout, re.MULTILINE)
+    assert re.search(r"^queue +0 waiting", status.stdout, re.MULTILINE)
+    assert re.search(r"^workers +1 ", status.stdout, re.MULTILINE)
+
+
+def test_status_goes_on_when_it_is_asked_to(up: Up) -> None:
+    with subprocess.Popen(
+        [MDS, "status", "--watch"], cwd=up.directory, env=clean_environment(), stdout=subprocess.PIPE, text=True
+    ) as watching:
+        assert watching.stdout is not None
+        lines = [watching.stdout.readline() for _ in range(3)]
+        watching.send_signal(signal.SIGINT)
+        assert watching.wait(20) == 130
+    for line in lines:
+        assert re.fullmatch(
+            r"depth 0, level ok, utilization 0%, rows/s (?:[\d,]+|unknown), workers 1, last event ok \d+ s ago\n", line
+        )
+
+
+def test_the_commands_and_the_code_of_the_readme_work(up: Up) -> None:
+    blocks = re.findall(r"^```(\w*)\n(.*?)^```", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL)
+    commands = [line for kind, text in blocks if not kind for line in text.splitlines() if line.startswith("mds ")]
+    programs = [text for kind, text in blocks if kind == "python"]
+    assert len(commands) == 2
+    assert len(programs) == 2
+    shutil.copy(BARS, up.directory / "bars.csv.gz")
+    for command in commands:
+        done = mds(up.directory, *command.split()[1:])
+        assert done.returncode == 0, done
+    for program in programs:
+        code = f"BROKER_URL = {up.url('BROKER_URL')!r}\n{program}\nif 'result' in globals(): print(result.get())"
+        done = subprocess.run(
+            [sys.executable, "-c", code],
+            cwd=up.directory,
+            env=clean_environment(),
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert done.returncode == 0, done
+        if "send_task" in program:
+            counts = json.loads(done.stdout.replace("'", '"'))
+            assert sum(counts.values()) == 1
+            assert counts["rejected"] == 0
+
+
+@pytest.mark.parametrize("document", ["README.md", "docs/http.md"])
+def test_each_curl_of_the_documents_is_answered_as_they_say(up: Up, document: str) -> None:
+    text = (ROOT / document).read_text().replace("http://127.0.0.1:8081", up.url("WEB"))
+    settings = [line for line in text.splitlines() if line.startswith("A=")]
+    commands = [line for line in text.splitlines() if line.startswith("curl ")]
+    assert len(commands) >= 4
+    for command in commands:
+        said = re.search(r"# (\d{3})", command)
+        assert said, command
+        script = "\n".join([*settings, command.replace("curl ", "curl -sS -o answer -w '%{http_code}' ", 1)])
+        done = subprocess.run(
+            ["bash", "-c", script],
+            cwd=up.directory,
+            env={**clean_environment(), "ADMIN_TOKEN": "changeme"},
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert done.stdout == said[1], (command, done.stderr, (up.directory / "answer").read_text())
+
+
+def test_a_second_store_in_the_same_directory_is_refused(up: Up) -> None:
+    refused = mds(up.directory, "demo")
+    assert refused.returncode == 1
+    assert refused.stderr.startswith("error: another `mds up` is using ")
+    assert refused.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_whatever_ends_up_ends_everything_and_the_data_stay(tmp_path: Path, number: signal.Signals) -> None:
+    # Web and Flower once, where nobody is left to end them.
+    with_pages = number is signal.SIGKILL
+    ports = {"web_port": free_port(), "flower_port": free_port()} if with_pages else {}
+    running = Up(tmp_path, **ports)
+    if with_pages:
+        assert (running.url("WEB"), running.url("FLOWER")) == tuple(f"http://127.0.0.1:{p}" for p in ports.values())
+        assert httpx.get(f"{running.url('WEB')}/healthz", timeout=30).json()["service"] == "market-data-store"
+        assert httpx.get(f"{running.url('FLOWER')}/api/workers", timeout=30).status_code == 200
+    # Postgres, Valkey, worker, monitor; web, Flower.
+    assert len(children(running.process.pid)) == (6 if with_pages else 4)
+    started = [child.pid for child in psutil.Process(running.process.pid).children(recursive=True)]
+    file = tmp_path / "one.csv"
+    file.write_text("ts,symbol,provider,name,value\n2024-01-01T00:00:00Z,A,p,n,1\n")
+    assert mds(tmp_path, "load", str(file), "--dataset", "signals").returncode == 0
+    code = running.stop(number)
+    assert code == (-signal.SIGKILL if number == signal.SIGKILL else 0), running.log.read_text()
+    deadline = time.monotonic() + 30
+    while any(map(is_alive, started)):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    again = Up(tmp_path)
+    with psycopg.connect(again.url("DATABASE_URL")) as connection:
+        assert connection.execute("SELECT value FROM signals").fetchall() == [(1.0,)]
+    assert again.stop() == 0
+
+
+def test_a_port_that_is_taken_is_one_line(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        for option in ("--web-port", "--flower-port"):
+            others = [name for name in ("--web-port=0", "--flower-port=0") if not name.startswith(option)]
+            refused = mds(tmp_path, "up", option, str(port), *others)
+            assert refused.returncode == 1
+            assert refused.stderr == f"error: port {port}: Address already in use; choose another with {option}\n"
+
+
+def test_up_ends_when_its_worker_does(tmp_path: Path) -> None:
+    running = Up(tmp_path)
+    (worker,) = (pid for pid in children(running.process.pid) if b"celery" in Path(f"/proc/{pid}/cmdline").read_bytes())
+    os.kill(worker, signal.SIGKILL)
+    assert running.process.wait(60) == 1
+    assert "error: worker ended with status -9" in running.log.read_text()

@@ -1,0 +1,165 @@
+"""Postgres in trouble while rows come in: each trouble is for real, each is outlived, no row and no letter."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from celery import Celery
+from nodes import Worker, until
+from stream import Stream
+from web import python
+
+from market_data_store import schema
+from market_data_store.app import WRITE
+from market_data_store.local import free_port, start_postgres
+
+Connection = psycopg.Connection[Any]
+Trouble = Callable[[Connection], AbstractContextManager[None]]
+
+_OTHERS = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'writer'"
+
+
+@contextmanager
+def read_only(database: Connection) -> Any:
+    """As after a failover, to a server that is a replica still."""
+    database.execute("ALTER ROLE writer SET default_transaction_read_only = on")
+    database.execute(_OTHERS)
+    yield
+    database.execute("ALTER ROLE writer RESET default_transaction_read_only")
+    database.execute(_OTHERS)  # as the replica's promotion, or the next failover, does
+
+
+@contextmanager
+def too_many_connections(database: Connection) -> Any:
+    database.execute("ALTER ROLE writer CONNECTION LIMIT 0")
+    database.execute(_OTHERS)
+    yield
+    database.execute("ALTER ROLE writer CONNECTION LIMIT -1")
+
+
+@contextmanager
+def statement_timeout(database: Connection) -> Any:
+    database.execute("ALTER ROLE writer SET statement_timeout = '20ms'")
+    database.execute(_OTHERS)
+    with database.transaction():
+        database.execute("LOCK TABLE signals IN ACCESS EXCLUSIVE MODE")
+        yield
+    database.execute("ALTER ROLE writer RESET statement_timeout")
+    database.execute(_OTHERS)
+
+
+def raising(sqlstate: str) -> Trouble:
+    """An error of the server that no test can bring about at will (its disk is full), or for as long as it likes."""
+
+    @contextmanager
+    def raise_it(database: Connection) -> Any:
+        body = f"BEGIN RAISE EXCEPTION 'made for this test' USING ERRCODE = '{sqlstate}'; END"
+        database.execute(f"CREATE FUNCTION fail() RETURNS trigger LANGUAGE plpgsql AS $${body}$$")
+        database.execute("CREATE TRIGGER fail BEFORE INSERT ON signals FOR EACH ROW EXECUTE FUNCTION fail()")
+        yield
+        database.execute("DROP TRIGGER fail ON signals")
+        database.execute("DROP FUNCTION fail")
+
+    return raise_it
+
+
+TROUBLES: dict[str, Trouble] = {
+    "25006": read_only,
+    "53300": too_many_connections,
+    "57014": statement_timeout,
+    "53100": raising("53100"),  # disk full
+    "40P01": raising("40P01"),  # deadlock detected
+    "40001": raising("40001"),  # serialization failure
+    "58030": raising("58030"),  # I/O error
+    "XX001": raising("XX001"),  # data corrupted
+}
+
+
+def send(producer: Celery, rows: range, rows_a_message: int) -> None:
+    for start in range(rows.start, rows.stop, rows_a_message):
+        numbers = range(start, min(start + rows_a_message, rows.stop))
+        message = [{"provider": "p", "symbol": "S", "name": "n", "ts": n, "value": n} for n in numbers]
+        producer.send_task(WRITE, args=["signals", message], queue=WRITE, ignore_result=True)
+
+
+def stored(database: Connection) -> int:
+    return int(database.execute("SELECT count(*) FROM signals WHERE extract(epoch FROM ts) = value").fetchall()[0][0])
+
+
+@pytest.fixture
+def writer_url(database_url: str, database: Connection) -> Any:
+    """The database for a role of its own, that the test can make trouble for."""
+    database.execute("CREATE ROLE writer LOGIN")
+    database.execute("GRANT ALL ON ALL TABLES IN SCHEMA public TO writer")
+    database.execute("GRANT TEMPORARY ON DATABASE " + database.info.dbname + " TO writer")
+    yield database_url.replace("postgres@", "writer@")
+    database.execute(_OTHERS)
+    database.execute("DROP OWNED BY writer")
+    database.execute("DROP ROLE writer")
+
+
+@pytest.mark.parametrize("broker_url", ["redis"], indirect=True)
+@pytest.mark.parametrize("sqlstate", TROUBLES)
+def test_a_trouble_of_postgres_is_outlived(
+    sqlstate: str, producer: Celery, broker_url: str, writer_url: str, database: Connection, tmp_path: Path
+) -> None:
+    worker = Worker({"DATABASE_URL": writer_url, "BROKER_URL": broker_url, "MDS_RETRY_DEADLINE_S": "1"}, tmp_path)
+    try:
+        worker.ready()
+        send(producer, range(100), 10)
+        until(lambda: stored(database) == 100)
+        with TROUBLES[sqlstate](database):
+            send(producer, range(100, 400), 10)
+            until(lambda: f"SQLSTATE {sqlstate}" in worker.whole_log() or said(worker, sqlstate), worker.whole_log())
+            until(lambda: "goes back to the broker" in worker.whole_log(), timeout_s=30)
+        until(lambda: stored(database) == 400, worker.whole_log(), timeout_s=60)
+        assert database.execute("SELECT count(*) FROM dead_letters").fetchall() == [(0,)]
+    finally:
+        worker.container.kill()
+
+
+def said(worker: Worker, sqlstate: str) -> bool:
+    # Before there is a connection libpq gives the message alone.
+    return sqlstate == "53300" and "too many connections for role" in worker.whole_log()
+
+
+@pytest.mark.parametrize("outage_s", [8, pytest.param(60, marks=pytest.mark.long)])
+def test_postgres_is_gone_in_the_middle_of_thirty_thousand_rows(
+    outage_s: int, broker_url: str, producer: Celery, redis_url: str, tmp_path: Path
+) -> None:
+    port, stream = free_port(), Stream(redis_url)
+    with ExitStack() as stack:
+        with start_postgres(tmp_path / "data", port=port) as server:
+            schema.upgrade(server.url)
+            servers = {"DATABASE_URL": server.url, "BROKER_URL": broker_url, "REDIS_URL": redis_url}
+            settings = {"MDS_QUEUE_CAPACITY": "40", "MDS_PREFETCH_MESSAGES": "2", "MDS_RETRY_DEADLINE_S": "3"}
+            stack.callback(stream.client.close)
+            stack.enter_context(python(tmp_path, "monitor", "market_data_store", "monitor", **servers, **settings))
+            worker = Worker({**servers, **settings}, tmp_path)
+            stack.callback(worker.container.kill)
+            worker.ready()
+            stream.wait_for("ok", timeout_s=20)
+            send(producer, range(10_000), 500)
+            with psycopg.connect(server.url, autocommit=True) as database:
+                until(lambda: stored(database) > 0)
+        stopped_at = time.monotonic()
+        send(producer, range(10_000, 30_000), 500)
+        stream.wait_for("hard", timeout_s=30)
+        until(lambda: time.monotonic() - stopped_at > outage_s, timeout_s=outage_s + 10)
+        pid = worker.pid
+        with start_postgres(tmp_path / "data", port=port) as server:
+            with psycopg.connect(server.url, autocommit=True) as database:
+                until(lambda: stored(database) == 30_000, worker.whole_log(), timeout_s=120)
+                assert database.execute("SELECT count(*) FROM dead_letters").fetchall() == [(0,)]
+            stream.wait_for("ok", timeout_s=30)
+            assert worker.pid == pid  # no restart
+            worker.container.kill()
+    levels = [level for level, _ in stream.states()]
+    assert "hard" in levels
+    assert levels[-1] == "ok"

@@ -1,0 +1,206 @@
+"""The Procfile as a platform runs it: every process type at once, told to end in the middle of work."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+import pytest
+import redis
+from celery import Celery
+from conftest import WRITE, Connection, StartWorker
+from honcho.environ import parse_procfile
+from nodes import until
+
+from market_data_store.local import end_with_parent, free_port
+
+PROCFILE = Path(__file__).parents[2] / "Procfile"
+HONCHO = str(Path(sys.executable).with_name("honcho"))
+#: What `release` is not one of: it ends by itself, at which honcho ends the others.
+TYPES = ["web", "worker", "monitor", "flower"]
+STREAM = "mdp:mdp.telemetry.feedback"
+#: A PaaS gives 30 s.
+STOP_S = 25.0
+PATIENCE_S = 90.0
+
+
+@pytest.fixture
+def environment(broker_url: str, database_url: str) -> dict[str, str]:
+    """As a platform sets it, with its spelling of a Postgres URL."""
+    return {
+        **os.environ,
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
+        "DATABASE_URL": database_url.replace("postgresql://", "postgres://"),
+        "BROKER_URL": broker_url,
+        "MDS_ENV": "development",
+        # What a killed worker held comes back after this on Redis.
+        "MDS_VISIBILITY_TIMEOUT_S": "10",
+        # honcho's own variable, for its output to be there when it is looked for.
+        "PYTHONUNBUFFERED": "1",
+    }
+
+
+class Platform:
+    """Processes and where they listen."""
+
+    def __init__(self, log: Path, ports: dict[str, int]) -> None:
+        self.log = log
+        self.urls = {name: f"http://127.0.0.1:{ports[name]}" for name in ("web", "flower")}
+
+    def wait_until_ready(self) -> None:
+        for url in (f"{self.urls['web']}/readyz", f"{self.urls['flower']}/healthcheck"):
+            until(lambda url=url: _is_ok(url), url, timeout_s=PATIENCE_S)  # type: ignore[misc]
+
+
+def _is_ok(url: str) -> bool:
+    try:
+        return httpx.get(url, timeout=10).status_code == 200
+    except httpx.TransportError:
+        return False
+
+
+@contextmanager
+def started(command: str | list[str], environment: dict[str, str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """A command, as a shell's where it is a text; at the end whatever is left of it is killed."""
+    with log.open("ab") as output:
+        process = subprocess.Popen(
+            command,
+            shell=isinstance(command, str),
+            cwd=log.parent,  # no `.env` here
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            preexec_fn=end_with_parent(signal.SIGTERM),
+        )
+    try:
+        yield process
+    finally:
+        if process.poll() is None:
+            for each in (*_descendants(process), psutil.Process(process.pid)):
+                each.kill()
+            process.wait()
+
+
+def _descendants(process: subprocess.Popen[bytes]) -> list[Any]:
+    return [*psutil.Process(process.pid).children(recursive=True)]
+
+
+@contextmanager
+def rows_being_sent(producer: Celery) -> Iterator[list[int]]:
+    """The numbers of the rows that the broker took; more and more of them until the block ends."""
+    taken: list[int] = []
+    stop = threading.Event()
+
+    def send() -> None:
+        for first in itertools.count(0, 20):
+            if stop.wait(0.01):
+                return
+            numbers = range(first, first + 20)
+            rows = [{"provider": "p", "symbol": "S", "name": "n", "ts": 1.7e9 + n, "value": n} for n in numbers]
+            producer.send_task(WRITE, args=["signals", rows], queue=WRITE, ignore_result=True)
+            taken.extend(numbers)
+
+    thread = threading.Thread(target=send)
+    thread.start()
+    try:
+        yield taken
+    finally:
+        stop.set()
+        thread.join()
+
+
+def stored(database: Connection) -> set[int]:
+    return {int(value) for (value,) in database.execute("SELECT value FROM signals").fetchall()}
+
+
+def free_base_port() -> int:
+    """Such that honcho's ports, a hundred apart, are free for web and Flower."""
+    from socket import create_server
+
+    while True:
+        base = free_port()
+        try:
+            create_server(("127.0.0.1", base + 100 * TYPES.index("flower"))).close()
+        except (OSError, OverflowError):
+            continue
+        return base
+
+
+@pytest.mark.parametrize("broker_url", ["redis"], indirect=True)
+def test_honcho_runs_it_as_it_stands_and_its_end_loses_nothing(
+    environment: dict[str, str],
+    producer: Celery,
+    database: Connection,
+    broker_url: str,
+    start_worker: StartWorker,
+    tmp_path: Path,
+) -> None:
+    honcho = [HONCHO, "start", "-f", str(PROCFILE), "-d", str(tmp_path)]
+    release = subprocess.run([*honcho, "release"], env=environment, capture_output=True, text=True, timeout=120)
+    assert "-> 0002" in release.stdout, release
+    base = free_base_port()
+    platform = Platform(tmp_path / "honcho.log", {"web": base, "flower": base + 100 * TYPES.index("flower")})
+    with started([*honcho, "-p", str(base), *TYPES], environment, platform.log) as running:
+        platform.wait_until_ready()
+        processes = _descendants(running)
+        listening = {c.laddr.ip for p in processes for c in p.net_connections() if c.status == psutil.CONN_LISTEN}
+        assert listening == {"127.0.0.1"}
+        with redis.Redis.from_url(broker_url) as client:
+            until(lambda: client.xlen(STREAM), "the monitor publishes", timeout_s=PATIENCE_S)
+        with rows_being_sent(producer) as taken:
+            until(lambda: len(stored(database)) > 1_000, "rows are written", timeout_s=PATIENCE_S)
+            running.send_signal(signal.SIGTERM)
+            assert running.wait(STOP_S) == 143  # honcho's for SIGTERM
+        _, alive = psutil.wait_procs(processes, timeout=STOP_S)
+        assert not alive, platform.log.read_text()[-5_000:]
+    start_worker(MDS_VISIBILITY_TIMEOUT_S="10")
+    until(lambda: stored(database) == set(taken), "every row that was taken is stored", timeout_s=PATIENCE_S)
+
+
+def test_every_process_ends_by_itself_within_what_a_platform_gives(
+    environment: dict[str, str], producer: Celery, database: Connection, start_worker: StartWorker, tmp_path: Path
+) -> None:
+    """SIGTERM goes to all at once, children and shells too, as on Heroku; no one kills."""
+    commands = parse_procfile(PROCFILE.read_text()).processes
+    assert [*commands] == ["release", *TYPES]
+    ports = {name: free_port() for name in TYPES}
+    platform = Platform(tmp_path / "platform.log", ports)
+    with (
+        started(commands["web"], {**environment, "PORT": str(ports["web"])}, platform.log) as web,
+        started(commands["worker"], {**environment, "PORT": str(ports["worker"])}, platform.log) as worker,
+        started(commands["monitor"], {**environment, "PORT": str(ports["monitor"])}, platform.log) as monitor,
+        started(commands["flower"], {**environment, "PORT": str(ports["flower"])}, platform.log) as flower,
+    ):
+        platform.wait_until_ready()
+        started_by = dict(zip(TYPES, (web, worker, monitor, flower), strict=True))
+        # A shell that stays beside its command ends at once; what counts is the command.
+        processes = {name: [psutil.Process(p.pid), *_descendants(p)] for name, p in started_by.items()}
+        with rows_being_sent(producer) as taken:
+            until(lambda: len(stored(database)) > 1_000, "rows are written", timeout_s=PATIENCE_S)
+            told = time.monotonic()
+            for process in started_by.values():
+                os.killpg(process.pid, signal.SIGTERM)
+            took: dict[str, float] = {}
+            while len(took) < len(TYPES) and time.monotonic() < told + STOP_S:
+                for name, process in started_by.items():
+                    process.poll()  # else it stays as a zombie
+                    if not any(each.is_running() for each in processes[name]):
+                        took.setdefault(name, time.monotonic() - told)
+                time.sleep(0.05)
+        assert took.keys() == set(TYPES), platform.log.read_text()[-5_000:]
+    start_worker(MDS_VISIBILITY_TIMEOUT_S="10")
+    until(lambda: stored(database) == set(taken), "every row that was taken is stored", timeout_s=PATIENCE_S)

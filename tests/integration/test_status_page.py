@@ -1,0 +1,505 @@
+"""The status page under gunicorn, on real servers, and in a real Chromium."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from datetime import UTC, datetime
+from decimal import Decimal
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psycopg
+import pytest
+from celery import Celery
+from nodes import until
+from playwright.sync_api import Browser, Page, expect
+
+from market_data_store import dead_letter_summary, dead_letters
+from market_data_store.app import WRITE
+from market_data_store.client import StoreClient
+from market_data_store.config import resource
+from market_data_store.coordinator.feedback import FeedbackEvent
+from market_data_store.coordinator.redis_publisher import RedisFeedbackPublisher
+from market_data_store.datasets import DATASETS
+from market_data_store.dead_letters import DeadLetter
+from market_data_store.errors import InvalidMessage
+from market_data_store.fields import fields_of
+from market_data_store.local import end_with_parent, free_port, start_valkey
+from market_data_store.rows import decode_rows
+
+Connection = psycopg.Connection[tuple[Any, ...]]
+ROW = {"provider": "p", "symbol": "S", "name": "n"}
+CAPACITY = 20
+#: A look each two seconds, on a machine that may be busy with other things.
+expect.set_options(timeout=60_000)
+
+
+class Server:
+    """gunicorn with the page, which can be stopped and started again at the same URL."""
+
+    def __init__(self, directory: Path, environment: dict[str, str]) -> None:
+        self._directory = directory
+        self._environment = environment
+        self._port = free_port()
+        self.url = f"http://127.0.0.1:{self._port}"
+        self.start()
+
+    def start(self) -> None:
+        bind = ["--bind", f"127.0.0.1:{self._port}", "--threads", "4", "--no-control-socket"]
+        search = [*filter(None, sys.path), str(Path(__file__).parents[1])]
+        with (self._directory / "gunicorn.log").open("ab") as log:
+            self._popen = subprocess.Popen(
+                [sys.executable, "-m", "gunicorn", *bind, "--graceful-timeout", "1", "page_app:create()"],
+                cwd=self._directory,  # no `.env` here
+                env={**os.environ, "PYTHONPATH": os.pathsep.join(search), **self._environment},
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                preexec_fn=end_with_parent(signal.SIGTERM),
+            )
+        until(self._answers, "gunicorn answers", timeout_s=120)
+
+    def _answers(self) -> bool:
+        assert self._popen.poll() is None, (self._directory / "gunicorn.log").read_text()
+        try:
+            return httpx.get(self.url, timeout=60).status_code == 200
+        except httpx.TransportError:
+            return False
+
+    def stop(self) -> None:
+        self._popen.terminate()
+        try:
+            self._popen.wait(20)
+        except subprocess.TimeoutExpired:
+            self._popen.kill()
+            self._popen.wait()
+
+    def status(self) -> dict[str, Any]:
+        answer = httpx.get(f"{self.url}/status.json", timeout=60)
+        assert answer.status_code == 200
+        status: dict[str, Any] = answer.json()
+        return status
+
+    def until(self, condition: Callable[[dict[str, Any]], object], what: str) -> dict[str, Any]:
+        """The first status of which the condition is true."""
+        found: list[dict[str, Any]] = []
+
+        def look() -> object:
+            found[:] = [self.status()]
+            time.sleep(0.1)
+            return condition(found[0])
+
+        try:
+            until(look, what, timeout_s=60)
+        except AssertionError as error:
+            raise AssertionError(f"{error}; it says {json.dumps(found)[:4_000]}") from None
+        return found[0]
+
+
+Serve = Callable[..., Server]
+
+
+@pytest.fixture
+def serve(tmp_path: Path, database_url: str, redis_url: str) -> Iterator[Serve]:
+    servers: list[Server] = []
+
+    def start(**environment: str) -> Server:
+        common = {
+            "DATABASE_URL": database_url,
+            "REDIS_URL": redis_url,
+            "MDS_QUEUE_CAPACITY": str(CAPACITY),
+            # An event counts for as long as a busy machine may need to start a server.
+            "MDS_FEEDBACK_HEARTBEAT_S": "600",
+        }
+        servers.append(Server(tmp_path, {**common, **environment}))
+        return servers[-1]
+
+    yield start
+    for server in servers:
+        server.stop()
+
+
+def fill(producer: Celery, messages: int) -> None:
+    with StoreClient(app=producer, max_rows=1, on_pressure="ignore") as client:
+        for number in range(messages):
+            client.write("signals", [{**ROW, "ts": number}])
+
+
+def purge(producer: Celery) -> None:
+    with producer.connection_for_write() as connection:
+        connection.default_channel.queue_purge(WRITE)
+
+
+def letter(position: int, reason: str, **options: Any) -> DeadLetter:
+    return DeadLetter(task_id="t", position=position, reason=reason, enqueued_at=0, **options)
+
+
+def tell(redis_url: str, *levels: str, reason: str | None = None) -> None:
+    with closing(RedisFeedbackPublisher(redis_url)) as publisher:
+        for size, level in enumerate(levels):
+            publisher.send(FeedbackEvent.create(WRITE, size, CAPACITY, level, reason))
+
+
+def test_the_json_is_what_is_there(
+    serve: Serve, producer: Celery, broker_url: str, redis_url: str, database: Connection
+) -> None:
+    fill(producer, 7)
+    tell(redis_url, "ok", "hard", "soft")
+    letters = [
+        letter(0, "close: 'abc' is not a number", dataset="bars"),
+        letter(1, "close: 'xyz' is not a number", dataset="bars"),
+        letter(2, 'new row violates "secret"', dataset="ticks", sqlstate="23514"),
+        letter(3, "body: 17,000,000 bytes, at most 16,777,216 (MDS_MAX_MESSAGE_BYTES)"),
+    ]
+    dead_letters.keep(database, letters)
+    server = serve(BROKER_URL=broker_url)
+    # RabbitMQ counts a moment later than it confirms; a ping takes a second.
+    status = server.until(lambda s: s["queue"]["depth"] == 7 and s["workers"] == 0, "7 messages wait")
+    assert status["version"] == version("market-data-store")
+    assert 0 <= status["age_s"] < 60
+    assert status["queue"] == {
+        "depth": 7,
+        "reserved": 0 if broker_url.startswith("redis") else None,
+        "capacity": CAPACITY,
+        "utilization": 0.35,
+        "level": "soft",  # as the monitor told it, which knows more than the depth
+        "reason": None,
+        "watermarks": {"soft_above": 0.5, "hard_from": 0.8, "hard_until": 0.65, "ok_at": 0.4},
+    }
+    assert [(e["level"], e["queue_size"], e["capacity"]) for e in status["events"]] == [
+        ("soft", 2, CAPACITY),
+        ("hard", 1, CAPACITY),
+        ("ok", 0, CAPACITY),
+    ]
+    assert status["health"]["state"] == "degraded"
+    assert [c["name"] for c in status["health"]["components"]] == ["database", "workers"]
+    moments = [point[0] for point in status["history"]]
+    assert moments == sorted(moments)
+    assert status["history"][0][1:] in ([0, "ok"], [1, "hard"], [2, "soft"])  # from the stream
+    assert status["history"][-1][1:] == [7, "soft"]
+    status = server.until(lambda s: s["dead_letters"]["total"] == 4, "the database was looked at")
+    assert [(r["dataset"], r["reason"], r["count"]) for r in status["dead_letters"]["reasons"]] == [
+        ("bars", "close: … is not a number", 2),
+        ("ticks", "Postgres refuses the row (SQLSTATE 23514)", 1),
+        (None, "body: … bytes, at most … (MDS_MAX_MESSAGE_BYTES)", 1),
+    ]
+    assert abs(status["dead_letters"]["reasons"][0]["last_ts"] - time.time()) < 300
+    connections = "SELECT FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+    assert database.execute(connections).rowcount == 1
+
+
+def test_without_a_monitor_the_level_follows_from_depth_and_workers(
+    serve: Serve, redis_url: str, redis_producer: Celery
+) -> None:
+    server = serve(BROKER_URL=redis_url)
+    assert server.until(lambda s: s["queue"]["level"] == "ok", "nothing waits")["events"] == []
+    fill(redis_producer, 1)
+    status = server.until(lambda s: s["queue"]["reason"] == "no_workers", "nobody takes it")
+    assert status["queue"]["level"] == "hard"
+
+
+def test_rows_a_second_are_counted(serve: Serve, redis_url: str, database: Connection) -> None:
+    server = serve(BROKER_URL=redis_url)
+    insert = (
+        "INSERT INTO signals (provider, symbol, ts, name, enqueued_at) VALUES ('p', 's', clock_timestamp(), 'n', now())"
+    )
+
+    def rate(status: dict[str, Any]) -> bool:
+        database.execute(insert)
+        return bool(status["rows_per_s"])
+
+    server.until(rate, "rows are counted")
+
+
+@contextmanager
+def silent_server() -> Iterator[int]:
+    """A port that takes connections, and never says a word."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        yield int(listener.getsockname()[1])
+
+
+def seconds(call: Callable[[], object]) -> float:
+    started = time.monotonic()
+    call()
+    return time.monotonic() - started
+
+
+def test_servers_that_hang_or_are_gone_are_null_within_two_seconds(serve: Serve, tmp_path: Path) -> None:
+    port = free_port()
+    url = f"redis://127.0.0.1:{port}/0"
+    with silent_server() as postgres:
+        database_url = f"postgresql://u:p@127.0.0.1:{postgres}/d"
+        server = serve(BROKER_URL=url, REDIS_URL=url, DATABASE_URL=database_url)
+        assert min(seconds(server.status) for _ in range(10)) < 2  # of ten, since the machine may be busy
+        status = server.until(lambda s: s["queue"]["reason"] == "broker_unreachable", "the broker is gone")
+        assert status["queue"]["depth"] is status["queue"]["utilization"] is status["workers"] is None
+        assert status["queue"]["level"] == "hard"
+        assert status["events"] is status["rows_per_s"] is None
+        assert status["dead_letters"] == {"total": None, "reasons": None}
+        with start_valkey(tmp_path / "valkey", port=port):
+            # Postgres still hangs.
+            status = server.until(lambda s: s["queue"]["depth"] == 0 and s["events"] == [], "the broker is back")
+            assert status["rows_per_s"] is None
+            seen = len(status["history"])
+            server.until(lambda s: len(s["history"]) > seen + 1, "the depth is still looked at")
+
+
+def test_a_database_connection_that_hangs_is_replaced(serve: Serve, redis_url: str, database: Connection) -> None:
+    server = serve(BROKER_URL=redis_url)
+    server.until(lambda s: s["dead_letters"]["total"] == 0, "the database was looked at")
+    others = "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+    ((backend,),) = database.execute(others).fetchall()
+    os.kill(backend, signal.SIGSTOP)
+    try:
+        # The next look hangs; the one after it has a connection of its own.
+        until(lambda: set(database.execute(others)) - {(backend,)}, "another connection is there", timeout_s=60)
+        server.until(lambda s: s["dead_letters"]["total"] == 0, "it is used")
+    finally:
+        os.kill(backend, signal.SIGCONT)
+    until(lambda: database.execute(others).rowcount == 1, "the first connection has ended")
+
+
+def test_a_table_that_is_locked_costs_its_own_figure_alone(
+    serve: Serve, redis_url: str, database: Connection, database_url: str
+) -> None:
+    server = serve(BROKER_URL=redis_url)
+    with psycopg.connect(database_url) as holder:
+        holder.execute("LOCK TABLE dead_letters IN ACCESS EXCLUSIVE MODE")
+        server.until(lambda s: s["dead_letters"]["total"] is None and s["rows_per_s"] == 0, "the letters are locked")
+    server.until(lambda s: s["dead_letters"]["total"] == 0, "the lock is gone")
+
+
+SECRETS = ["SECRET", "31337", "TOPSYMBOL"]
+NASTY: list[Any] = [
+    "SECRET",
+    "it's SECRET",
+    'say "SECRET"',
+    "it's \"SECRET\" and 'TOPSYMBOL",
+    "' is not a number; SECRET '",
+    "x... (5 characters) SECRET",
+    "x' SECRET" + 100 * "y",
+    "SECRET" + 90 * "'",
+    100 * '"' + "SECRET",
+    "'SECRET... (31,337 characters)" + 200 * "x",
+    "SECRET\nTOPSYMBOL\n" + 5_000 * "z",
+    "\0SECRET",
+    "\ud800SECRET",
+    "SECRET… {TOPSYMBOL}]",
+    "",
+    313_370_000_000_000_000_000_000,
+    -31337e300,
+    float("nan"),
+    float("-inf"),
+    31337.31337,
+    True,
+    None,
+    ["SECRET", 31337, {"TOPSYMBOL": "'"}],
+    {"SECRET": "TOPSYMBOL 31337"},
+    {"it's": 'SECRET"', "long": 500 * "x'"},
+    b"SECRET",
+    Decimal("31337e999"),
+    datetime(3133, 7, 3, 13, 37, tzinfo=UTC),
+    {"__type__": "bytes", "__value__": "SECRET"},
+]
+
+
+def reasons_of(dataset: Any, rows: Any, defaults: Any = None) -> list[str]:
+    try:
+        return [reject.reason for reject in decode_rows(dataset, rows, defaults or {}, 0).rejects]
+    except InvalidMessage as error:
+        return [str(error)]
+
+
+def test_reasons_show_no_value(database: Connection) -> None:
+    reasons: set[tuple[str, str]] = set()
+    for dataset in DATASETS.values():
+        fields = fields_of(dataset)
+        numbers = {
+            field.name: 1 for field in fields if not field.key and not field.is_text and field.name != "metadata"
+        }
+        good = {**numbers, "provider": "p", "symbol": "s", "ts": 0, "interval": "1m", "name": "n", "title": "t"}
+        for value in NASTY:
+            for name in [*(field.name for field in fields), "SECRET"]:
+                row = {**good, name: value}
+                found = reasons_of(dataset, [row]) + reasons_of(dataset, [good], {name: value})
+                try:
+                    text = json.dumps([row]).encode()
+                except TypeError:
+                    continue
+                finally:
+                    reasons.update((dataset.name, reason) for reason in found)
+                reasons.update((dataset.name, reason) for reason in reasons_of(dataset, text))
+            reasons.update((dataset.name, reason) for reason in reasons_of(dataset, [value]))
+        digits = b'[{"SECRET": "TOPSYMBOL", "close": ' + 5_000 * b"31337" + b"}]"
+        reasons.update((dataset.name, reason) for reason in reasons_of(dataset, digits))
+    assert sum("SECRET" in reason for _, reason in reasons) > 100
+    letters = [letter(n, reason, dataset=name) for n, (name, reason) in enumerate(sorted(reasons))]
+    letters.append(letter(-1, "kwargs: 'SECRET\\'' is unknown; store.write takes dataset, rows and defaults"))
+    letters.append(letter(-2, "Postgres refuses the row: valeur «SECRET» 31337", sqlstate="22P02"))
+    letters.append(letter(-3, "row: 'SECRET has no end, TOPSYMBOL"))
+    dead_letters.keep(database, letters)
+    summary = dead_letter_summary.summary(database, limit=10_000)
+    assert sum(each.count for each in summary) == len(letters)
+    for each in summary:
+        assert not any(secret in each.reason for secret in SECRETS), each
+    told = {each.reason for each in summary}
+    assert told >= {
+        "close: … is not a number",
+        "close: … is beyond 64 bits",
+        "ts: … is not a time from year 1 to 9999; send ISO 8601 or epoch seconds",
+        "symbol: … is too long, at most … characters",
+        "row: expected an object, got …",
+        "close: null (required); give it in the row or in defaults",
+        "kwargs: … is unknown; store.write takes dataset, rows and defaults",
+        "row: …",
+    }
+
+
+@pytest.fixture
+def redis_producer(redis_url: str) -> Iterator[Celery]:
+    with Celery("page-producer", broker=redis_url, set_as_current=False) as app:
+        yield app
+
+
+@pytest.fixture
+def watched(chromium: Browser) -> Iterator[Callable[..., Page]]:
+    """Open pages; what they complain of and ask other hosts for fails the test, unless it is popped."""
+    complaints: list[str] = []
+
+    def open_page(server: Server, **options: Any) -> Page:
+        page = chromium.new_context(**options).new_page()
+        page.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.on("request", lambda r: None if r.url.startswith(server.url) else complaints.append(r.url))
+        page.goto(server.url)
+        expect(page.locator("#shown")).to_have_attribute("aria-busy", "false")
+        return page
+
+    yield open_page
+    for context in chromium.contexts:
+        context.close()
+    # While the server is away the browser itself says so.
+    assert [each for each in complaints if "ERR_CONNECTION" not in each] == []
+
+
+Watched = Callable[..., Page]
+
+
+def test_the_page_follows_the_queue_by_itself(
+    serve: Serve, watched: Watched, redis_producer: Celery, redis_url: str, database: Connection
+) -> None:
+    dead_letters.keep(database, [letter(0, "close: 'abc' is not a number", dataset="bars")])
+    page = watched(serve(BROKER_URL=redis_url))
+    expect(page.locator("#level-name")).to_have_text("ok")
+    expect(page.locator("#depth")).to_have_text("0")
+    expect(page.locator("#level")).to_have_attribute("aria-live", "polite")
+    expect(page.locator("#health li")).to_have_count(2)
+    expect(page.locator("#health")).to_contain_text("found: 0")
+    expect(page.locator("#reasons")).to_contain_text("close: … is not a number")
+    expect(page.locator("#letters")).to_have_text("1")
+    fill(redis_producer, 17)
+    tell(redis_url, "ok", "hard")
+    expect(page.locator("#depth")).to_have_text("17")
+    expect(page.locator("#level-name")).to_have_text("hard")
+    expect(page.locator("#level-words")).to_have_text("The queue is full: producers wait.")
+    expect(page.locator("#utilization")).to_have_text("85 %")
+    expect(page.locator("#events li")).to_have_count(2)
+    expect(page.locator("#plot .line").last).to_be_attached()
+    expect(page.locator("#plot .mark")).to_have_count(3)
+    assert "at most 17" in str(page.locator("#plot svg").get_attribute("aria-label"))
+    page.locator("#plot").hover()
+    expect(page.locator("#pointed")).to_contain_text("waiting")
+    purge(redis_producer)
+    tell(redis_url, "ok")
+    expect(page.locator("#level-name")).to_have_text("ok")
+    expect(page.locator("#depth")).to_have_text("0")
+
+
+def test_the_page_says_when_it_has_lost_the_server_and_finds_it_again(
+    serve: Serve, watched: Watched, redis_url: str
+) -> None:
+    server = serve(BROKER_URL=redis_url)
+    page = watched(server)
+    expect(page.locator("#lost")).to_be_hidden()
+    server.stop()
+    expect(page.locator("#lost")).to_be_visible()
+    expect(page.locator("#lost")).to_contain_text("Lost the server: no answer since ")
+    server.start()
+    expect(page.locator("#lost")).to_be_hidden()
+
+
+def test_what_is_told_can_do_no_harm(serve: Serve, watched: Watched, redis_url: str, database: Connection) -> None:
+    attack = "<img src=x onerror=document.title=hacked><script>document.title='hacked'</script>"
+    database.execute(
+        "INSERT INTO dead_letters (task_id, position, content_hash, dataset, reason, enqueued_at) "
+        "VALUES (%s, 0, 0, %s, %s, now())",
+        ["t", attack, f"<script>alert(1)</script> {attack}"],
+    )
+    tell(redis_url, "hard", reason=attack)
+    page = watched(serve(BROKER_URL=redis_url))
+    expect(page.locator("#reasons li")).to_have_count(1)
+    expect(page.locator("#reasons")).to_contain_text("<script>alert(…)</script>")
+    expect(page.locator("#level-words")).to_have_text(attack)
+    assert page.locator("main script, main img").count() == 0
+    assert page.title() == "hard – market-data-store"
+
+
+#: Every text of the page whose contrast with its ground is below AA's 4.5.
+CONTRAST = """() => {
+  const parse = (css) => css.match(/[\\d.]+/g).map(Number);
+  const luminance = (rgb) => rgb.slice(0, 3).map((c) => c / 255)
+    .map((c) => (c <= 0.03928 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4))
+    .reduce((sum, c, i) => sum + c * [0.2126, 0.7152, 0.0722][i], 0);
+  const ground = (element) => {
+    for (let e = element; e; e = e.parentElement) {
+      const color = parse(getComputedStyle(e).backgroundColor);
+      if (color.length < 4 || color[3] > 0) return color;
+    }
+  };
+  return [...document.querySelectorAll("body *")].filter((e) => e.checkVisibility() && [...e.childNodes].some(
+    (n) => n.nodeType === Node.TEXT_NODE && n.textContent.trim())).map((e) => {
+    const style = getComputedStyle(e);
+    const pair = [luminance(parse(e instanceof SVGElement ? style.fill : style.color)), luminance(ground(e))];
+    return [(Math.max(...pair) + 0.05) / (Math.min(...pair) + 0.05), e.tagName, e.textContent];
+  }).filter(([ratio]) => ratio < 4.5);
+}"""
+
+
+def test_the_page_is_readable_on_a_phone_light_and_dark(
+    serve: Serve, watched: Watched, redis_url: str, database: Connection
+) -> None:
+    dead_letters.keep(database, [letter(0, "x" * 290, dataset="bars")])
+    server = serve(BROKER_URL=redis_url)
+    grounds = []
+    for number, scheme in enumerate(["light", "dark"]):
+        tell(redis_url, *["ok", "soft", "hard"][: 3 - number], reason="a_reason_that_is_long_" * 5)
+        page = watched(server, color_scheme=scheme, viewport={"width": 360, "height": 640})
+        expect(page.locator("#reasons li")).to_have_count(1)
+        expect(page.locator("#level-name")).to_have_text(["hard", "soft"][number])
+        assert page.evaluate("document.documentElement.scrollWidth") == 360
+        assert page.evaluate(CONTRAST) == []
+        grounds.append(page.evaluate("getComputedStyle(document.body).backgroundColor"))
+    assert grounds[0] != grounds[1]
+
+
+def test_the_page_is_small_and_allows_nothing_from_elsewhere(serve: Serve, redis_url: str) -> None:
+    server = serve(BROKER_URL=redis_url)
+    files = list(resource("service/static").iterdir())
+    assert {file.name for file in files} == {"page.html", "page.css", "page.js", "icon.svg"}
+    assert sum(file.stat().st_size for file in files) < 40_000
+    paths = ["/", "/status.json", *(f"/status-page/{file.name}" for file in files)]
+    for path in paths:
+        headers = httpx.get(server.url + path, timeout=60).raise_for_status().headers
+        assert headers["Content-Security-Policy"].startswith("default-src 'self';")
+        assert "unsafe" not in headers["Content-Security-Policy"]
+    assert httpx.get(f"{server.url}/status-page/../page.py").status_code == 404

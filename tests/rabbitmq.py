@@ -1,0 +1,156 @@
+"""A RabbitMQ broker for tests: Debian's `rabbitmq-server` as processes of one's own, beside any that runs already.
+
+Everything that RabbitMQ keeps (queues, logs, cookie) lies in one directory, every port is a free one on 127.0.0.1.
+On Linux broker and port mapper end with the process that started them; start them from its main thread.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import amqp
+
+from market_data_store.local import end_with_parent, free_port
+
+# Not the one in /usr/sbin: it changes to the user `rabbitmq`, who cannot write to a test's directory.
+_SERVER = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")
+_START_TIMEOUT_S = 60.0
+_STOP_TIMEOUT_S = 30.0
+
+
+def available() -> bool:
+    """Whether RabbitMQ and Erlang's port mapper are installed."""
+    return _SERVER.exists() and shutil.which("epmd") is not None
+
+
+class RabbitMQ:
+    """A broker that keeps URL, ports and durable queues over `stop` or `kill` and another `start`."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._directory.mkdir(parents=True, exist_ok=True)
+        self._port, self._epmd_port, self._distribution_port = free_port(), free_port(), free_port()
+        self._epmd: subprocess.Popen[bytes] | None = None
+        self._broker: subprocess.Popen[bytes] | None = None
+        self.url = f"amqp://guest:guest@127.0.0.1:{self._port}//"
+
+    @property
+    def pid(self) -> int:
+        """Process id of the broker (the Erlang VM)."""
+        assert self._broker is not None, "the broker has not been started"
+        return self._broker.pid
+
+    def start(self) -> None:
+        """Start the broker and wait until it takes connections; about 5 s."""
+        # Erlang starts a port mapper itself where it finds none; that one is a daemon and would outlive the tests.
+        self._epmd = self._launch("epmd", "-port", str(self._epmd_port), "-address", "127.0.0.1")
+        self._wait_for(self._epmd, self._port_mapper_answers)
+        # -noinput belongs to RABBITMQ_ALLOW_INPUT, see _environment.
+        self._broker = self._launch(str(_SERVER), "-noinput")
+        self._wait_for(self._broker, self._broker_answers)
+
+    def stop(self) -> None:
+        """Shut the broker down as a service would; idempotent."""
+        self._end(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """End the broker as a crash would; idempotent."""
+        self._end(signal.SIGKILL)
+
+    def restart(self) -> None:
+        """Stop, then start."""
+        self.stop()
+        self.start()
+
+    def _end(self, signal_number: signal.Signals) -> None:
+        # The broker first: it signs off with the port mapper.
+        for process, number in ((self._broker, signal_number), (self._epmd, signal.SIGKILL)):
+            if process is not None:
+                process.send_signal(number)
+                try:
+                    process.wait(_STOP_TIMEOUT_S)
+                except subprocess.TimeoutExpired:
+                    process.kill()
+                    process.wait()
+
+    def _wait_for(self, process: subprocess.Popen[bytes], answers: Callable[[], bool]) -> None:
+        deadline = time.monotonic() + _START_TIMEOUT_S
+        while not answers():
+            if process.poll() is not None or time.monotonic() > deadline:
+                self.kill()
+                raise RuntimeError(f"RabbitMQ did not start:\n{self._output.read_text()[-2000:]}")
+            time.sleep(0.02)
+
+    def _port_mapper_answers(self) -> bool:
+        try:
+            with socket.create_connection(("127.0.0.1", self._epmd_port), timeout=1):
+                return True
+        except OSError:
+            return False
+
+    def _broker_answers(self) -> bool:
+        try:
+            with amqp.Connection(f"127.0.0.1:{self._port}", userid="guest", password="guest", connect_timeout=2):
+                return True
+        except (OSError, amqp.AMQPError):
+            return False
+
+    def _launch(self, *command: str) -> subprocess.Popen[bytes]:
+        with self._output.open("ab") as output:
+            return subprocess.Popen(
+                command,
+                cwd=self._directory,
+                env=self._environment,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                preexec_fn=end_with_parent(signal.SIGKILL),
+            )
+
+    @property
+    def _output(self) -> Path:
+        return self._directory / "output.log"
+
+    @property
+    def _environment(self) -> dict[str, str]:
+        directory = str(self._directory)
+        return {
+            "PATH": os.defpath,
+            "HOME": directory,
+            "ERL_EPMD_ADDRESS": "127.0.0.1",
+            "ERL_EPMD_PORT": str(self._epmd_port),
+            # Without it the script would stay as the parent of the broker, and kill -9 would only hit the script.
+            "RABBITMQ_ALLOW_INPUT": "1",
+            "RABBITMQ_CONF_ENV_FILE": f"{directory}/rabbitmq-env.conf",
+            "RABBITMQ_CONFIG_FILE": f"{directory}/rabbitmq.conf",
+            "RABBITMQ_DIST_PORT": str(self._distribution_port),
+            "RABBITMQ_ENABLED_PLUGINS_FILE": f"{directory}/enabled_plugins",
+            "RABBITMQ_LOG_BASE": f"{directory}/log",
+            "RABBITMQ_MNESIA_BASE": f"{directory}/mnesia",
+            "RABBITMQ_NODENAME": f"mds{self._port}@localhost",
+            "RABBITMQ_NODE_IP_ADDRESS": "127.0.0.1",
+            "RABBITMQ_NODE_PORT": str(self._port),
+            "RABBITMQ_PID_FILE": f"{directory}/pid",
+            # Two schedulers: by default there is one for each core, in every broker of a test run.
+            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "+S 2:2 -kernel inet_dist_use_interface {127,0,0,1}",
+        }
+
+
+@contextmanager
+def rabbitmq(directory: Path) -> Iterator[RabbitMQ]:
+    """A running broker, gone with its port mapper at the end of the block."""
+    broker = RabbitMQ(directory)
+    broker.start()
+    try:
+        yield broker
+    finally:
+        broker.stop()

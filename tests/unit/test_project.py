@@ -1,0 +1,36 @@
+"""What the project says of itself in more than one place is the same in all of them."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import tomllib
+from pathlib import Path
+
+from market_data_store.config import Settings
+
+ROOT = Path(__file__).parents[2]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+
+
+def test_requirements_are_those_of_the_package() -> None:
+    lines = (ROOT / "requirements.txt").read_text().splitlines()
+    assert [line for line in lines if line not in (".", "") and not line.startswith("#")] == PROJECT["dependencies"]
+
+
+def test_the_version_stands_in_pyproject_alone() -> None:
+    tracked = subprocess.run(["git", "grep", "-lF", PROJECT["version"]], cwd=ROOT, capture_output=True, text=True)
+    assert set(tracked.stdout.split()) <= {"pyproject.toml", "CHANGELOG.md"}
+    changelog = (ROOT / "CHANGELOG.md").read_text()
+    released = re.findall(r"^## \[(\d\S*)\]", changelog, re.MULTILINE)
+    assert released[0] == PROJECT["version"]
+
+
+def test_the_readme_is_short_and_lists_every_setting() -> None:
+    readme = (ROOT / "README.md").read_text()
+    assert len(readme.splitlines()) < 150
+    for field in Settings.model_fields.values():
+        alias = field.validation_alias
+        assert alias is not None
+        names = getattr(alias, "choices", [alias])
+        assert f"`{names[0]}`" in readme, names[0]
