@@ -1,0 +1,37 @@
+"""`StoreClient.write`: how fast a producer gets rid of its rows, on one core and without the broker's time."""
+
+from __future__ import annotations
+
+import sys
+
+import kombu
+
+from benchmarks import processes
+from benchmarks.contender import Label, Timing
+from benchmarks.workloads import Workload
+
+
+class HandingOver:
+    """A producer's process, which `produce` measures: seconds of its CPU, in all of its threads.
+
+    Waiting for the broker is not in it; encoding, checking and publishing are.
+    """
+
+    def __init__(self, broker: tuple[str, str], workload: Workload) -> None:
+        name, self._url = broker
+        self.label = Label("StoreClient.write", name, workload.kind, workload.per_message)
+        self._workload = workload
+
+    def prepare(self) -> None:
+        """Nothing: nobody consumes."""
+
+    def run(self) -> Timing:
+        """Hand over, and throw away what is in the queue then."""
+        numbers = map(str, (self._workload.rows, self._workload.per_message, 0, 0))
+        command = [sys.executable, "-m", "benchmarks.produce", self._workload.kind, *numbers]
+        answer = processes.answer(command, processes.environment(BROKER_URL=self._url))
+        with kombu.Connection(self._url) as connection:
+            connection.default_channel.queue_purge("store.write")
+        return Timing(
+            self._workload.rows, answer["cpu_s"], {"enqueued_a_second": self._workload.rows / answer["seconds"]}
+        )

@@ -1,0 +1,61 @@
+"""Our writer alone: messages that are there already, into the table, in this one process."""
+
+from __future__ import annotations
+
+import json
+import time
+from functools import partial
+
+from benchmarks.contender import Label, Timing, fill
+from benchmarks.database import Database
+from benchmarks.workloads import Workload
+from market_data_store.batch import Message
+from market_data_store.config import Settings
+from market_data_store.datasets import DATASETS
+from market_data_store.rows import decode_rows
+from market_data_store.writer import Writer
+
+_POSTGRES_EPOCH_S = 946_684_800
+
+
+class OurWriter:
+    """`Writer.write` with as many messages a transaction as a worker merges, or one.
+
+    With `decodes` the messages are JSON text, and decoding them is timed as well: then this is all that a pool process
+    does, without Celery and the broker.
+    """
+
+    def __init__(self, database: Database, workload: Workload, *, merges: bool = True, decodes: bool = False) -> None:
+        rows = max(workload.per_message, Settings.model_fields["batch_rows"].default) if merges else 0
+        self._messages_a_write = max(1, rows // workload.per_message)
+        name = "our decoding and writer" if decodes else "our writer"
+        size = self._messages_a_write * workload.per_message
+        self.label = Label(f"{name}, {size:,} rows a commit", kind=workload.kind)
+        self._database, self._workload, self._decodes = database, workload, decodes
+        self._texts: list[bytes] = []
+        self._messages: list[Message] = []
+        self._writer = Writer(database.url)
+
+    def prepare(self) -> None:
+        """Fill the table, have the messages ready, and the connection open."""
+        fill(self._database, self._workload)
+        self._texts = [json.dumps([bar.to_json() for bar in message]).encode() for message in self._workload.messages()]
+        self._messages = [] if self._decodes else [_message(text) for text in self._texts]
+        self._writer.write(DATASETS["bars"], [_message(b"[]")])
+
+    def run(self) -> Timing:
+        """Write."""
+        started = time.perf_counter()
+        for start in range(0, len(self._texts), self._messages_a_write):
+            chunk = slice(start, start + self._messages_a_write)
+            messages = [_message(text) for text in self._texts[chunk]] if self._decodes else self._messages[chunk]
+            self._writer.write(DATASETS["bars"], messages)
+        seconds = time.perf_counter() - started
+        self._writer.close()
+        return Timing(self._workload.rows, seconds)
+
+
+def _message(text: bytes) -> Message:
+    enqueued_at = round((time.time() - _POSTGRES_EPOCH_S) * 1e6)
+    decoded = decode_rows(DATASETS["bars"], text, {}, enqueued_at)
+    return Message(task_id="", decoded=decoded, enqueued_at=enqueued_at, row_text=partial(str, text))

@@ -1,0 +1,41 @@
+"""A producer in a process of its own: rows at a steady rate, or as fast as they are taken, with `StoreClient` as it is.
+
+    BROKER_URL=redis://... python -m benchmarks.feed 50000 10000
+
+So many rows, so many a second (0: flat out). Each row carries in `trade_count` the microsecond at which it was to be
+handed over. With a rate that is when its turn was, also where `write` came late, so that a stall counts for all the
+rows that it holds up.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from itertools import islice
+
+from benchmarks.workloads import Workload
+from market_data_store.client import StoreClient
+
+#: Calls of `write` come this often; without a rate each has 500 rows.
+_TICK_S = 0.01
+
+
+def main() -> None:
+    """Send; "done" is the last line of output."""
+    rows, rate = map(int, sys.argv[1:])
+    bars = Workload("fresh", rows, 500).sent()
+    size = max(1, round(rate * _TICK_S)) if rate else 500
+    with StoreClient() as store:
+        started = time.time()
+        sent = 0
+        while chunk := list(islice(bars, size)):
+            due = started + sent / rate if rate else time.time()
+            time.sleep(max(0.0, due - time.time()))
+            moment = round(due * 1e6)
+            store.write("bars", [{**bar._asdict(), "trade_count": moment} for bar in chunk])
+            sent += len(chunk)
+    print("done", flush=True)
+
+
+if __name__ == "__main__":
+    main()

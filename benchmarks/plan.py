@@ -1,0 +1,109 @@
+"""Which contenders take turns, and with how many rows each: so many that a turn takes some seconds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+
+from benchmarks.contender import Contender
+from benchmarks.contenders import celery_peers
+from benchmarks.contenders.drain import OURS, Drain
+from benchmarks.contenders.handing_over import HandingOver
+from benchmarks.contenders.predecessor import WAYS, Predecessor
+from benchmarks.contenders.writer import OurWriter
+from benchmarks.servers import REDIS, Servers
+from benchmarks.stations import Application, Stations
+from benchmarks.workloads import KINDS, Workload
+from market_data_store.errors import MarketDataStoreError
+
+#: What takes turns; `latency`, `memory` and `growth` are measured by themselves.
+GROUPS = ("writer", "drain", "kinds", "peers", "client")
+
+PER_MESSAGE = (1, 10, 100, 500, 2_000)
+#: Of --rows, by what a contender is: its share, so that the slow ones do not take the day.
+_SHARES = {1: 1 / 40, 10: 1 / 4}
+_EXECUTEMANY = {500: 1 / 4, 1: 1 / 200}
+_BATCHES = {500: 1 / 4, 1: 1 / 100}
+_SQLALCHEMY, _PREDECESSOR = 1 / 10, 1 / 4
+
+
+class Plan:
+    """Makes the contenders that are asked for; `skipped` says which cannot be, and why."""
+
+    def __init__(self, servers: Servers, stations: Stations, rows: int) -> None:
+        self._servers, self._stations, self._rows = servers, stations, rows
+        self.skipped: dict[str, str] = {}
+
+    def contenders(self, only: frozenset[str]) -> list[Contender]:
+        """In the order of their turns."""
+        groups: dict[str, Callable[[], Iterator[Contender]]] = {
+            "writer": self._writer,
+            "drain": self._drain,
+            "kinds": self._kinds,
+            "peers": self._peers,
+            "client": self._client,
+        }
+        return [contender for name in GROUPS if name in only for contender in groups[name]()]
+
+    def workload(self, kind: str = "fresh", per_message: int = 500, share: float = 1.0) -> Workload:
+        """Of so many rows, and ten messages at least."""
+        return Workload(kind, max(round(self._rows * share), 10 * per_message), per_message)
+
+    def _writer(self) -> Iterator[Contender]:
+        database = self._servers.database
+        yield OurWriter(database, self.workload())
+        yield OurWriter(database, self.workload(), merges=False)
+        yield OurWriter(database, self.workload(), decodes=True)
+
+    def _drain(self) -> Iterator[Contender]:
+        for per_message in PER_MESSAGE:
+            for broker in self._servers.brokers.items():
+                yield self._drained(OURS, broker, self.workload("fresh", per_message, _SHARES.get(per_message, 1.0)))
+
+    def _kinds(self) -> Iterator[Contender]:
+        for kind in KINDS[1:]:
+            yield OurWriter(self._servers.database, self.workload(kind))
+            for broker in self._servers.brokers.items():
+                yield self._drained(OURS, broker, self.workload(kind))
+            workload = self.workload(kind, 500, _EXECUTEMANY[500])
+            yield from self._peer(celery_peers.executemany, [self._redis], workload)
+
+    def _peers(self) -> Iterator[Contender]:
+        brokers = list(self._servers.brokers.items())
+        for per_message, share in _EXECUTEMANY.items():
+            yield from self._peer(celery_peers.executemany, brokers, self.workload("fresh", per_message, share))
+        workload = self.workload("fresh", 500, _SQLALCHEMY)
+        yield from self._peer(celery_peers.sqlalchemy_upsert, [self._redis], workload)
+        for per_message, share in _BATCHES.items():
+            make = partial(celery_peers.batches, per_message)
+            yield from self._peer(make, brokers, self.workload("fresh", per_message, share))
+        for way in WAYS:
+            # Of 500 rows each, but StoreClient's COPY begins at 1,000.
+            workload = self.workload("fresh", 1_000 if way == "store_client" else 500, _PREDECESSOR)
+            try:
+                yield Predecessor(way, self._servers.database, workload)
+            except MarketDataStoreError as error:
+                self.skipped["predecessor"] = str(error)
+
+    def _client(self) -> Iterator[Contender]:
+        for broker in self._servers.brokers.items():
+            yield HandingOver(broker, self.workload())
+
+    def _peer(
+        self, make: Callable[[], Application], brokers: Sequence[tuple[str, str]], workload: Workload
+    ) -> Iterator[Contender]:
+        """On each broker, unless the peer's environment cannot be made."""
+        try:
+            application = make()
+        except MarketDataStoreError as error:
+            self.skipped[f"a peer, {workload.per_message} rows a message"] = str(error)
+            return
+        for broker in brokers:
+            yield self._drained(application, broker, workload)
+
+    def _drained(self, application: Application, broker: tuple[str, str], workload: Workload) -> Contender:
+        return Drain(self._stations, application, broker, self._servers.database, workload, self._servers.pids)
+
+    @property
+    def _redis(self) -> tuple[str, str]:
+        return REDIS, self._servers.brokers[REDIS]

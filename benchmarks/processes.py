@@ -1,0 +1,119 @@
+"""Processes that a run starts: their output, their end, and what they use."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from market_data_store.errors import MarketDataStoreError
+from market_data_store.local import end_with_parent
+
+ROOT = Path(__file__).parents[1]
+#: Variables of the caller's that would change what is measured.
+_KEPT_OUT = ("MDS_", "BROKER_URL", "DATABASE_URL", "REDIS_URL", "CELERY_", "PYTHONPATH", "CLOUDAMQP_URL")
+
+
+def environment(**variables: str) -> dict[str, str]:
+    """The caller's environment without settings of the store or of Celery, and with these."""
+    own = {name: value for name, value in os.environ.items() if not name.startswith(_KEPT_OUT)}
+    return {**own, "PYTHONPATH": str(ROOT), **variables}
+
+
+class Process:
+    """A process of its own session, whose output goes to a file; SIGKILLed with all its children at the end."""
+
+    def __init__(self, command: Sequence[str], env: Mapping[str, str], log: Path) -> None:
+        self.log = log
+        with log.open("wb") as output:
+            self._popen = subprocess.Popen(
+                command,
+                cwd=log.parent,  # no `.env` here
+                env=dict(env),
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                preexec_fn=end_with_parent(signal.SIGKILL),
+            )
+
+    @property
+    def pid(self) -> int:
+        """Of the process itself."""
+        return self._popen.pid
+
+    @property
+    def is_running(self) -> bool:
+        """Whether it has not ended."""
+        return self._popen.poll() is None
+
+    def until_logged(self, text: str, timeout_s: float = 60.0) -> None:
+        """Wait for this in its output; raises `MarketDataStoreError` with the end of the output if it does not come."""
+        deadline = time.monotonic() + timeout_s
+        while text not in (output := self.log.read_text(errors="replace")):
+            if not self.is_running or time.monotonic() > deadline:
+                raise MarketDataStoreError(f"no {text!r} in {self.log}, which ends with:\n{output[-2_000:]}")
+            time.sleep(0.02)
+
+    def kill(self) -> None:
+        """End it and what it started; idempotent."""
+        try:
+            os.killpg(self.pid, signal.SIGKILL)
+        except ProcessLookupError:
+            pass
+        self._popen.wait()
+
+
+@contextmanager
+def running(command: Sequence[str], env: Mapping[str, str], log: Path) -> Iterator[Process]:
+    """A process for the length of a block."""
+    process = Process(command, env, log)
+    try:
+        yield process
+    finally:
+        process.kill()
+
+
+def answer(command: Sequence[str], env: Mapping[str, str], timeout_s: float = 600.0) -> Any:
+    """Run a program whose last line of output is JSON, and return that; raises `MarketDataStoreError`."""
+    done = subprocess.run(list(command), env=dict(env), capture_output=True, text=True, timeout=timeout_s, check=False)
+    if done.returncode:
+        raise MarketDataStoreError(f"{' '.join(command[1:4])} ended with {done.returncode}:\n{done.stderr[-2_000:]}")
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def children(pid: int) -> list[int]:
+    """Process ids of what a process has started, and of what these have."""
+    return [child.pid for child in psutil.Process(pid).children(recursive=True)]
+
+
+def cpu_s(pid: int, *, with_children: bool) -> float:
+    """Seconds of CPU that a process has used; with its children, those that have ended included."""
+    process = psutil.Process(pid)
+    times = process.cpu_times()
+    total = float(times.user + times.system)
+    if with_children:
+        total += times.children_user + times.children_system
+        for child in process.children(recursive=True):
+            try:
+                used = child.cpu_times()
+                total += used.user + used.system
+            except psutil.NoSuchProcess:
+                pass  # it ended meanwhile
+    return total
+
+
+def resident_mb(pid: int) -> float:
+    """Resident memory in MB; 0 when the process has ended."""
+    try:
+        return float(psutil.Process(pid).memory_info().rss) / 1e6
+    except psutil.NoSuchProcess:
+        return 0.0

@@ -1,0 +1,46 @@
+"""Contenders take turns, round after round, with the yardstick before every fourth of them and at a round's end.
+
+So what else a machine does for a while hits all of them, and the ratio is to what a bare COPY did about then.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from benchmarks.contender import Contender
+from benchmarks.results import Run
+from market_data_store.errors import MarketDataStoreError
+from market_data_store.progress import Show
+
+_YARDSTICK_EVERY = 4
+
+
+def order(yardstick: Contender, contenders: Sequence[Contender]) -> Iterator[Contender]:
+    """The turns of a round."""
+    for number, contender in enumerate(contenders):
+        if number % _YARDSTICK_EVERY == 0:
+            yield yardstick
+        yield contender
+    yield yardstick
+
+
+def take_turns(
+    yardstick: Contender, contenders: Sequence[Contender], repeat: int, show: Show, failed: dict[str, str]
+) -> Iterator[Run]:
+    """All runs of all rounds. A contender that fails has no further turn; `failed` gets the reason."""
+    turns = list(order(yardstick, contenders))
+    last = ""
+    for number in range(repeat):
+        for turn, contender in enumerate(turns):
+            name = str(contender.label)
+            if name in failed:
+                continue
+            show(number * len(turns) + turn, repeat * len(turns), f"round {number + 1}: {name}", last)
+            try:
+                contender.prepare()
+                run = Run(contender.label, number, contender.run())
+            except MarketDataStoreError as error:
+                failed[name] = str(error)
+                continue
+            last = f"(last: {run.rate:,.0f} rows/s)"
+            yield run

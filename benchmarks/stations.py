@@ -1,0 +1,164 @@
+"""Workers that stand ready, and the clock of a drain.
+
+What is fair to measure. A worker takes seconds to start, and some to get warm (processes, imports, connections); that
+is no part of a drain. Nor can the clock start with the first commit: by then a worker has fetched and unpacked much of
+the queue, and the more of it the larger its batches are. So a worker is started, writes some messages, and is then told
+to stop consuming (`cancel_consumer`); the messages are put into the queue; and the clock runs from the command to
+consume (`add_consumer`) to the commit of the last message. Ours and the peers' are all Celery workers of two
+processes, and so all are treated alike. Workers live as long as the benchmark; those whose turn it is not consume
+nothing.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from uuid import uuid4
+
+from celery import Celery
+from kombu import Connection
+from kombu.exceptions import OperationalError
+
+from benchmarks import processes
+from benchmarks.contender import Timing
+from benchmarks.database import Database
+from benchmarks.processes import Process
+from benchmarks.workloads import Workload
+from market_data_store.errors import MarketDataStoreError
+
+#: A fetch that kombu has sent before it was told to stop still takes a message: BRPOP waits for a second.
+_PAUSE_S = 1.5
+#: What a worker writes to get warm: symbols that no run has.
+_WARM_UP = Workload("fresh", 8_000, 200, first=900_000)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Application:
+    """A Celery application: how its worker starts, and what makes its messages."""
+
+    name: str
+    python: str
+    #: Arguments of `python -m` for the worker, and for the program that sends a workload's messages.
+    worker: tuple[str, ...]
+    produce: tuple[str, ...]
+    queue: str
+    #: Variables of its own, name and value.
+    environment: tuple[tuple[str, str], ...] = ()
+
+
+class Station:
+    """One application's worker on one broker and one database."""
+
+    def __init__(self, application: Application, broker_url: str, database: Database, directory: Path) -> None:
+        self.application = application
+        self.database = database
+        self._env = processes.environment(
+            BROKER_URL=broker_url, DATABASE_URL=database.url, **dict(application.environment)
+        )
+        self._broker = Celery(broker=broker_url, set_as_current=False)
+        self._host = f"{uuid4().hex[:8]}@benchmark"
+        command = [application.python, "-m", *application.worker, "--hostname", self._host]
+        self._process = Process(command, self._env, directory / f"{self._host}.log")
+        self._paused_at = 0.0
+
+    @property
+    def pid(self) -> int:
+        """Of the worker's parent process."""
+        return self._process.pid
+
+    def warm_up(self) -> None:
+        """Wait until it is ready, let it write something, and have it wait."""
+        self._process.until_logged("ready.")
+        self.database.clear()
+        self._produce(_WARM_UP)
+        self.database.until_committed(_WARM_UP)
+        self.pause()
+
+    def pause(self) -> None:
+        """Have it consume no more."""
+        self._tell("cancel_consumer", wait=True)
+        self._paused_at = time.monotonic()
+
+    def resume(self) -> None:
+        """Have it consume."""
+        self._tell("add_consumer", wait=False)
+
+    def enqueue(self, workload: Workload) -> float:
+        """Put the workload's messages into the queue; seconds that the sender took for it."""
+        time.sleep(max(0.0, self._paused_at + _PAUSE_S - time.monotonic()))
+        return self._produce(workload)
+
+    def drain(self, workload: Workload, pids: Mapping[str, int]) -> Timing:
+        """Time the queue's way into the table, and what each process used for it (microseconds of CPU a row)."""
+        before = self._cpu_s(pids)
+        started = time.perf_counter()
+        self.resume()
+        self.database.until_committed(workload)
+        seconds = time.perf_counter() - started
+        after = self._cpu_s(pids)
+        self.pause()
+        self.database.check(workload)
+        used = {f"cpu_us_{name}": 1e6 * (after[name] - before[name]) / workload.rows for name in after}
+        return Timing(workload.rows, seconds, used)
+
+    def close(self) -> None:
+        """End the worker."""
+        self._process.kill()
+        self._broker.close()
+
+    def _produce(self, workload: Workload) -> float:
+        arguments = [workload.kind, *map(str, (workload.rows, workload.per_message, workload.first))]
+        command = [self.application.python, "-m", *self.application.produce, *arguments, str(workload.live_symbols)]
+        return float(processes.answer(command, self._env)["seconds"])
+
+    def _tell(self, command: str, *, wait: bool) -> None:
+        try:
+            replies = self._broker.control.broadcast(
+                command,
+                arguments={"queue": self.application.queue},
+                destination=[self._host],
+                reply=wait,
+                timeout=10.0 if wait else None,
+                limit=1 if wait else None,
+            )
+        except OperationalError as error:
+            raise MarketDataStoreError(f"{self.application.name}: the broker does not answer: {error}") from error
+        if wait and not replies:
+            raise MarketDataStoreError(f"{self.application.name}: the worker does not answer; see {self._process.log}")
+
+    def _cpu_s(self, pids: Mapping[str, int]) -> dict[str, float]:
+        used = {name: processes.cpu_s(pid, with_children=True) for name, pid in pids.items()}
+        used["parent"] = processes.cpu_s(self.pid, with_children=False)
+        used["children"] = processes.cpu_s(self.pid, with_children=True) - used["parent"]
+        return used
+
+
+class Stations:
+    """The workers of a benchmark, each started when it is first asked for."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._stations: dict[tuple[Application, str, str], Station] = {}
+
+    def get(self, application: Application, broker_url: str, database: Database) -> Station:
+        """A worker that is warm and waits."""
+        key = (application, broker_url, database.url)
+        if key not in self._stations:
+            self._stations[key] = Station(application, broker_url, database, self._directory)
+            self._stations[key].warm_up()
+        return self._stations[key]
+
+    def give_up(self, application: Application, broker_url: str, database: Database) -> None:
+        """End a worker that is in trouble, and throw away what is in its queue; the next `get` starts another."""
+        station = self._stations.pop((application, broker_url, database.url), None)
+        if station is not None:
+            station.close()
+        with Connection(broker_url) as connection:
+            connection.default_channel.queue_purge(application.queue)
+
+    def close(self) -> None:
+        """End them."""
+        for station in self._stations.values():
+            station.close()

@@ -1,0 +1,91 @@
+"""What the store is to reach, each a line with the value that was reached. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from statistics import median
+
+from benchmarks.contender import COPY, Label
+from benchmarks.results import Results, Run, versus
+
+OURS, WRITE_TABLE, EXECUTEMANY = "our worker", "our worker, write_table", "Celery + executemany"
+WRITE_COORDINATOR, STORE_CLIENT = "WriteCoordinator 0.6", "StoreClient.write"
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """`reached` is None when it was not measured."""
+
+    name: str
+    #: "at least" or "below".
+    sense: str
+    wanted: float
+    reached: float | None
+    unit: str = ""
+
+    @property
+    def verdict(self) -> str:
+        """In a word or two."""
+        if self.reached is None:
+            return "not measured"
+        is_met = self.reached >= self.wanted if self.sense == "at least" else self.reached < self.wanted
+        return "reached" if is_met else "missed"
+
+
+def targets(results: Results) -> list[Target]:
+    """All of them, in the order in which they were set."""
+    return [*_throughput(results.runs), *_latency(results), *_memory(results), *_growth(results)]
+
+
+def _throughput(runs: Sequence[Run]) -> Iterator[Target]:
+    def ratio(name: str, wanted: float, one: Label, other: Label = COPY) -> Target:
+        found = versus(runs, one, other)
+        return Target(name, "at least", wanted, median(found) if found else None, "x")
+
+    redis, rabbitmq = Label(OURS, "redis"), Label(OURS, "rabbitmq")
+    single = {broker: Label(OURS, broker, "fresh", 1) for broker in ("redis", "rabbitmq")}
+    plain = {broker: Label(EXECUTEMANY, broker, "fresh", 1) for broker in ("redis", "rabbitmq")}
+    yield ratio("drain, fresh, 500 a message, Redis, to bare COPY", 0.75, redis)
+    yield ratio("drain, fresh, 500 a message, RabbitMQ quorum, to bare COPY", 0.65, rabbitmq)
+    yield ratio("drain, replayed, 500 a message, Redis, to bare COPY", 0.5, Label(OURS, "redis", "replayed"))
+    yield ratio("drain, replayed, 500 a message, RabbitMQ, to bare COPY", 0.5, Label(OURS, "rabbitmq", "replayed"))
+    yield ratio(
+        "drain, 500 a message, Redis, to the predecessor's WriteCoordinator", 4, redis, Label(WRITE_COORDINATOR)
+    )
+    yield ratio("drain, 500 a message, to Celery + executemany, Redis", 2.5, redis, Label(EXECUTEMANY, "redis"))
+    yield ratio(
+        "drain, 500 a message, to Celery + executemany, RabbitMQ", 2.5, rabbitmq, Label(EXECUTEMANY, "rabbitmq")
+    )
+    yield ratio("drain, 1 a message, to Celery + executemany, Redis", 8, single["redis"], plain["redis"])
+    yield ratio("drain, 1 a message, to Celery + executemany, RabbitMQ", 3, single["rabbitmq"], plain["rabbitmq"])
+    yield ratio("write_table (columnar), Redis, to bare COPY", 1.0, Label(WRITE_TABLE, "redis"))
+    rates = [run.rate for run in runs if run.label.contender == STORE_CLIENT]
+    name = "StoreClient.write, rows a second of one core, without the broker's time"
+    yield Target(name, "at least", 150_000, median(rates) if rates else None, "rows/s")
+
+
+def _latency(results: Results) -> Iterator[Target]:
+    for broker in ("redis", "rabbitmq"):
+        found = [latency.p99_ms for latency in results.latencies if (latency.broker, latency.load) == (broker, 0.5)]
+        yield Target(f"p99 from write() to commit at 50 % load, {broker}", "below", 250, max(found, default=None), "ms")
+
+
+def _memory(results: Results) -> Iterator[Target]:
+    growth = max((100 * memory.growth for memory in results.memory), default=None)
+    most = max((memory.most_mb for memory in results.memory), default=None)
+    yield Target("memory, growth of the process that grew most", "below", 5, growth, "%")
+    yield Target("memory, the largest process", "below", 150, most, "MB")
+
+
+def _growth(results: Results) -> Iterator[Target]:
+    grown = max(results.growth, default=0)
+    label = Label(OURS, "redis")
+    rates = {
+        rows: median(found)
+        for rows in (0, grown)
+        if (found := [run.rate for run in results.growth.get(rows, ()) if run.label == label])
+    }
+    reached = rates[grown] / rates[0] if grown and len(rates) == 2 else None
+    name = f"drain with {grown / 1e6:g} million rows in the table, to an empty one" if grown else "drain, large table"
+    yield Target(name, "at least", 0.7, reached, "x")

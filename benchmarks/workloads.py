@@ -1,0 +1,116 @@
+"""The rows that contenders write: a month of real bars of a minute each, repeated over symbols.
+
+Standard library only, since the peers' programs make their messages of it as well, in environments of their own.
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+FILE = Path(__file__).parents[1] / "src/market_data_store/data/6EH4-1min-bars-2024-01.csv.gz"
+
+#: None of the rows is stored yet; nearly all are (see `Workload.is_stored`); every other one is; all are, with another
+#: volume.
+KINDS = ("fresh", "replayed", "half", "updated")
+
+#: Where a live feed goes on: after all that `growth` has put into the table.
+_LIVE = datetime(2030, 1, 1, tzinfo=UTC)
+
+
+class Bar(NamedTuple):
+    """A row of bars_ohlcv, in the order of its columns."""
+
+    provider: str
+    symbol: str
+    interval: str
+    ts: datetime
+    open: float
+    high: float
+    low: float
+    close: float
+    volume: float
+
+    def to_json(self) -> dict[str, Any]:
+        """As an object of a message: all nine fields, the time as text."""
+        return {**self._asdict(), "ts": self.ts.isoformat()}
+
+
+@dataclass(frozen=True, slots=True)
+class Workload:
+    """So many rows, in messages of so many; `first` numbers the symbols, so that runs can have keys of their own.
+
+    With `live_symbols` the rows are a live feed's: the same minute of each symbol, then the next minute, where without
+    they are a back-fill's, a month of one symbol after the other.
+    """
+
+    kind: str
+    rows: int
+    per_message: int
+    first: int = 0
+    live_symbols: int = 0
+
+    def sent(self) -> Iterator[Bar]:
+        """The rows in the order in which they are sent."""
+        bars = _bars()
+        for number in range(self.rows):
+            bar = bars[number % len(bars)]
+            if self.live_symbols:
+                minute, symbol = divmod(number, self.live_symbols)
+                ts = _LIVE + timedelta(minutes=self.first * 1_000_000 + minute)
+                yield bar._replace(symbol=symbol_name(symbol), ts=ts)
+            else:
+                yield bar._replace(symbol=symbol_name(self.first + number // len(bars)))
+
+    def messages(self) -> Iterator[list[Bar]]:
+        """The same, message by message."""
+        message: list[Bar] = []
+        for bar in self.sent():
+            message.append(bar)
+            if len(message) == self.per_message:
+                yield message
+                message = []
+        if message:
+            yield message
+
+    def stored_before(self) -> Iterator[Bar]:
+        """What the table holds when the clock starts."""
+        for number, bar in enumerate(self.sent()):
+            if self._is_stored(number):
+                yield bar._replace(volume=bar.volume + 1) if self.kind == "updated" else bar
+
+    def markers(self) -> list[Bar]:
+        """Each message's last row: it is not in the table before the message is committed, whatever the kind."""
+        return [message[-1] for message in self.messages()]
+
+    def _is_stored(self, number: int) -> bool:
+        if self.kind == "half":
+            return number % 2 == 0
+        is_last = (number + 1) % self.per_message == 0 or number + 1 == self.rows
+        return self.kind == "updated" or (self.kind == "replayed" and not is_last)
+
+
+def symbol_name(number: int) -> str:
+    """Of as many letters for each number, so that names are in the order of the numbers."""
+    return f"6E{number:06d}"
+
+
+@cache
+def _bars() -> list[Bar]:
+    with gzip.open(FILE, "rt", newline="") as lines:
+        return [
+            Bar(
+                "CME",
+                "",
+                "1m",
+                datetime.fromisoformat(line["timestamp_utc"]).replace(tzinfo=UTC),
+                *(float(line[name]) for name in ("open", "high", "low", "close", "volume")),
+            )
+            for line in csv.DictReader(lines)
+        ]
