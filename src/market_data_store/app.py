@@ -15,6 +15,7 @@ from kombu.serialization import register
 from kombu.utils.json import loads
 
 from market_data_store.coalescing import ENQUEUED_AT_HEADER
+from market_data_store.columnar import ARROW
 from market_data_store.config import resource, settings
 from market_data_store.errors import ConfigurationError
 from market_data_store.transport import StoreAMQP
@@ -23,6 +24,8 @@ from market_data_store.transport import StoreAMQP
 WRITE = "store.write"
 #: Serializer of `StoreClient`: JSON to everyone else, but rows that are encoded already go in as they are.
 SERIALIZER = "store-json"
+#: Its serializer of tables: the second argument, which is the body already (`columnar.pack`).
+TABLE_SERIALIZER = "store-arrow"
 
 
 def _celeryconfig() -> ModuleType:
@@ -36,6 +39,7 @@ def _celeryconfig() -> ModuleType:
 
 
 register(SERIALIZER, msgspec.json.encode, loads, content_type="application/json", content_encoding="utf-8")
+register(TABLE_SERIALIZER, lambda body: body[0][1], bytes, content_type=ARROW, content_encoding="binary")
 
 app = Celery("market_data_store", amqp=StoreAMQP)
 app.config_from_object(_celeryconfig())

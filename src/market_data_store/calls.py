@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 
 from market_data_store.coalescing import Envelope
+from market_data_store.columnar import Frame, unpack
 from market_data_store.config import settings
 from market_data_store.datasets import Dataset, dataset_named
 from market_data_store.errors import InvalidMessage
@@ -23,7 +24,7 @@ class Call:
     """The arguments of one `store.write`."""
 
     dataset: Dataset
-    rows: bytes | list[Any]
+    rows: bytes | list[Any] | Frame
     defaults: dict[str, Any]
 
 
@@ -34,6 +35,8 @@ def parsed(envelope: Envelope) -> tuple[Call, bool]:
     limit = settings().max_message_bytes
     if len(envelope.body) > limit:
         raise InvalidMessage(f"body: {len(envelope.body):,} bytes, at most {limit:,} (MDS_MAX_MESSAGE_BYTES)")
+    if envelope.columnar:
+        return checked(*unpack(envelope.body)), True
     args: Sequence[Any]
     try:
         args, kwargs, embed = _decode_body(envelope.body)
@@ -76,7 +79,7 @@ def _python(value: Any) -> Any:
 
 def checked(dataset: Any, rows: Any, defaults: Any) -> Call:
     """The call with these arguments; raises `InvalidMessage`."""
-    if not isinstance(rows, bytes | list):
+    if not isinstance(rows, bytes | list | Frame):
         raise InvalidMessage(f"rows: expected a list of objects, got {str(rows)[:80]!r}")
     if not isinstance(defaults, Mapping | None):
         raise InvalidMessage(f"defaults: expected an object, got {str(defaults)[:80]!r}")

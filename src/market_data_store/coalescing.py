@@ -30,6 +30,7 @@ from celery.worker.request import Request
 from celery.worker.strategy import default
 from kombu.utils.uuid import uuid
 
+from market_data_store.columnar import ARROW
 from market_data_store.summary import row_count, summary
 
 logger = logging.getLogger(__name__)
@@ -61,6 +62,8 @@ class Envelope(NamedTuple):
     replays: Any = None
     #: It was delivered before, and runs alone.
     redelivered: bool = False
+    #: The body is a table of Arrow's, not JSON.
+    columnar: bool = False
 
 
 class Succeeded(NamedTuple):
@@ -116,7 +119,7 @@ class CoalescedRequest(Request):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.rows = row_count(self.body)
+        self.rows = row_count(self.argsrepr, self.body)
         # What events, logs and `inspect` show; by default a foreign sender's rows as text, the first 1,024 characters.
         self._argsrepr = summary(self.argsrepr, self.kwargsrepr, self.body, self.rows)
         self._kwargsrepr = "{...}" if self.kwargsrepr not in ("", "{}") else "{}"
@@ -327,8 +330,8 @@ def _envelope(request: Any) -> Envelope:
     headers = request.request_dict
     body = request.body
     unusable = getattr(request, "unusable", None)
-    if request.content_type not in (None, "application/json"):
-        unusable = f"content_type: {str(request.content_type)[:80]!r} is not application/json"
+    if request.content_type not in (None, "application/json", ARROW):
+        unusable = f"content_type: {str(request.content_type)[:80]!r} is neither application/json nor {ARROW}"
     if isinstance(body, str):
         body = body.encode("utf-8", "surrogatepass")
     elif not isinstance(body, bytes | bytearray):  # protocol 1 comes decoded
@@ -349,6 +352,7 @@ def _envelope(request: Any) -> Envelope:
         grouped=bool(headers.get("group")),
         replays=headers.get(REPLAYS_HEADER),
         redelivered=is_redelivered(request),
+        columnar=request.content_type == ARROW,
     )
 
 

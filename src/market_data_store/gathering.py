@@ -19,7 +19,10 @@ _STEP_S = 2e-6
 
 @dataclass(slots=True, eq=False)
 class Message:
-    """Rows of one dataset that travel together under one task id: JSON objects, joined by commas when it is sent."""
+    """Rows of one dataset that travel together under one task id.
+
+    JSON objects, joined by commas when it is sent; or, `columnar`, one part that is the body.
+    """
 
     dataset: str
     #: What the rows leave out, as a JSON object.
@@ -40,6 +43,7 @@ class Message:
     tries: int = 0
     #: Rows that the broker had taken before it.
     before: int = 0
+    columnar: bool = False
 
 
 class Placement(NamedTuple):
@@ -74,25 +78,37 @@ class Gathering:
             if message is None or (rows and (rows + count > self._max_rows or size + len(part) > self._max_bytes)):
                 message = Message(dataset, defaults, due=time.monotonic() + self._linger_s)
                 rows = size = 0
-            self._written_at = max(time.time(), self._written_at + _STEP_S)
-            placements.append(Placement(message, count, part, self._written_at))
+            placements.append(Placement(message, count, part, self._moment()))
             rows += count
             size += len(part) + 1
         return placements
+
+    def place_tables(self, dataset: str, defaults: bytes, parts: Iterable[tuple[int, bytes]]) -> list[Placement]:
+        """As `place`, for parts that are messages by themselves."""
+        return [
+            Placement(Message(dataset, defaults, columnar=True), count, part, self._moment()) for count, part in parts
+        ]
+
+    def _moment(self) -> float:
+        self._written_at = max(time.time(), self._written_at + _STEP_S)
+        return self._written_at
 
     def add(self, placements: Iterable[Placement]) -> list[Message]:
         """Put the parts where `place` said; the messages that are full by that, in order."""
         full = []
         for message, count, part, written_at in placements:
+            message.parts.append(part)
+            message.rows += count
+            message.size += len(part) + 1
+            message.enqueued_at = written_at
+            if message.columnar:
+                full.append(message)
+                continue
             key = (message.dataset, message.defaults)
             before = self._open.get(key)
             if before is not None and before is not message:
                 full.append(before)
             self._open[key] = message
-            message.parts.append(part)
-            message.rows += count
-            message.size += len(part) + 1
-            message.enqueued_at = written_at
             if message.rows >= self._max_rows or message.size >= self._max_bytes:
                 full.append(self._open.pop(key))
         return full

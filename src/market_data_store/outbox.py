@@ -81,15 +81,18 @@ class Outbox:
         with self._changed:
             return self._gathering.room(dataset, defaults)
 
-    def take(self, dataset: str, defaults: bytes, parts: Iterable[tuple[int, bytes]]) -> range:
+    def take(
+        self, dataset: str, defaults: bytes, parts: Iterable[tuple[int, bytes]], *, columnar: bool = False
+    ) -> range:
         """Keep these rows, all or none; returns the numbers of the messages that are full by that, for `release`.
 
-        They do not go before `release`. Raises `SpoolFull` and `SpoolUnavailable`.
+        `columnar` parts are a message each. They do not go before `release`. Raises `SpoolFull` and `SpoolUnavailable`.
         """
         with self._changed:
             if self._stopped:
                 raise InvalidMessage("the client is closed; make another StoreClient")
-            placements = self._gathering.place(dataset, defaults, parts)
+            place = self._gathering.place_tables if columnar else self._gathering.place
+            placements = place(dataset, defaults, parts)
             if self._spool is not None:
                 self._spool.append(placements)
             first, due = self._waiting.put, self._gathering.next_due

@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 from celery import Celery
 
-from market_data_store.app import SERIALIZER, WRITE
+from market_data_store.app import SERIALIZER, TABLE_SERIALIZER, WRITE
 from market_data_store.coalescing import ENQUEUED_AT_HEADER
 from market_data_store.config import without_password
 from market_data_store.errors import BrokerUnavailable
@@ -35,11 +35,11 @@ class Publisher:
         try:
             self._app.send_task(
                 WRITE,
-                args=[message.dataset, msgspec.Raw(b"[%s]" % b",".join(parts))],
+                args=[message.dataset, parts[0] if message.columnar else msgspec.Raw(b"[%s]" % b",".join(parts))],
                 kwargs={"defaults": msgspec.Raw(message.defaults)} if message.defaults != b"{}" else {},
                 task_id=message.task_id,
                 queue=WRITE,
-                serializer=SERIALIZER,
+                serializer=TABLE_SERIALIZER if message.columnar else SERIALIZER,
                 headers={ENQUEUED_AT_HEADER: message.enqueued_at, "ignore_result": reply_to is None},
                 # What Flower shows: no payload.
                 argsrepr=f"({message.dataset!r}, <{message.rows} rows>)",

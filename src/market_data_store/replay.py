@@ -20,6 +20,7 @@ from kombu.utils.uuid import uuid
 from market_data_store import dead_letters
 from market_data_store.app import SERIALIZER, WRITE
 from market_data_store.coalescing import ENQUEUED_AT_HEADER, REPLAYS_HEADER
+from market_data_store.columnar import ARROW, is_arrow
 from market_data_store.dead_letters import Letter, Replayed
 from market_data_store.errors import BrokerUnavailable
 
@@ -109,14 +110,16 @@ def _send_rows(app: Celery, letters: list[Letter]) -> Sent:
 def _send_whole(app: Celery, letter: Letter) -> Sent:
     """The body as it is: it may be no JSON, which no serializer would take."""
     sent = Sent(uuid(), (letter.id,), whole=True)
+    body = letter.body or b""
+    content = (ARROW, "binary") if is_arrow(body) else ("application/json", "utf-8")
     described = {"argsrepr": "<a dead letter>", "kwargsrepr": "{}"}
     with app.producer_or_acquire() as producer:
         producer.publish(
-            letter.body or b"",
+            body,
             routing_key=WRITE,
             declare=[app.amqp.queues[WRITE]],
-            content_type="application/json",
-            content_encoding="utf-8",
+            content_type=content[0],
+            content_encoding=content[1],
             headers={"task": WRITE, "id": sent.task_id, "lang": "py", **described, **_headers(letter, sent)},
             correlation_id=sent.task_id,
             retry=True,

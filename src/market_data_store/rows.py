@@ -105,7 +105,7 @@ def decode_rows(dataset: Dataset, rows: bytes | list[Any], defaults: Mapping[str
     `enqueued_at` (microseconds since 2000) is the time of rows whose dataset allows them to have none.
     Raises `InvalidMessage` when `rows` is no list, or `defaults` is wrong for the dataset.
     """
-    standard = _defaults(dataset, defaults)
+    standard = stored_defaults(dataset, defaults)
     if isinstance(rows, bytes):
         rows = _unwrapped(rows)
         if not has_nul(rows):
@@ -162,34 +162,57 @@ def _finished(
     enqueued_at: int,
     count: int,
 ) -> list[list[Any]]:
-    """Stored values by column: defaults filled in, metadata and hashes made; raises ValueError."""
-    fields = fields_of(dataset)
-    finished: dict[str, list[Any]] = {}
-    for f, column in zip(fields, columns, strict=True):
-        default = standard.get(f.name)
+    """Stored values by column, from decoded ones: each finished, then completed; raises ValueError."""
+    stored = []
+    for f, column in zip(fields_of(dataset), columns, strict=True):
         if f.name == "metadata":
-            column = _with_unknown(column, unknown, count)
+            column = with_unknown(column, unknown, count)
+        stored.append(None if column is None else finished(f, column))
+    return completed(dataset, stored, unknown, standard, enqueued_at, count)
+
+
+def finished(f: Field, column: list[Any]) -> list[Any]:
+    """A column's values as they are stored; None stays."""
+    if None not in column:
+        return f.finish(column)
+    present = iter(f.finish([value for value in column if value is not None]))
+    return [None if value is None else next(present) for value in column]
+
+
+def completed(
+    dataset: Dataset,
+    stored: Sequence[list[Any] | None],
+    unknown: Sequence[Mapping[str, Any]],
+    standard: Mapping[str, Any],
+    enqueued_at: int,
+    count: int,
+) -> list[list[Any]]:
+    """Stored values by column, with defaults filled in and hashes made; `stored` is None where no row has a value."""
+    fields = fields_of(dataset)
+    complete: dict[str, list[Any]] = {}
+    for f, column in zip(fields, stored, strict=True):
+        default = standard.get(f.name)
         if f.rule.enqueued_at and default is None:
             default = enqueued_at
         if column is None:
-            finished[f.name] = [default] * count
-        elif None not in column:
-            finished[f.name] = f.finish(column)
+            complete[f.name] = [default] * count
+        elif default is None or None not in column:
+            complete[f.name] = column
         else:
-            present = iter(f.finish([value for value in column if value is not None]))
-            finished[f.name] = [default if value is None else next(present) for value in column]
+            complete[f.name] = [default if value is None else value for value in column]
     for f in fields:
-        if f.rule.content_hash and None in finished[f.name]:
-            hashes: Iterator[Any] = _content_hashes(f.rule.content_hash, finished, unknown, count)
+        if f.rule.content_hash and None in complete[f.name]:
+            hashes: Iterator[Any] = _content_hashes(f.rule.content_hash, complete, unknown, count)
             if isinstance(dataset.table.columns[f.name].type, Text):
                 hashes = (f"{value:016x}" for value in hashes)
-            finished[f.name] = [
-                value if own is None else own for own, value in zip(finished[f.name], hashes, strict=True)
+            complete[f.name] = [
+                value if own is None else own for own, value in zip(complete[f.name], hashes, strict=True)
             ]
-    return list(finished.values())
+    return list(complete.values())
 
 
-def _with_unknown(column: list[Any] | None, unknown: Sequence[Mapping[str, Any]], count: int) -> list[Any] | None:
+def with_unknown(column: list[Any] | None, unknown: Sequence[Mapping[str, Any]], count: int) -> list[Any] | None:
+    """Metadata that also holds the fields that the dataset does not know, of each row."""
     if not unknown:
         return column
     own = column or [None] * count
@@ -230,8 +253,8 @@ def _unwrapped(text: bytes) -> bytes:
     return _WRAPPER.sub(rb"\1", text) if _WRAPPED in text else text
 
 
-class _Unreadable:
-    """A value that JSON allows and Python does not read, such as an integer of 5,000 digits. No field takes it."""
+class Unreadable:
+    """A value that JSON or Arrow allows and Python does not, such as an integer of 5,000 digits. No field takes it."""
 
     def __init__(self, text: bytes) -> None:
         self._text = text
@@ -248,7 +271,7 @@ def _loads(text: msgspec.Raw) -> Any:
         try:
             fields = msgspec.json.decode(text, type=dict[str, msgspec.Raw])
         except ValueError as error:
-            raise ValueError(f"row: {shown(_Unreadable(bytes(text)))} cannot be read as an object") from error
+            raise ValueError(f"row: {shown(Unreadable(bytes(text)))} cannot be read as an object") from error
         return {name: _loads_value(value) for name, value in fields.items()}
 
 
@@ -256,7 +279,7 @@ def _loads_value(text: msgspec.Raw) -> Any:
     try:
         return json.loads(bytes(text))
     except ValueError:
-        return _Unreadable(bytes(text))
+        return Unreadable(bytes(text))
 
 
 def _decode_one_by_one(dataset: Dataset, rows: list[Any], standard: dict[str, Any], enqueued_at: int) -> Decoded:
@@ -295,14 +318,14 @@ def _decode_row(dataset: Dataset, row: Any, standard: dict[str, Any], enqueued_a
             state = "missing" if name is None else "null"
             raise ValueError(f"{f.name}: {state} ({kind}); give it in the row or in defaults")
         columns.append(None if value is None else [f.checked(value)])
-    unknown = {name: value for name, value in row.items() if name not in used and not isinstance(value, _Unreadable)}
+    unknown = {name: value for name, value in row.items() if name not in used and not isinstance(value, Unreadable)}
     try:
         if unknown and any(f.name == "metadata" for f in fields_of(dataset)):
             json.dumps(unknown, allow_nan=False)
-        finished = _finished(dataset, columns, [unknown] if unknown else [], standard, enqueued_at, 1)
+        stored = _finished(dataset, columns, [unknown] if unknown else [], standard, enqueued_at, 1)
     except (ValueError, TypeError) as error:  # only what the row has beyond its fields is left to be wrong
         raise ValueError(f"metadata: {json_problem(unknown)}") from error
-    return [value for (value,) in finished]
+    return [value for (value,) in stored]
 
 
 def _value(f: Field, value: Any) -> Any:
@@ -327,8 +350,8 @@ def _encoded_defaults(dataset: Dataset, defaults: bytes) -> dict[str, Any]:
     return standard
 
 
-def _defaults(dataset: Dataset, defaults: Mapping[str, Any]) -> dict[str, Any]:
-    """A dataset's stored values for what rows leave out."""
+def stored_defaults(dataset: Dataset, defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """A dataset's stored values for what rows leave out; raises `InvalidMessage`."""
     if not isinstance(defaults, Mapping):
         raise InvalidMessage(f"defaults: expected an object, got {shown(defaults)}")
     try:

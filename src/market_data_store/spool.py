@@ -34,6 +34,7 @@ CREATE TABLE messages (
     task_id TEXT NOT NULL,
     dataset TEXT NOT NULL,
     defaults BLOB NOT NULL,
+    columnar INTEGER NOT NULL,
     sent_at REAL
 );
 CREATE TABLE parts (
@@ -50,7 +51,7 @@ _PART_BYTES = 64
 #: An empty spool whose file is larger is shrunk when it is opened or closed.
 _SHRINK_BYTES = 16 * 1024 * 1024
 
-_ADD_MESSAGE = "INSERT INTO messages (task_id, dataset, defaults) VALUES (?, ?, ?)"
+_ADD_MESSAGE = "INSERT INTO messages (task_id, dataset, defaults, columnar) VALUES (?, ?, ?, ?)"
 _ADD_PART = "INSERT INTO parts (message, written_at, rows, body) VALUES (?, ?, ?, ?)"
 _MARK_SENT = "UPDATE messages SET sent_at = ? WHERE number = ?"
 _BODIES = "SELECT body FROM parts WHERE message = ? ORDER BY number"
@@ -58,7 +59,7 @@ _SIZE = f"SELECT coalesce(sum(length(body) + {_PART_BYTES}), 0) FROM parts WHERE
 _DROP_PARTS = "DELETE FROM parts WHERE message = ?"
 _DROP_MESSAGE = "DELETE FROM messages WHERE number = ?"
 _KEPT = f"""
-SELECT m.number, m.task_id, m.dataset, m.defaults, m.sent_at,
+SELECT m.number, m.task_id, m.dataset, m.defaults, m.columnar, m.sent_at,
        sum(p.rows), sum(length(p.body)) + {_PART_BYTES} * count(*), max(p.written_at)
 FROM messages m JOIN parts p ON p.message = m.number
 GROUP BY m.number ORDER BY m.number
@@ -103,7 +104,7 @@ class Spool:
             with self._transaction() as database:
                 for message, rows, part, written_at in placements:
                     if message.number is None:
-                        values = (message.task_id, message.dataset, message.defaults)
+                        values = (message.task_id, message.dataset, message.defaults, message.columnar)
                         message.number = database.execute(_ADD_MESSAGE, values).lastrowid
                         added.append(message)
                     database.execute(_ADD_PART, (message.number, written_at, rows, part))
@@ -124,9 +125,17 @@ class Spool:
             raise
         kept = [
             Message(
-                dataset, defaults, rows=count, size=size, task_id=task_id, enqueued_at=at, number=number, sent_at=sent
+                dataset,
+                defaults,
+                rows=count,
+                size=size,
+                task_id=task_id,
+                enqueued_at=at,
+                number=number,
+                sent_at=sent,
+                columnar=bool(columnar),
             )
-            for number, task_id, dataset, defaults, sent, count, size, at in rows
+            for number, task_id, dataset, defaults, columnar, sent, count, size, at in rows
         ]
         self.bytes = sum(message.size for message in kept)
         return kept

@@ -5,14 +5,21 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from market_data_store.columnar import is_arrow
+
 #: What `StoreClient` sends with a message; its number is exact.
-_OURS = re.compile(r"\('\w{1,32}', <\d{1,10} rows>\)")
+_OURS = re.compile(r"\('\w{1,32}', <(\d{1,10}) rows>\)")
+#: Of a row in a table, where nobody says how many there are.
+_TABLE_ROW_BYTES = 80
 #: The dataset, where it is the first argument or the first keyword.
 _DATASET = re.compile(rb'\s*\[\s*\[\s*(?:\]\s*,\s*\{\s*"dataset"\s*:\s*)?"(\w{1,32})"')
 
 
-def row_count(body: Any) -> int:
-    """About how many rows a message has, undecoded: an object each, beside kwargs and embed."""
+def row_count(argsrepr: Any, body: Any) -> int:
+    """About how many rows a message has, undecoded: what a table says; else an object each, beside two more."""
+    if isinstance(body, bytes) and is_arrow(body):
+        said = _OURS.fullmatch(argsrepr) if isinstance(argsrepr, str) else None
+        return max(1, int(said[1]) if said else len(body) // _TABLE_ROW_BYTES)
     brace: Any = "{" if isinstance(body, str) else b"{"
     return max(1, body.count(brace) - 2) if isinstance(body, str | bytes) else 1
 

@@ -37,6 +37,7 @@ from market_data_store.coalescing import (
     Succeeded,
     is_redelivered,
 )
+from market_data_store.columnar import Frame, decode_frame
 from market_data_store.config import settings
 from market_data_store.coordinator.feedback import batch_written, rows_rejected, write_retried
 from market_data_store.datasets import Dataset
@@ -97,7 +98,8 @@ class WriteTask(CoalescedTask):
             try:
                 call, is_plain = parsed(envelope)
                 message = _message(envelope, call)
-                if is_plain and not envelope.grouped:
+                # Celery's own tracer, which a group needs, reads JSON alone.
+                if is_plain and (not envelope.grouped or envelope.columnar):
                     by_dataset.setdefault(call.dataset, []).append(message)
                 else:
                     outcomes[envelope.task_id] = Alone()
@@ -220,7 +222,10 @@ def _replays(envelope: Envelope) -> Replayed | None:
 
 def _message(envelope: Envelope, call: Call) -> Message:
     enqueued_at = _moment(envelope.enqueued_at)
-    decoded = decode_rows(call.dataset, call.rows, call.defaults, enqueued_at)
+    if isinstance(call.rows, Frame):
+        decoded = decode_frame(call.dataset, call.rows, call.defaults, enqueued_at)
+    else:
+        decoded = decode_rows(call.dataset, call.rows, call.defaults, enqueued_at)
     replays = _replays(envelope)
     if replays is not None and len(replays.ids) != (1 if replays.whole else decoded.sent):
         replays = None
@@ -234,7 +239,9 @@ def _message(envelope: Envelope, call: Call) -> Message:
     )
 
 
-def _row_at(rows: bytes | list[Any], position: int) -> str:
+def _row_at(rows: bytes | list[Any] | Frame, position: int) -> str:
+    if isinstance(rows, Frame):
+        return rows.row_text(position)
     # Taken apart again, and only for a row that Postgres refused.
     parts = msgspec.json.decode(rows, type=list[msgspec.Raw]) if isinstance(rows, bytes) else rows
     return row_text(parts[position])

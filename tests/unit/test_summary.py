@@ -15,7 +15,7 @@ EMBED = {"callbacks": None, "errbacks": None, "chain": None, "chord": None}
 def shown(args: list[Any], kwargs: dict[str, Any], *, as_text: bool = False) -> str:
     text = json.dumps([args, kwargs, EMBED])
     body: Any = text if as_text else text.encode()
-    return summary(repr(args), repr(kwargs), body, row_count(body))
+    return summary(repr(args), repr(kwargs), body, row_count("", body))
 
 
 @pytest.mark.parametrize("as_text", [False, True])
@@ -31,4 +31,4 @@ def test_what_the_sender_counted_is_kept() -> None:
 
 @pytest.mark.parametrize("body", [b"", b"\xff\xfe", b'[["' + b"x" * 100, '[["\udcff"]]', None, [["bars"], {}]])
 def test_a_message_of_any_kind_is_told_by_its_rows_alone(body: Any) -> None:
-    assert summary("secret payload", None, body, row_count(body)) == "(<~1 rows>)"
+    assert summary("secret payload", None, body, row_count("", body)) == "(<~1 rows>)"
