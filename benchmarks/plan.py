@@ -7,7 +7,7 @@ from functools import partial
 
 from benchmarks.contender import Contender
 from benchmarks.contenders import celery_peers
-from benchmarks.contenders.drain import OURS, Drain
+from benchmarks.contenders.drain import OURS, OURS_OF_TABLES, Drain
 from benchmarks.contenders.handing_over import HandingOver
 from benchmarks.contenders.predecessor import WAYS, Predecessor
 from benchmarks.contenders.writer import OurWriter
@@ -20,6 +20,8 @@ from market_data_store.errors import MarketDataStoreError
 GROUPS = ("writer", "drain", "kinds", "peers", "client")
 
 PER_MESSAGE = (1, 10, 100, 500, 2_000)
+#: As many as `write_table` puts into a message.
+TABLE_ROWS = 5_000
 #: Of --rows, by what a contender is: its share, so that the slow ones do not take the day.
 _SHARES = {1: 1 / 40, 10: 1 / 4}
 _EXECUTEMANY = {500: 1 / 4, 1: 1 / 200}
@@ -59,6 +61,8 @@ class Plan:
         for per_message in PER_MESSAGE:
             for broker in self._servers.brokers.items():
                 yield self._drained(OURS, broker, self.workload("fresh", per_message, _SHARES.get(per_message, 1.0)))
+        for broker in self._servers.brokers.items():
+            yield self._drained(OURS_OF_TABLES, broker, self.workload("fresh", TABLE_ROWS))
 
     def _kinds(self) -> Iterator[Contender]:
         for kind in KINDS[1:]:
@@ -87,7 +91,8 @@ class Plan:
 
     def _client(self) -> Iterator[Contender]:
         for broker in self._servers.brokers.items():
-            yield HandingOver(broker, self.workload())
+            yield HandingOver(OURS, broker, self.workload())
+            yield HandingOver(OURS_OF_TABLES, broker, self.workload("fresh", TABLE_ROWS))
 
     def _peer(
         self, make: Callable[[], Application], brokers: Sequence[tuple[str, str]], workload: Workload

@@ -2,7 +2,8 @@
 
     BROKER_URL=redis://... python -m benchmarks.produce fresh 100000 500 0 0
 
-The arguments are those of `Workload`: kind, rows, rows a message, first symbol, symbols of a live feed.
+The arguments are those of `Workload`: kind, rows, rows a message, first symbol, symbols of a live feed. With `--table`
+before them, each message's rows are handed over as a table.
 """
 
 from __future__ import annotations
@@ -10,21 +11,32 @@ from __future__ import annotations
 import json
 import sys
 import time
+from typing import Any
 
-from benchmarks.workloads import Workload
+import pyarrow
+
+from benchmarks.workloads import Bar, Workload
 from market_data_store.client import StoreClient
 
 
 def main() -> None:
     """Send, and say so."""
-    kind, *numbers = sys.argv[1:]
+    as_tables = sys.argv[1] == "--table"
+    kind, *numbers = sys.argv[2 if as_tables else 1 :]
     workload = Workload(kind, *map(int, numbers))
-    messages = [[bar._asdict() for bar in message] for message in workload.messages()]
+    messages: list[Any]
+    if as_tables:
+        messages = [
+            pyarrow.table(dict(zip(Bar._fields, zip(*m, strict=True), strict=True))) for m in workload.messages()
+        ]
+    else:
+        messages = [[bar._asdict() for bar in message] for message in workload.messages()]
     started, cpu_before = time.perf_counter(), time.process_time()
     # Nobody takes them yet, so the queue may well look full.
     with StoreClient(max_rows=workload.per_message, on_pressure="ignore") as store:
+        write = store.write_table if as_tables else store.write
         for rows in messages:
-            store.write("bars", rows)
+            write("bars", rows)
     seconds, cpu_s = time.perf_counter() - started, time.process_time() - cpu_before
     print(json.dumps({"seconds": seconds, "cpu_s": cpu_s}))
 

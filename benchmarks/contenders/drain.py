@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 
 from benchmarks.contender import Label, Timing, fill
 from benchmarks.database import Database
@@ -20,6 +21,8 @@ OURS = Application(
     produce=("benchmarks.produce",),
     queue="store.write",
 )
+#: The same, with messages that `StoreClient.write_table` made.
+OURS_OF_TABLES = replace(OURS, name="our worker, write_table", produce=("benchmarks.produce", "--table"))
 
 
 class Drain:

@@ -1,4 +1,4 @@
-"""`StoreClient.write`: how fast a producer gets rid of its rows, on one core and without the broker's time."""
+"""`StoreClient.write` and `write_table`: how fast a producer gets rid of its rows, on one core, without the broker."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ import kombu
 
 from benchmarks import processes
 from benchmarks.contender import Label, Timing
+from benchmarks.contenders.drain import OURS_OF_TABLES
+from benchmarks.stations import Application
 from benchmarks.workloads import Workload
 
 
@@ -17,10 +19,11 @@ class HandingOver:
     Waiting for the broker is not in it; encoding, checking and publishing are.
     """
 
-    def __init__(self, broker: tuple[str, str], workload: Workload) -> None:
+    def __init__(self, application: Application, broker: tuple[str, str], workload: Workload) -> None:
         name, self._url = broker
-        self.label = Label("StoreClient.write", name, workload.kind, workload.per_message)
-        self._workload = workload
+        call = "StoreClient.write_table" if application is OURS_OF_TABLES else "StoreClient.write"
+        self.label = Label(call, name, workload.kind, workload.per_message)
+        self._produce, self._workload = application.produce, workload
 
     def prepare(self) -> None:
         """Nothing: nobody consumes."""
@@ -28,7 +31,7 @@ class HandingOver:
     def run(self) -> Timing:
         """Hand over, and throw away what is in the queue then."""
         numbers = map(str, (self._workload.rows, self._workload.per_message, 0, 0))
-        command = [sys.executable, "-m", "benchmarks.produce", self._workload.kind, *numbers]
+        command = [sys.executable, "-m", *self._produce, self._workload.kind, *numbers]
         answer = processes.answer(command, processes.environment(BROKER_URL=self._url))
         with kombu.Connection(self._url) as connection:
             connection.default_channel.queue_purge("store.write")
