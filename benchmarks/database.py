@@ -34,9 +34,11 @@ _FOR_PEERS = """
         volume bigint, PRIMARY KEY (ts, tenant_id, vendor, symbol, timeframe)
     );
 """
-_IS_COMMITTED = """
-    SELECT FROM bars_ohlcv
-    WHERE provider = %s AND symbol = %s AND interval = %s AND ts = %s AND volume = %s
+_COMMITTED = """
+    SELECT count(*)
+    FROM unnest(%s::text[], %s::text[], %s::text[], %s::timestamptz[], %s::float8[])
+         AS marker (provider, symbol, interval, ts, volume)
+    JOIN bars_ohlcv USING (provider, symbol, interval, ts, volume)
 """
 #: When the rows were enqueued that are in the table before a run.
 LONG_AGO = datetime(2020, 1, 1, tzinfo=UTC)
@@ -76,16 +78,17 @@ class Database:
     def until_committed(self, workload: Workload, timeout_s: float = 300.0) -> None:
         """Wait for the rows of the workload's messages; what is asked for are the markers, the last one first.
 
-        That is one look-up by key each 5 ms, which costs Postgres a hundredth of a core. Raises
-        `MarketDataStoreError` when the time is over.
+        That one is a look-up by key each 5 ms, which costs Postgres a hundredth of a core; when it is there, all
+        of them are looked for at once. Raises `MarketDataStoreError` when the time is over.
         """
         deadline = time.monotonic() + timeout_s
+        markers = workload.markers()
         with self.connect() as connection:
-            for marker in reversed(workload.markers()):
-                key = (marker.provider, marker.symbol, marker.interval, marker.ts, marker.volume)
-                while not connection.execute(_IS_COMMITTED, key, prepare=True).rowcount:
+            for some in (markers[-1:], markers):
+                keys = [[getattr(m, name) for m in some] for name in ("provider", "symbol", "interval", "ts", "volume")]
+                while connection.execute(_COMMITTED, keys, prepare=True).fetchall() != [(len(some),)]:
                     if time.monotonic() > deadline:
-                        raise MarketDataStoreError(f"rows were not committed within {timeout_s:.0f} s: {marker}")
+                        raise MarketDataStoreError(f"rows were not committed within {timeout_s:.0f} s: {some[-1]}")
                     time.sleep(_POLL_S)
 
     def check(self, workload: Workload, table: str = "bars_ohlcv") -> None:

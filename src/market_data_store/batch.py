@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
-from operator import lt
+from itertools import chain, islice, repeat
+from operator import itemgetter, lt
 from typing import Any
 
 import msgspec
@@ -80,16 +80,17 @@ class Batch:
         # Oldest first, so that of equal keys the last one is the newest.
         order = sorted(range(len(messages)), key=lambda i: messages[i].enqueued_at)
         parts = [messages[i].decoded for i in order]
-        columns = [[value for part in parts for value in part.columns[c]] for c in range(len(dataset.columns))]
+        columns = [list(chain.from_iterable(part.columns[c] for part in parts)) for c in range(len(dataset.columns))]
         for place, column in enumerate(dataset.columns):
             if isinstance(column.type, JSONB):
                 columns[place] = [value and Jsonb(value, dumps=bytes) for value in columns[place]]
-        enqueued_at = [messages[i].enqueued_at for i in order for _ in messages[i].decoded.positions]
-        message = [i for i in order for _ in messages[i].decoded.positions]
-        #: Tuples of the dataset's columns, enqueued_at and the message's index.
-        self.rows: list[tuple[Any, ...]] = list(zip(*columns, enqueued_at, message, strict=True))
+        sizes = [len(part.positions) for part in parts]
+        message = list(chain.from_iterable(map(repeat, order, sizes)))
+        enqueued_at = chain.from_iterable(map(repeat, (messages[i].enqueued_at for i in order), sizes))
+        #: Tuples of the dataset's columns and enqueued_at.
+        self.rows: list[tuple[Any, ...]] = list(zip(*columns, enqueued_at, strict=True))
         #: Of each row, its message's index and its position there.
-        self._origins = [(i, position) for i in order for position in messages[i].decoded.positions]
+        self._origins = list(zip(message, chain.from_iterable(part.positions for part in parts), strict=True))
         #: Of some rows, the older ones with the same key and their origins, oldest first.
         self._superseded: dict[int, list[tuple[tuple[Any, ...], tuple[int, int]]]] = {}
         places = [n for n, column in enumerate(dataset.columns) if column.primary_key]
@@ -108,6 +109,10 @@ class Batch:
             else:
                 self.rows.append(rows[row])
                 self._origins.append(origins[row])
+
+    def staged(self, row: int) -> tuple[Any, ...]:
+        """The row with its message's index."""
+        return (*self.rows[row], self._origins[row][0])
 
     def refuse(self, row: int, error: psycopg.Error) -> DeadLetter:
         """The letter of a row that Postgres does not take."""
@@ -137,7 +142,7 @@ class Batch:
 
     def count(self, rows: Sequence[int], outcomes: list[tuple[int, int, int]] | None) -> None:
         """Add what became of these rows: by message written and stale ones, or None when all were written."""
-        sent = Counter(self.rows[row][-1] for row in rows)
+        sent = Counter(map(itemgetter(0), map(self._origins.__getitem__, rows)))
         if outcomes is None:
             for index, number in sent.items():
                 self._counts[index].written += number
@@ -148,14 +153,14 @@ class Batch:
                 counts.stale += stale
                 counts.unchanged += sent[index] - written - stale
         for row in rows if self._superseded else ():
-            for older, _ in self._superseded.get(row, ()):
+            for older, (index, _) in self._superseded.get(row, ()):
                 same = _values(older) == _values(self.rows[row])
-                self._counts[older[-1]].unchanged += same
-                self._counts[older[-1]].stale += not same
+                self._counts[index].unchanged += same
+                self._counts[index].stale += not same
 
 
 def _values(row: tuple[Any, ...]) -> tuple[Any, ...]:
-    return tuple(value.obj if isinstance(value, Jsonb) else value for value in row[:-2])
+    return tuple(value.obj if isinstance(value, Jsonb) else value for value in row[:-1])
 
 
 def first_line(error: psycopg.Error) -> str:

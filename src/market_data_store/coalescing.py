@@ -282,8 +282,9 @@ class Job:
             request.on_accepted(pid, time_accepted)
 
     def _on_success(self, outcomes: list[Outcome], **_: Any) -> None:
+        requests = self.requests
         self._close()
-        for request, outcome in zip(self.requests, outcomes, strict=True):
+        for request, outcome in zip(requests, outcomes, strict=True):
             match outcome:
                 case Succeeded(result, runtime):
                     request.on_success((False, result, runtime))
@@ -302,16 +303,17 @@ class Job:
             self._close()
 
     def _on_failure(self, error: ExceptionInfo, **_: Any) -> None:
+        requests = self.requests
         if not self._close():  # after a hard time limit
             return
         cause = error.exception
         if isinstance(cause, ExceptionWithTraceback):
             cause = cause.exc
         if isinstance(cause, WorkerLostError | SystemExit):
-            logger.error("A pool process was lost; %d tasks go back to the broker", len(self.requests))
+            logger.error("A pool process was lost; %d tasks go back to the broker", len(requests))
         else:
-            logger.error("A batch failed; %d tasks go back to the broker", len(self.requests), exc_info=error.exc_info)
-        for request in self.requests:
+            logger.error("A batch failed; %d tasks go back to the broker", len(requests), exc_info=error.exc_info)
+        for request in requests:
             self._give_back(request)
 
     def _give_back(self, request: Any) -> None:
@@ -322,6 +324,8 @@ class Job:
         if not self._open:
             return False
         self._open = False
+        # Celery's timers of the time limits keep the job until these are over: 90 s of messages, were they left here.
+        self.requests = []
         self.on_done()
         return True
 
@@ -331,7 +335,7 @@ def _envelope(request: Any) -> Envelope:
     body = request.body
     unusable = getattr(request, "unusable", None)
     if request.content_type not in (None, "application/json", ARROW):
-        unusable = f"content_type: {str(request.content_type)[:80]!r} is neither application/json nor {ARROW}"
+        unusable = f"content_type: {str(request.content_type)[:80]!r} is not application/json, nor {ARROW}"
     if isinstance(body, str):
         body = body.encode("utf-8", "surrogatepass")
     elif not isinstance(body, bytes | bytearray):  # protocol 1 comes decoded

@@ -21,12 +21,17 @@ from market_data_store.shutdown import expect_results, kill_after
 
 #: RabbitMQ's quorum queues apply acknowledgements some at a time, and forget the rest when the connection closes.
 _APPLIED_WITHIN_S = 0.5
+#: Events of tasks gather for so many seconds, and go in messages of so many.
+_EVENTS_WITHIN_S = 0.1
+_EVENTS_AT_ONCE = 500
 #: The task whose pool side keeps unusable messages.
 KEEPER = "store.write"
 
 
 class StoreConsumer(Consumer):
     """Celery's consumer, but nothing is thrown away."""
+
+    _events_wait = False
 
     def create_task_handler(self, *args: Any, **kwargs: Any) -> Callable[[Any], Any]:
         """Celery's handler of messages, for those whose headers it can work with."""
@@ -35,15 +40,17 @@ class StoreConsumer(Consumer):
         def on_task_received(message: Any) -> Any:
             message.ack_log_error = self._settling(message.ack_log_error)
             message.reject_log_error = self._settling(message.reject_log_error)
-            problem = _problem(message.headers)
-            if problem:
-                return self._keep(message, problem)
             try:
-                return handle(message)
+                problem = _problem(message.headers)
+                return self._keep(message, problem) if problem else handle(message)
             except (*self.connection_errors, *self.channel_errors):
                 raise
             except Exception as error:  # noqa: BLE001  # a message is anybody's, and must not stop the worker
                 return self._keep(message, f"headers: cannot be dealt with ({type(error).__name__})")
+            finally:
+                # The request has them by now; in the message they would keep it alive, until the garbage collector
+                # comes by: 100 KB each.
+                del message.ack_log_error, message.reject_log_error
 
         return on_task_received
 
@@ -62,6 +69,21 @@ class StoreConsumer(Consumer):
                 logger.warning("A message of a lost connection comes again (%s)", type(error).__name__)
 
         return settled
+
+    def on_send_event_buffered(self) -> None:
+        """Events of tasks go together, `_EVENTS_WITHIN_S` after the first of them.
+
+        Celery sends them at each turn of its loop, 24 at most, and waits for Redis each time: a fifth to two fifths of
+        the worker's time. Each event has its own time, so that it is as exact to who reads it.
+        """
+        if self.hub and not self._events_wait:
+            self._events_wait = True
+            self.event_dispatcher.buffer_limit = _EVENTS_AT_ONCE
+            self.hub.call_later(_EVENTS_WITHIN_S, self._send_events)
+
+    def _send_events(self) -> None:
+        self._events_wait = False
+        self._flush_events()
 
     def on_connection_error_after_connected(self, exc: Exception) -> None:
         """Reconnect, also where kombu cannot give back what it holds.
@@ -82,6 +104,10 @@ class StoreConsumer(Consumer):
 
     def shutdown(self) -> None:
         """The processes have ended, and what they wrote is acknowledged; close the connection."""
+        try:
+            self._flush_events()
+        except Exception as error:  # noqa: BLE001  # of a connection that is gone; events are for watching alone
+            logger.debug("The last events were not sent (%s)", type(error).__name__)
         if self.connection is not None and self.connection.transport.driver_type == "amqp":
             time.sleep(_APPLIED_WITHIN_S)
         super().shutdown()
@@ -142,6 +168,7 @@ class _Unusable:
         self.received_at = time.time()
         self.content_type = None
         self._message = message
+        self._ack, self._reject = message.ack_log_error, message.reject_log_error
         self._connection_errors = connection_errors
 
     def revoked(self) -> bool:
@@ -156,8 +183,8 @@ class _Unusable:
 
     def on_success(self, failed_result_runtime: Any) -> None:
         if not self._message.acknowledged:
-            self._message.ack_log_error(logger, self._connection_errors)
+            self._ack(logger, self._connection_errors)
 
     def reject(self, requeue: bool) -> None:
         if not self._message.acknowledged:
-            self._message.reject_log_error(logger, self._connection_errors, requeue=requeue)
+            self._reject(logger, self._connection_errors, requeue=requeue)

@@ -231,7 +231,7 @@ def _copy(connection: psycopg.Connection[Any], statements: _Statements, batch: B
     with connection.cursor() as cursor, cursor.copy(statements.copy) as copy:
         copy.set_types(statements.types[:-1])
         for row in rows:
-            copy.write_row(batch.rows[row][:-1])
+            copy.write_row(batch.rows[row])
     return None
 
 
@@ -243,7 +243,7 @@ def _upsert(
         with cursor.copy(statements.copy_to_stage) as copy:
             copy.set_types(statements.types)
             for row in rows:
-                copy.write_row(batch.rows[row])
+                copy.write_row(batch.staged(row))
         cursor.execute(statements.upsert, prepare=True)
         if cursor.rowcount == len(rows):
             return None

@@ -7,10 +7,12 @@ from collections import deque
 from collections.abc import Iterable, Sequence
 from queue import Empty
 from time import monotonic, time
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
+import msgspec
+import pybase64
 from kombu.transport import redis
-from kombu.utils.encoding import bytes_to_str
+from kombu.utils.encoding import bytes_to_str, str_to_bytes
 from kombu.utils.json import loads
 from redis.exceptions import NoPermissionError, ResponseError
 
@@ -40,6 +42,16 @@ class _Sent(NamedTuple):
     lists: list[tuple[str, str]]
 
 
+class _Base64:
+    """kombu's codec of bodies, with a quick one: Python's own took a fifth of a worker's time."""
+
+    def encode(self, body: str | bytes) -> str:
+        return pybase64.b64encode_as_string(str_to_bytes(body))
+
+    def decode(self, text: str | bytes) -> bytes:
+        return pybase64.b64decode(text)
+
+
 class _Pushes(list[tuple[str, str]]):
     """Takes what kombu would push to lists."""
 
@@ -51,6 +63,7 @@ class Channel(redis.Channel):
     """kombu's channel, with the script in the place of BRPOP."""
 
     QoS = QoS
+    codecs: ClassVar[dict[str, Any]] = {"base64": _Base64()}
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self._is_refused = False
@@ -228,7 +241,10 @@ class Channel(redis.Channel):
 
 
 def _envelope(text: bytes) -> Any:
-    envelope = loads(bytes_to_str(text))
+    try:
+        envelope = msgspec.json.decode(text)
+    except (ValueError, RecursionError):  # what Python takes for JSON is more: NaN, half a surrogate pair
+        envelope = loads(bytes_to_str(text))
     if not isinstance(envelope["properties"]["delivery_info"], dict):  # an empty list is the same to Lua
         raise TypeError("delivery_info is no object")
     return envelope

@@ -14,6 +14,8 @@ logger = logging.getLogger(__name__)
 
 #: An acknowledgement waits so long for others, in seconds.
 ACK_DELAY_S = 0.01
+#: Bodies that a channel holds unacknowledged, about: the prefetch limit counts messages, of one row or of thousands.
+RESERVED_BYTES = 8 * 1024 * 1024
 #: After a failure it is tried again after so long.
 ACK_RETRY_S = 1.0
 
@@ -28,10 +30,22 @@ class QoS(redis.QoS):
         self._acks: deque[str] = deque()
         self._ack_deadline = 0.0
         self._is_lost = False
+        self._largest = 0
         super().__init__(*args, **kwargs)
+
+    def can_consume(self) -> bool:
+        """Whether more may be fetched: within the prefetch limit, and within `RESERVED_BYTES`."""
+        return bool(super().can_consume()) and not self._is_heavy()
+
+    def _is_heavy(self) -> bool:
+        if self._largest * len(self._delivered) < RESERVED_BYTES:  # no need to look at each
+            return False
+        bodies = (message.body or b"" for tag, message in self._delivered.items() if tag not in self._dirty)
+        return sum(map(len, bodies)) >= RESERVED_BYTES
 
     def append(self, message: Any, delivery_tag: str) -> None:
         """Note a message as unacknowledged, and record it where the fetch did not."""
+        self._largest = max(self._largest, len(message.body or b""))
         if self.is_recorded:
             self.is_recorded = False
             virtual.QoS.append(self, message, delivery_tag)
