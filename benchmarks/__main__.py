@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.markdown import Markdown
 
 from benchmarks.benchmark import PARTS, Benchmark, Options
+from benchmarks.plan import PER_MESSAGE
 from benchmarks.report import write
 from benchmarks.servers import servers
 from benchmarks.tables import markdown
@@ -38,6 +39,13 @@ def _parts(_context: click.Context, _parameter: click.Parameter, value: str) -> 
     return parts
 
 
+def _counts(_context: click.Context, _parameter: click.Parameter, value: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(count) for count in value.split(","))
+    except ValueError:
+        raise click.BadParameter(f"{value!r} is no list of numbers, such as 1,500") from None
+
+
 def _sizes(_context: click.Context, _parameter: click.Parameter, value: str) -> tuple[int, ...]:
     try:
         return tuple(round(float(millions) * 1e6) for millions in value.split(","))
@@ -57,6 +65,14 @@ def _sizes(_context: click.Context, _parameter: click.Parameter, value: str) -> 
 )
 @click.option("--rows", type=click.IntRange(5_000), default=200_000, show_default=True, help="Of a quick contender.")
 @click.option("--repeat", type=click.IntRange(1), default=3, show_default=True, help="Rounds, of which medians count.")
+@click.option(
+    "--per-message",
+    callback=_counts,
+    default=",".join(map(str, PER_MESSAGE)),
+    show_default=True,
+    metavar="ROWS",
+    help="Rows a message of those that are drained.",
+)
 @click.option("--quick", is_flag=True, help="A tenth of the rows and one round, to see that it works.")
 @click.option("--database-url", default="", help="Postgres; a database is made there, and dropped at the end.")
 @click.option("--redis-url", default="", help="An empty database of a Redis.")
@@ -81,6 +97,7 @@ def command(
     parts: frozenset[str],
     rows: int,
     repeat: int,
+    per_message: tuple[int, ...],
     quick: bool,
     database_url: str,
     redis_url: str,
@@ -103,6 +120,7 @@ def command(
         parts=parts,
         rows=rows // 10 if quick else rows,
         repeat=1 if quick else repeat,
+        per_message=per_message,
         latency_s=3 if quick else 10,
         memory_rows=memory_rows // 10 if quick else memory_rows,
         sizes=sizes,

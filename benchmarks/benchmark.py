@@ -37,6 +37,8 @@ class Options:
     #: Rows of a quick contender's turn.
     rows: int
     repeat: int
+    #: Rows a message of those that are drained.
+    per_message: tuple[int, ...]
     #: Seconds at each load.
     latency_s: float
     memory_rows: int
@@ -66,7 +68,7 @@ class Benchmark:
             self._stations.close()
 
     def _turns(self) -> None:
-        plan = Plan(self._servers, self._stations, self._options.rows)
+        plan = Plan(self._servers, self._stations, self._options.rows, self._options.per_message)
         self._show(0, 1, "making the peers' environments")
         contenders = plan.contenders(self._options.parts)
         yardstick = BareCopy(self._servers.database, plan.workload())

@@ -32,8 +32,9 @@ _SQLALCHEMY, _PREDECESSOR = 1 / 10, 1 / 4
 class Plan:
     """Makes the contenders that are asked for; `skipped` says which cannot be, and why."""
 
-    def __init__(self, servers: Servers, stations: Stations, rows: int) -> None:
+    def __init__(self, servers: Servers, stations: Stations, rows: int, per_message: Sequence[int]) -> None:
         self._servers, self._stations, self._rows = servers, stations, rows
+        self._per_message = per_message
         self.skipped: dict[str, str] = {}
 
     def contenders(self, only: frozenset[str]) -> list[Contender]:
@@ -58,7 +59,7 @@ class Plan:
         yield OurWriter(database, self.workload(), decodes=True)
 
     def _drain(self) -> Iterator[Contender]:
-        for per_message in PER_MESSAGE:
+        for per_message in self._per_message:
             for broker in self._servers.brokers.items():
                 yield self._drained(OURS, broker, self.workload("fresh", per_message, _SHARES.get(per_message, 1.0)))
         for broker in self._servers.brokers.items():

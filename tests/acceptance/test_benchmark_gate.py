@@ -1,0 +1,51 @@
+"""The benchmark runs, and no ratio of it has collapsed. What is reached on a quiet machine is in docs/performance.md."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections import defaultdict
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import pytest
+from rabbitmq import available
+
+ROOT = Path(__file__).parents[2]
+COMMAND = ["--only", "writer,drain", "--per-message", "1,500", "--rows", "40000", "--repeat", "3"]
+
+#: Contender, broker and rows a message; then the least ratio to a bare COPY of the same run: a third of what is usual,
+#: since other tests run beside.
+LEAST = {
+    ("our decoding and writer, 5,000 rows a commit", "", 500): 0.3,
+    ("our worker", "redis", 500): 0.25,
+    ("our worker", "rabbitmq", 500): 0.25,
+    ("our worker", "redis", 1): 0.01,
+    ("our worker", "rabbitmq", 1): 0.007,
+    ("our worker, write_table", "redis", 5_000): 0.3,
+    ("our worker, write_table", "rabbitmq", 5_000): 0.3,
+}
+
+
+@pytest.fixture(scope="module")
+def rates(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[Any, ...], float]:
+    """Rows a second, the median of the rounds."""
+    out = tmp_path_factory.mktemp("benchmark")
+    command = [sys.executable, "-m", "benchmarks", *COMMAND, "--out", str(out)]
+    done = subprocess.run(command, cwd=ROOT, env=os.environ, capture_output=True, text=True, timeout=500, check=False)
+    assert done.returncode == 0, done.stdout[-5_000:] + done.stderr[-5_000:]
+    found = defaultdict(list)
+    for run in json.loads((out / "results.json").read_text())["runs"]:
+        label, timing = run["label"], run["timing"]
+        found[label["contender"], label["broker"], label["per_message"]].append(timing["rows"] / timing["seconds"])
+    return {label: median(rates) for label, rates in found.items()}
+
+
+@pytest.mark.parametrize("label", LEAST, ids=str)
+def test_ratio_to_a_bare_copy(rates: dict[tuple[Any, ...], float], label: tuple[Any, ...]) -> None:
+    if label[1] == "rabbitmq" and not available():
+        pytest.skip("rabbitmq-server is not installed; on Debian: apt-get install rabbitmq-server")
+    assert rates[label] / rates["bare COPY", "", 500] > LEAST[label]
