@@ -24,7 +24,7 @@ _ROWS_AT_ONCE = 500_000
 _GROW = """
     INSERT INTO bars_ohlcv (provider, symbol, interval, ts, open, high, low, close, volume, enqueued_at)
     SELECT 'CME', symbol, '1m', timestamptz '2000-01-01' + minute * interval '1 minute',
-           1.1 + minute % 97 * 1e-5, 1.2, 1.0, 1.1, minute % 1009, timestamptz '2020-01-01'
+           1.1 + minute %% 97 * 1e-5, 1.2, 1.0, 1.1, minute %% 1009, timestamptz '2020-01-01'
     FROM generate_series(%(first)s::bigint, %(last)s::bigint) AS minute, unnest(%(symbols)s::text[]) AS symbol
 """
 

@@ -24,6 +24,7 @@ PER_MESSAGE = (1, 10, 100, 500, 2_000)
 TABLE_ROWS = 5_000
 #: Of --rows, by what a contender is: its share, so that the slow ones do not take the day.
 _SHARES = {1: 1 / 40, 10: 1 / 4}
+_TABLES = 3
 _EXECUTEMANY = {500: 1 / 4, 1: 1 / 200}
 _BATCHES = {500: 1 / 4, 1: 1 / 100}
 _SQLALCHEMY, _PREDECESSOR = 1 / 10, 1 / 4
@@ -63,7 +64,7 @@ class Plan:
             for broker in self._servers.brokers.items():
                 yield self._drained(OURS, broker, self.workload("fresh", per_message, _SHARES.get(per_message, 1.0)))
         for broker in self._servers.brokers.items():
-            yield self._drained(OURS_OF_TABLES, broker, self.workload("fresh", TABLE_ROWS))
+            yield self._drained(OURS_OF_TABLES, broker, self.workload("fresh", TABLE_ROWS, _TABLES))
 
     def _kinds(self) -> Iterator[Contender]:
         for kind in KINDS[1:]:

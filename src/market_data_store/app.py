@@ -13,7 +13,7 @@ from celery import Celery
 from celery.concurrency import get_implementation
 from celery.signals import before_task_publish, celeryd_init, worker_process_init, worker_ready
 from kombu.serialization import register
-from kombu.utils.json import loads
+from kombu.utils.json import dumps, loads
 
 from market_data_store.coalescing import ENQUEUED_AT_HEADER
 from market_data_store.columnar import ARROW
@@ -39,7 +39,14 @@ def _celeryconfig() -> ModuleType:
     return module
 
 
-register(SERIALIZER, msgspec.json.encode, loads, content_type="application/json", content_encoding="utf-8")
+def _encoded(value: Any) -> bytes:
+    try:
+        return msgspec.json.encode(value)
+    except ValueError:  # half a surrogate pair, say in an event of a foreign message's id
+        return str(dumps(value)).encode()
+
+
+register(SERIALIZER, _encoded, loads, content_type="application/json", content_encoding="utf-8")
 register(TABLE_SERIALIZER, lambda body: body[0][1], bytes, content_type=ARROW, content_encoding="binary")
 
 app = Celery("market_data_store", amqp=StoreAMQP)

@@ -11,8 +11,11 @@ Arrow itself (pyarrow, the extra `arrow`) is imported with the first table.
 from __future__ import annotations
 
 import json
+import struct
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from datetime import date, datetime, time, timedelta
+from decimal import Decimal
 from typing import Any
 
 from sqlalchemy import BigInteger, DateTime
@@ -40,10 +43,12 @@ _MAGIC = b"\xff\xff\xff\xff"
 #: Postgres counts from 2000, Arrow from 1970.
 _EPOCH_US = 946_684_800_000_000
 _EPOCH_DAYS = 10_957
-#: Years 1 and 9999, in microseconds since 1970.
-_FIRST_US = -62_135_596_800_000_000
-_LAST_US = 253_402_300_799_999_999
+#: Years 1 and 9999, in microseconds and days since 1970.
+_FIRST_US, _LAST_US = -62_135_596_800_000_000, 253_402_300_799_999_999
+_FIRST_DAY, _LAST_DAY = -719_162, 2_932_896
 _LARGEST = 2.0**63
+#: Types of texts that point elsewhere, and what they are sent as.
+_PLAIN = {"string_view": "large_string", "binary_view": "large_binary"}
 #: Raised where Python has no value for one of Arrow's: a time beyond the year 9999, say.
 _NO_VALUE = (ValueError, OverflowError, TypeError, LookupError, NotImplementedError, ImportError)
 
@@ -59,11 +64,11 @@ class Frame:
         return int(self.table.num_rows)
 
     def objects(self) -> list[dict[str, Any]]:
-        """The rows one by one."""
+        """The rows one by one, as JSON has them: times, dates and decimals are texts."""
         rows: list[dict[str, Any]] = [{} for _ in range(len(self))]  # there are tables without columns
         for name in self.table.column_names:
             for row, value in zip(rows, _python(self.table.column(name)), strict=True):
-                row[name] = value
+                row[name] = _as_json(value)
         return rows
 
     def part(self, start: int, rows: int) -> Frame:
@@ -88,7 +93,15 @@ def frame_of(table: Any) -> Frame:
     except (arrow.ArrowException, TypeError, ValueError) as error:
         raise InvalidMessage(f"table: {type(table).__name__} is no table of Arrow's: {error}") from error
     # pandas' nameless index.
-    return _readable(found.drop_columns([name for name in found.column_names if name.startswith("__index_level_")]))
+    found = found.drop_columns([name for name in found.column_names if name.startswith("__index_level_")])
+    for place, field in enumerate(found.schema):
+        # A part of such a column would be sent with the texts of all others.
+        plain = _PLAIN.get(str(field.type)) or (
+            field.type.value_type if arrow.types.is_dictionary(field.type) else None
+        )
+        if plain is not None:
+            found = found.set_column(place, field.name, found.column(place).cast(plain))
+    return _readable(found)
 
 
 def pack(dataset: str, defaults: bytes, frame: Frame) -> bytes:
@@ -106,10 +119,21 @@ def unpack(body: bytes) -> tuple[str, Frame, Any]:
     """Dataset, frame and defaults of a message's body; raises `InvalidMessage`."""
     arrow = _pyarrow()
     try:
-        table = arrow.ipc.open_stream(body).read_all()
+        if any(_is_compressed(message.metadata.to_pybytes()) for message in arrow.ipc.MessageReader.open_stream(body)):
+            raise InvalidMessage("body: the stream is compressed; send it uncompressed")
+        batches, rows = [], 0
+        stream = arrow.ipc.open_stream(body)
+        for batch in stream:
+            rows += batch.num_rows
+            if rows > len(body):  # a column of nulls takes no room
+                raise InvalidMessage(f"rows: {rows:,} in {len(body):,} bytes; send rows that have a key each")
+            batches.append(batch)
+        table = arrow.Table.from_batches(batches, stream.schema)
         table.validate(full=True)  # it is anybody's: offsets may point anywhere
         frame = _readable(table)
-    except (arrow.ArrowException, OSError, ValueError) as error:
+    except InvalidMessage:
+        raise
+    except (arrow.ArrowException, OSError, ValueError, struct.error) as error:
         raise InvalidMessage(f"body: no Arrow IPC stream that can be read ({type(error).__name__})") from error
     said = table.schema.metadata or {}
     try:
@@ -118,6 +142,36 @@ def unpack(body: bytes) -> tuple[str, Frame, Any]:
         raise InvalidMessage("dataset: missing; put it into the schema's metadata, as `dataset`") from None
     except (ValueError, RecursionError) as error:
         raise InvalidMessage("body: dataset or defaults cannot be read") from error
+
+
+def _is_compressed(metadata: bytes) -> bool:
+    """Whether a message of a stream has compressed buffers: a small one could fill the memory.
+
+    pyarrow does not tell. `metadata` is a flatbuffer (Arrow's format/Message.fbs): Message(version, header_type,
+    header), whose header of type 2 is DictionaryBatch(id, data, ...) and of type 3 RecordBatch(length, nodes, buffers,
+    compression, ...). Raises `struct.error` where it is none.
+    """
+
+    def field(table: int, number: int) -> int:
+        vtable = table - struct.unpack_from("<i", metadata, table)[0]
+        size = struct.unpack_from("<H", metadata, vtable)[0]
+        offset = struct.unpack_from("<H", metadata, vtable + 4 + 2 * number)[0] if 4 + 2 * number < size else 0
+        return table + offset if offset else 0
+
+    def table_at(place: int) -> int:
+        return place + int(struct.unpack_from("<I", metadata, place)[0])
+
+    message = table_at(0)
+    kind, header = field(message, 1), field(message, 2)
+    if not kind or not header or metadata[kind] not in (2, 3):
+        return False
+    batch = table_at(header)
+    if metadata[kind] == 2:
+        data = field(batch, 1)
+        if not data:
+            return False
+        batch = table_at(data)
+    return bool(field(batch, 3))
 
 
 def decode_frame(dataset: Dataset, frame: Frame, defaults: Mapping[str, Any], enqueued_at: int) -> Decoded:
@@ -172,6 +226,18 @@ def _python_value(scalar: Any) -> Any:
         return Unreadable(f"{getattr(scalar, 'value', 'a value')} ({scalar.type})".encode())
 
 
+def _as_json(value: Any) -> Any:
+    if isinstance(value, datetime | date | time):
+        return value.isoformat()
+    if isinstance(value, Decimal | timedelta):
+        return str(value)
+    if isinstance(value, list):
+        return [_as_json(item) for item in value]
+    if isinstance(value, dict):
+        return {name: _as_json(item) for name, item in value.items()}
+    return value
+
+
 def _columns(dataset: Dataset, table: Any, standard: Mapping[str, Any], enqueued_at: int) -> list[list[Any]]:
     """Stored values by column; raises ValueError, TypeError or Arrow's own where a row needs a closer look."""
     fields = fields_of(dataset)
@@ -180,20 +246,23 @@ def _columns(dataset: Dataset, table: Any, standard: Mapping[str, Any], enqueued
     unknown: list[dict[str, Any]] = []
     if fields.keeps_unknown and (others := [name for name in table.column_names if name not in known]):
         unknown = Frame(table.select(others)).objects()
+        if "metadata" in known:
+            json.dumps(unknown, allow_nan=False)
     stored: list[list[Any] | None] = []
     for f in fields:
         present = [name for name in f.names if name in names]
         if len(present) > 1:
             raise ValueError(f"{f.name} has several names")  # which one counts may differ from row to row
         column = table.column(present[0]) if present else None
-        if f.required and f.name not in standard and (column is None or column.null_count):
-            raise ValueError(f"{f.name} is missing")
         if f.name == "metadata":
-            own = None if column is None else [None if v is None else f.checked(v) for v in _python(column)]
+            own = None if column is None else [None if v is None else f.checked(_as_json(v)) for v in _python(column)]
             whole = with_unknown(own, unknown, table.num_rows)
-            stored.append(None if whole is None else finished(f, whole))
+            values = None if whole is None else finished(f, whole)
         else:
-            stored.append(None if column is None else _stored(dataset.table.columns[f.name].type, f, column))
+            values = None if column is None else _stored(dataset.table.columns[f.name].type, f, column)
+        if f.required and f.name not in standard and (values is None or None in values):
+            raise ValueError(f"{f.name} is missing")
+        stored.append(values)
     return completed(dataset, stored, unknown, standard, enqueued_at, table.num_rows)
 
 
@@ -215,7 +284,7 @@ def _stored(kind: Any, f: Field, column: Any) -> list[Any]:
         return values
     if types.is_string(column.type) or types.is_large_string(column.type) or types.is_dictionary(column.type):
         return _by_distinct_value(f, column)
-    return finished(f, [None if value is None else f.checked(value) for value in _python(column)])
+    return finished(f, [None if value is None else f.checked(_as_json(value)) for value in _python(column)])
 
 
 def _doubles(column: Any) -> Any:
@@ -234,15 +303,19 @@ def _integers(column: Any) -> Any:
 def _moments(column: Any) -> Any:
     arrow = _pyarrow()
     moments = column.cast(arrow.timestamp("us", tz="UTC")).cast(arrow.int64())
-    bounds = arrow.compute.min_max(moments).as_py()
-    if bounds["min"] is not None and (bounds["min"] < _FIRST_US or bounds["max"] > _LAST_US):
-        raise ValueError("out of range")
-    return arrow.compute.subtract(moments, _EPOCH_US)
+    return arrow.compute.subtract(_within(moments, _FIRST_US, _LAST_US), _EPOCH_US)
 
 
 def _days(column: Any) -> Any:
     arrow = _pyarrow()
-    return arrow.compute.subtract(column.cast(arrow.int32()), _EPOCH_DAYS)
+    return arrow.compute.subtract(_within(column.cast(arrow.int32()), _FIRST_DAY, _LAST_DAY), _EPOCH_DAYS)
+
+
+def _within(column: Any, first: int, last: int) -> Any:
+    bounds = _pyarrow().compute.min_max(column).as_py()
+    if bounds["min"] is not None and (bounds["min"] < first or bounds["max"] > last):
+        raise ValueError("out of range")
+    return column
 
 
 def _by_distinct_value(f: Field, column: Any) -> list[Any]:

@@ -91,6 +91,7 @@ class StoreConsumer(Consumer):
         With kombu 5.7.0 and a Redis that is gone, restoring the unacknowledged messages of the closed connection
         raises AttributeError, and the worker would exit; Redis itself still has them, and delivers them again.
         """
+        self._events_wait = False  # Celery 5.6 forgets its timers
         try:
             super().on_connection_error_after_connected(exc)
         except Exception as error:  # noqa: BLE001  # whatever a connection that is gone does, another is opened

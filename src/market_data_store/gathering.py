@@ -102,6 +102,8 @@ class Gathering:
             message.size += len(part) + 1
             message.enqueued_at = written_at
             if message.columnar:
+                # Its rows are newer than those that are gathered, whose messages get no more rows, nor their time.
+                full += [self._open.pop(key) for key in list(self._open) if key[0] == message.dataset]
                 full.append(message)
                 continue
             key = (message.dataset, message.defaults)

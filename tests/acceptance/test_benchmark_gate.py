@@ -1,4 +1,4 @@
-"""The benchmark runs, and no ratio of it has collapsed. What is reached on a quiet machine is in docs/performance.md."""
+"""The benchmark runs, and no ratio of it has collapsed. What a quiet machine reaches is in docs/performance.md."""
 
 from __future__ import annotations
 

@@ -60,9 +60,10 @@ def test_a_tables_newer_row_wins_over_rows_that_were_gathered_before(
     newer = [bar | {"volume": bar["volume"] + 1} for bar in bars[:10]]
     client.write("bars", bars[:10])
     client.write_table("bars", frame(newer))
+    client.write("bars", bars[10:11])
     client.flush()
     assert client.confirm(timeout_s=30)
-    assert stored() == newer
+    assert stored() == [*newer, bars[10]]
 
 
 @on_redis

@@ -211,3 +211,69 @@ def test_what_is_no_table_is_an_invalid_message(value: Any) -> None:
 
 def test_a_mapping_of_columns_will_do() -> None:
     assert decode("bars", frame_of({name: [value] for name, value in BAR.items()})).columns[1] == ["6EH4"]
+
+
+def packed(table: pa.Table, **options: Any) -> bytes:
+    sink = pa.BufferOutputStream()
+    table = table.replace_schema_metadata({"dataset": "signals"})
+    with pa.ipc.new_stream(sink, table.schema, options=pa.ipc.IpcWriteOptions(**options)) as stream:
+        stream.write_table(table)
+    body: bytes = sink.getvalue().to_pybytes()
+    return body
+
+
+@pytest.mark.parametrize("column", [pa.array([0.0] * 1_000), pa.array(["a"] * 1_000).dictionary_encode()])
+@pytest.mark.parametrize("codec", ["zstd", "lz4"])
+def test_a_compressed_stream_is_refused_before_it_fills_the_memory(column: Any, codec: str) -> None:
+    unpack(packed(pa.table({"value": column})))
+    with pytest.raises(InvalidMessage, match="body: the stream is compressed; send it uncompressed"):
+        unpack(packed(pa.table({"value": column}), compression=codec))
+
+
+def test_rows_that_take_no_room_are_refused() -> None:
+    with pytest.raises(InvalidMessage, match=r"rows: 200,000,000 in ... bytes; send rows that have a key each"):
+        unpack(packed(pa.table({"value": pa.nulls(200_000_000)})))
+
+
+@pytest.mark.parametrize("categories", ["dictionary", "string_view"])
+def test_a_part_of_a_table_holds_no_texts_of_other_rows(categories: str) -> None:
+    urls = pa.array([f"https://example.org/{number:040}" for number in range(20_000)])
+    column = urls.dictionary_encode() if categories == "dictionary" else urls.cast(pa.string_view())
+    assert len(pack("news", b"{}", frame_of(pa.table({"url": column})).part(7, 1))) < 1_000
+
+
+SIGNAL: Row = {"provider": "x", "symbol": "A", "ts": NOON, "name": "n", "value": 1.0}
+
+
+@pytest.mark.parametrize("extra", [NOON, NOON.date(), Decimal("1.5"), 1.5])
+def test_what_is_kept_beside_is_the_same_whether_all_rows_are_good_or_not(extra: Any) -> None:
+    good = SIGNAL | {"extra": extra}
+    whole, partial = decode("signals", table([good])), decode("signals", table([good, good | {"symbol": None}]))
+    assert [column[:1] for column in partial.columns] == whole.columns
+    assert len(partial.rejects) == 1
+
+
+def test_nan_beside_is_no_json_in_either_way() -> None:
+    frame = table([SIGNAL | {"extra": float("nan")}])
+    assert decode("signals", frame).rejects[0].reason.startswith("metadata: ")
+
+
+def test_a_rejected_tick_that_is_replayed_as_json_has_the_same_sequence() -> None:
+    tick = {"provider": "x", "symbol": "A", "ts": NOON, "price": 1.0, "venue_ts": NOON, "venue": "XNYS"}
+    frame = table([tick])
+    replayed = decode_rows(DATASETS["ticks"], f"[{frame.row_text(0)}]".encode(), {}, NOW)
+    assert replayed.columns == decode("ticks", frame).columns
+
+
+def test_a_null_in_a_dictionary_is_a_null() -> None:
+    symbols = pa.DictionaryArray.from_arrays(pa.array([0, 1]), pa.array(["A", None]))
+    columns = {name: [value] * 2 for name, value in SIGNAL.items() if name != "symbol"}
+    (reject,) = decode("signals", Frame(pa.table({**columns, "symbol": symbols}))).rejects
+    assert (reject.position, reject.reason[:12]) == (1, "symbol: null")
+
+
+def test_a_day_beyond_the_year_9999_is_rejected_and_a_day_will_do_for_a_time() -> None:
+    option = {"provider": "x", "symbol": "A", "strike": 5.0, "option_type": "C"}
+    frame = frame_of(pa.table({**{k: [v] for k, v in option.items()}, "expiry": pa.array([10_000_000], pa.date32())}))
+    assert decode("options", frame).rejects[0].reason.startswith("expiry: ")
+    assert decode("bars", table([BAR | {"ts": NOON.date()}])).columns[3] == [microseconds(NOON) - 43_200_000_000]

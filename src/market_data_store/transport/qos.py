@@ -20,6 +20,10 @@ RESERVED_BYTES = 8 * 1024 * 1024
 ACK_RETRY_S = 1.0
 
 
+def _size(message: Any) -> int:
+    return len(message.body) if isinstance(message.body, bytes | str) else 0
+
+
 class QoS(redis.QoS):
     """Which messages are unacknowledged; acknowledgements gather for `ACK_DELAY_S`."""
 
@@ -40,12 +44,13 @@ class QoS(redis.QoS):
     def _is_heavy(self) -> bool:
         if self._largest * len(self._delivered) < RESERVED_BYTES:  # no need to look at each
             return False
-        bodies = (message.body or b"" for tag, message in self._delivered.items() if tag not in self._dirty)
-        return sum(map(len, bodies)) >= RESERVED_BYTES
+        # What waits for its time may wait for hours, and Celery lets others be fetched meanwhile.
+        held = (m for tag, m in self._delivered.items() if tag not in self._dirty and not (m.headers or {}).get("eta"))
+        return sum(map(_size, held)) >= RESERVED_BYTES
 
     def append(self, message: Any, delivery_tag: str) -> None:
         """Note a message as unacknowledged, and record it where the fetch did not."""
-        self._largest = max(self._largest, len(message.body or b""))
+        self._largest = max(self._largest, _size(message))
         if self.is_recorded:
             self.is_recorded = False
             virtual.QoS.append(self, message, delivery_tag)

@@ -1,0 +1,18 @@
+"""The serializer of messages and events: JSON to everyone."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from kombu.serialization import dumps, loads
+
+from market_data_store.app import SERIALIZER
+
+
+@pytest.mark.parametrize("value", [{"id": "a", "n": [1, 2.5, None]}, [{"id": "half a pair: \udcff"}]])
+def test_it_takes_what_python_takes_for_text(value: object) -> None:
+    content_type, encoding, text = dumps(value, serializer=SERIALIZER)
+    assert (content_type, encoding) == ("application/json", "utf-8")
+    assert json.loads(text) == value
+    assert loads(text, content_type, encoding) == value
