@@ -100,12 +100,14 @@ class Benchmark:
         with growth.databases(self._servers, sizes, show) as databases:
             for turn in range(self._options.repeat):
                 for rows, database in databases.items():
-                    contenders = growth.contenders(
+                    # Each once, for its keys are there afterwards.
+                    for contender in growth.contenders(
                         self._servers, self._stations, database, self._options.rows // 2, turn
-                    )
-                    turns = take_turns(contenders[0], contenders[1:], 1, self._show, self.results.skipped)
-                    runs = [Run(run.label, turn, run.timing) for run in turns]
-                    self.results.growth.setdefault(rows, []).extend(runs)
+                    ):
+                        self._show(turn, self._options.repeat, f"growth, {rows:,} rows: {contender.label}")
+                        contender.prepare()
+                        run = Run(contender.label, turn, contender.run())
+                        self.results.growth.setdefault(rows, []).append(run)
 
     @contextmanager
     def _left_out(self, name: str) -> Iterator[None]:
