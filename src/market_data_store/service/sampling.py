@@ -32,6 +32,8 @@ INTERVAL_S = 2.0
 _STALE_S = 10.0
 #: How long the first who asks waits for the first looks.
 _FIRST_WAIT_S = 1.0
+#: How long the first look at the queue waits for the monitor's word.
+_FIRST_EVENTS_WAIT_S = 0.5
 _HISTORY_S = 900.0
 #: Points: what was seeded, and what was seen since, at one in `INTERVAL_S` each.
 _HISTORY_MAX = int(2 * _HISTORY_S / INTERVAL_S) + 2
@@ -138,6 +140,8 @@ class _Looks:
 
     def _look_at_queue(self) -> QueueLook:
         queue = self._reader.queue()
+        # The monitor's word counts, and at the start it may come a moment later than the queue's depth.
+        self._events.looked.wait(max(0.0, self._started + _FIRST_EVENTS_WAIT_S - time.monotonic()))
         level, reason = self._reader.level(queue, self._workers.value(), self._events.value())
         now = time.time()
         with self._history_lock:
