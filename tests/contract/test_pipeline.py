@@ -202,9 +202,14 @@ def test_the_pipeline_pauses_while_the_worker_is_stopped_and_nothing_is_lost(
 
 
 def ticks(running: Running) -> tuple[int, int]:
-    """How many lines there are, and how many ticks the last of them tells of."""
-    lines = running.lines()
-    return len(lines), [line["ticks"] for line in lines if "ticks" in line][-1]
+    """How many lines there are, and how many ticks the next one tells of: the last may be 0.25 s old, 20 ticks."""
+    before = len(running.lines())
+
+    def told() -> list[int]:
+        return [line["ticks"] for line in running.lines()[before:] if "ticks" in line]
+
+    count = until(told, "the number of ticks")[0]
+    return len(running.lines()), count
 
 
 def adjusted(running: Running, scale: float, *, since: int = 0) -> dict[str, Any]:
