@@ -141,6 +141,9 @@ class Channel(redis.Channel):
             logger.error("%d entries were no messages and are kept in the list %s", malformed, self._malformed_key)
         self._is_idle = not found
         if not found:
+            if self.connection.hub is None and not self._closing:
+                # kombu does so when a poll has run out, which the short waits of `LOOK_S` never let happen.
+                self.connection.cycle.maybe_restore_messages()
             raise Empty
         queue, key = self._sent.lists[number]
         self._latest = self._queue_cycle.rotate(queue)
