@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 
 #: A fetch takes so many messages at most, and stops at about so many bytes, so that a script takes milliseconds.
 FETCH_MESSAGES = 100
-FETCH_BYTES = 1 << 20
+FETCH_BYTES = 2 << 20
 #: Messages that are given back with one round trip.
 GIVE_BACK_MESSAGES = 50
 #: BLMOVE waits at one list. While there are others (further queues, kombu's four priorities), these are looked at after
