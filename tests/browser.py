@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, sync_playwright
+from requirements import missing
 
 CHROMIUM = Path("/usr/bin/chromium")
 
@@ -18,8 +18,7 @@ CHROMIUM = Path("/usr/bin/chromium")
 def chromium() -> Iterator[Browser]:
     """Debian's Chromium, without a window."""
     if not CHROMIUM.exists():
-        reason = f"{CHROMIUM} is missing; on Debian: apt-get install chromium"
-        pytest.fail(reason) if os.environ.get("CI") == "true" else pytest.skip(reason)
+        missing(f"{CHROMIUM} is missing; on Debian: apt-get install chromium")
     with sync_playwright() as playwright:
         arguments = ["--headless=new", "--no-sandbox"]
         browser = playwright.chromium.launch(executable_path=str(CHROMIUM), args=arguments)

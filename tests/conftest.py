@@ -25,7 +25,8 @@ from neighbours import orchestrator, pipeline
 from nodes import Worker, until
 from psycopg.rows import dict_row
 from pydantic import AliasChoices
-from rabbitmq import RabbitMQ, available, rabbitmq
+from rabbitmq import RabbitMQ, rabbitmq
+from requirements import require_rabbitmq
 from stream import Stream
 
 from market_data_store import schema
@@ -120,12 +121,6 @@ def stream(redis_url: str) -> Iterator[Stream]:
     stream = Stream(redis_url)
     yield stream
     stream.client.close()
-
-
-def require_rabbitmq() -> None:
-    if not available():
-        reason = "rabbitmq-server is not installed; on Debian: apt-get install rabbitmq-server"
-        pytest.fail(reason) if os.environ.get("CI") == "true" else pytest.skip(reason)
 
 
 @pytest.fixture(params=["redis", "rabbitmq"])

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 from nodes import until
+from requirements import missing
 
 CHECKOUT = Path(__file__).parents[1]
 PROGRAMS = CHECKOUT / "tests" / "contract" / "programs"
@@ -123,4 +124,4 @@ def install(home: Path, *what: str) -> None:
     done = subprocess.run(pip, capture_output=True, text=True)
     if done.returncode != 0:
         reason = f"pip install {' '.join(what)}: {done.stderr.strip().splitlines()[-1]}"
-        pytest.fail(done.stderr) if os.environ.get("CI") == "true" else pytest.skip(reason)
+        missing(reason, done.stderr)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import shutil
 import ssl
 import subprocess
@@ -13,7 +12,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-import pytest
+from requirements import missing
 
 
 @dataclass(frozen=True)
@@ -28,8 +27,7 @@ class Certificates:
 def certificates(directory: Path, host: str = "IP:127.0.0.1,DNS:localhost") -> Certificates:
     """Made anew, valid for a day, for this `subjectAltName`."""
     if not shutil.which("openssl"):
-        reason = "openssl is not installed; on Debian: apt-get install openssl"
-        pytest.fail(reason) if os.environ.get("CI") == "true" else pytest.skip(reason)
+        missing("openssl is not installed; on Debian: apt-get install openssl")
     made = Certificates(directory / "authority.pem", directory / "server.pem", directory / "server.key")
     authority_key = directory / "authority.key"
     key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]

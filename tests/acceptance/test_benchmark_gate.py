@@ -12,7 +12,7 @@ from statistics import median
 from typing import Any
 
 import pytest
-from rabbitmq import available
+from requirements import require_rabbitmq
 
 ROOT = Path(__file__).parents[2]
 COMMAND = ["--only", "writer,drain", "--per-message", "1,500", "--rows", "40000", "--repeat", "3"]
@@ -46,6 +46,6 @@ def rates(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[Any, ...], flo
 
 @pytest.mark.parametrize("label", LEAST, ids=str)
 def test_ratio_to_a_bare_copy(rates: dict[tuple[Any, ...], float], label: tuple[Any, ...]) -> None:
-    if label[1] == "rabbitmq" and not available():
-        pytest.skip("rabbitmq-server is not installed; on Debian: apt-get install rabbitmq-server")
+    if label[1] == "rabbitmq":
+        require_rabbitmq()
     assert rates[label] / rates["bare COPY", "", 500] > LEAST[label]

@@ -22,7 +22,8 @@ import psycopg
 import pytest
 from ledger_producer import accepted, expected
 from nodes import Worker, until
-from rabbitmq import RabbitMQ, available
+from rabbitmq import RabbitMQ
+from requirements import require_rabbitmq
 
 from market_data_store import schema
 from market_data_store.local import EmbeddedServer, end_with_parent, free_port, start_postgres, start_valkey
@@ -255,9 +256,8 @@ class World:
 
 @pytest.fixture(params=["redis", "rabbitmq"])
 def world(request: pytest.FixtureRequest, redis_url: str, tmp_path: Path) -> Iterator[Callable[[int], World]]:
-    if request.param == "rabbitmq" and not available():
-        reason = "rabbitmq-server is not installed; on Debian: apt-get install rabbitmq-server"
-        pytest.fail(reason) if os.environ.get("CI") == "true" else pytest.skip(reason)
+    if request.param == "rabbitmq":
+        require_rabbitmq()
     with ExitStack() as stack:
 
         def make(seed: int) -> World:

@@ -15,7 +15,8 @@ import pytest
 import redis
 from conftest import WRITE, Connection
 from nodes import Worker, running, until
-from rabbitmq import available, rabbitmq
+from rabbitmq import rabbitmq
+from requirements import require_rabbitmq
 from tls import Certificates, certificates, tls_in_front_of
 
 from market_data_store.local import free_port, start_valkey
@@ -70,9 +71,7 @@ def valkey_port(tmp_path: Path) -> Iterator[int]:
 @pytest.fixture
 def secure_rabbitmq(tmp_path: Path, files: Certificates) -> Iterator[SecureBroker]:
     """With its management API, which Flower's Broker page is made of."""
-    if not available():
-        reason = "rabbitmq-server is not installed; on Debian: apt-get install rabbitmq-server"
-        pytest.fail(reason) if os.environ.get("CI") == "true" else pytest.skip(reason)
+    require_rabbitmq()
     directory = tmp_path / "rabbitmq"
     directory.mkdir()
     port, management_port = free_port(), free_port()
