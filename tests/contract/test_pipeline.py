@@ -148,8 +148,15 @@ def test_ticks_and_signals_are_stored_and_replayed(
 
 @on_redis
 def test_levels_become_rate_adjustments_also_for_one_who_comes_late(
-    pipeline: Neighbour, servers: dict[str, str], producer: Celery, stream: Stream, tmp_path: Path
+    pipeline: Neighbour,
+    servers: dict[str, str],
+    producer: Celery,
+    stream: Stream,
+    start_worker: Callable[..., Worker],
+    tmp_path: Path,
 ) -> None:
+    start_worker()  # one that takes nothing: with none at all the level would be hard
+    assert producer.control.cancel_consumer("store.write", reply=True, timeout=10, limit=1)
     with monitor(tmp_path, **servers, **SMALL_QUEUE):
         stream.wait_for("ok", timeout_s=20)
         with pipeline.running("feedback", **servers) as running:

@@ -29,8 +29,9 @@ async def main():
     consumer = FeedbackConsumer(Told(coordinator), PipelineFeedbackSettings())
     running = asyncio.create_task(consumer.run("tests"))
     await asyncio.to_thread(sys.stdin.read)
-    running.cancel()
-    await asyncio.gather(running, return_exceptions=True)
+    while not running.done():  # a cancellation that comes while a reply does may be lost
+        running.cancel()
+        await asyncio.wait([running], timeout=1)
 
 
 asyncio.run(main())
