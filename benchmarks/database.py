@@ -75,14 +75,13 @@ class Database:
         with self.connect() as connection:
             copy_in(connection, ((*bar, LONG_AGO) for bar in bars), rows_a_commit=50_000)
 
-    def until_committed(self, workload: Workload, timeout_s: float = 300.0) -> None:
-        """Wait for the rows of the workload's messages; what is asked for are the markers, the last one first.
+    def until_committed(self, markers: Sequence[Bar], timeout_s: float = 300.0) -> None:
+        """Wait for the rows of a workload's messages, of which these are the markers; the last one is asked for first.
 
         That one is a look-up by key each 5 ms, which costs Postgres a hundredth of a core; when it is there, all
         of them are looked for at once. Raises `MarketDataStoreError` when the time is over.
         """
         deadline = time.monotonic() + timeout_s
-        markers = workload.markers()
         with self.connect() as connection:
             for some in (markers[-1:], markers):
                 keys = [[getattr(m, name) for m in some] for name in ("provider", "symbol", "interval", "ts", "volume")]

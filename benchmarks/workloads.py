@@ -58,15 +58,7 @@ class Workload:
 
     def sent(self) -> Iterator[Bar]:
         """The rows in the order in which they are sent."""
-        bars = _bars()
-        for number in range(self.rows):
-            bar = bars[number % len(bars)]
-            if self.live_symbols:
-                minute, symbol = divmod(number, self.live_symbols)
-                ts = _LIVE + timedelta(minutes=self.first * 1_000_000 + minute)
-                yield bar._replace(symbol=symbol_name(symbol), ts=ts)
-            else:
-                yield bar._replace(symbol=symbol_name(self.first + number // len(bars)))
+        return map(self._bar, range(self.rows))
 
     def messages(self) -> Iterator[list[Bar]]:
         """The same, message by message."""
@@ -87,13 +79,24 @@ class Workload:
 
     def markers(self) -> list[Bar]:
         """Each message's last row: it is not in the table before the message is committed, whatever the kind."""
-        return [message[-1] for message in self.messages()]
+        return [self._bar(number) for number in range(self.rows) if self._ends_message(number)]
+
+    def _bar(self, number: int) -> Bar:
+        bars = _bars()
+        bar = bars[number % len(bars)]
+        if self.live_symbols:
+            minute, symbol = divmod(number, self.live_symbols)
+            ts = _LIVE + timedelta(minutes=self.first * 1_000_000 + minute)
+            return bar._replace(symbol=symbol_name(symbol), ts=ts)
+        return bar._replace(symbol=symbol_name(self.first + number // len(bars)))
 
     def _is_stored(self, number: int) -> bool:
         if self.kind == "half":
             return number % 2 == 0
-        is_last = (number + 1) % self.per_message == 0 or number + 1 == self.rows
-        return self.kind == "updated" or (self.kind == "replayed" and not is_last)
+        return self.kind == "updated" or (self.kind == "replayed" and not self._ends_message(number))
+
+    def _ends_message(self, number: int) -> bool:
+        return (number + 1) % self.per_message == 0 or number + 1 == self.rows
 
 
 def symbol_name(number: int) -> str:
