@@ -113,6 +113,8 @@ def start_valkey(data: Path, *, port: int | None = None) -> EmbeddedServer:
         port = port or free_port()
         command = [str(_valkey_program()), "--bind", "127.0.0.1", "--port", str(port), "--save", ""]
         command += ["--appendonly", "yes", "--appendfsync", "everysec", "--maxmemory-policy", "noeviction"]
+        # At the usual 64 MB a full queue is rewritten while it is drained, each time all of it.
+        command += ["--auto-aof-rewrite-min-size", "256mb"]
         process = directory.launch(command)
         directory.wait_until(lambda: _valkey_is_ready(port, process.pid), process)
         url = f"redis://127.0.0.1:{port}/0"

@@ -20,6 +20,7 @@ from nodes import until
 
 from market_data_store.coordinator.queue import QueueInspector
 from market_data_store.transport import Connection, channel
+from market_data_store.transport.qos import RESERVED_BYTES
 
 on_redis = pytest.mark.parametrize("broker_url", ["redis"], indirect=True)
 
@@ -109,6 +110,13 @@ def publish(url: str, numbers: range, queue: str = "q", *, priority: int = 0, **
         producer = connection.Producer(serializer="json")
         for number in numbers:
             producer.publish(number, routing_key=queue, priority=priority, headers={"empty": [], "é": "\u2028"})
+
+
+def publish_bodies(url: str, number: int, size: int, **headers: str) -> None:
+    with kombu.Connection(url) as connection:
+        producer = connection.Producer()
+        for _ in range(number):
+            producer.publish(bytes(size), routing_key="q", headers=headers, content_type="application/data")
 
 
 def calls(server: Any, command: str) -> int:
@@ -202,6 +210,29 @@ def test_no_more_is_taken_than_the_prefetch_limit_allows(redis_url: str, server:
                 consumer.run_once()
             assert server.hlen("unacked") == min(prefetch, 160 - prefetch * (times - 1))
             consumer.acknowledge()
+
+
+@pytest.mark.parametrize("settle", ["ack", "reject"])
+def test_no_more_bytes_are_held_than_may_be(redis_url: str, server: Any, settle: str) -> None:
+    size = channel.FETCH_BYTES // 4
+    held, fetched = RESERVED_BYTES // size, channel.FETCH_BYTES // size
+    publish_bodies(redis_url, 3 * held, size)
+    with consuming(redis_url, "q") as consumer:
+        for times in (1, 2):
+            consumer.take(times * held)
+            for _ in range(3):
+                consumer.run_once()
+            assert times * held <= len(consumer.messages) <= times * (held + fetched)
+            for message in consumer.messages:
+                if not message.acknowledged:
+                    getattr(message, settle)()
+        consumer.take(3 * held)
+
+
+def test_what_waits_for_its_time_does_not_count_as_held(redis_url: str) -> None:
+    publish_bodies(redis_url, 20, RESERVED_BYTES // 10, eta="2100-01-01T00:00:00+00:00")
+    with consuming(redis_url, "q") as consumer:
+        consumer.take(20)
 
 
 @pytest.mark.parametrize("poll_s", [0.05, 2.0], ids="{:g}s".format)

@@ -20,10 +20,6 @@ RESERVED_BYTES = 8 * 1024 * 1024
 ACK_RETRY_S = 1.0
 
 
-def _size(message: Any) -> int:
-    return len(message.body) if isinstance(message.body, bytes | str) else 0
-
-
 class QoS(redis.QoS):
     """Which messages are unacknowledged; acknowledgements gather for `ACK_DELAY_S`."""
 
@@ -34,23 +30,19 @@ class QoS(redis.QoS):
         self._acks: deque[str] = deque()
         self._ack_deadline = 0.0
         self._is_lost = False
-        self._largest = 0
+        #: Of bodies that are held, by delivery tag.
+        self._sizes: dict[str, int] = {}
         super().__init__(*args, **kwargs)
 
     def can_consume(self) -> bool:
         """Whether more may be fetched: within the prefetch limit, and within `RESERVED_BYTES`."""
-        return bool(super().can_consume()) and not self._is_heavy()
-
-    def _is_heavy(self) -> bool:
-        if self._largest * len(self._delivered) < RESERVED_BYTES:  # no need to look at each
-            return False
-        # What waits for its time may wait for hours, and Celery lets others be fetched meanwhile.
-        held = (m for tag, m in self._delivered.items() if tag not in self._dirty and not (m.headers or {}).get("eta"))
-        return sum(map(_size, held)) >= RESERVED_BYTES
+        return bool(super().can_consume()) and sum(self._sizes.values()) < RESERVED_BYTES
 
     def append(self, message: Any, delivery_tag: str) -> None:
         """Note a message as unacknowledged, and record it where the fetch did not."""
-        self._largest = max(self._largest, _size(message))
+        # What waits for its time may wait for hours, and Celery lets others be fetched meanwhile.
+        if not (message.headers or {}).get("eta"):
+            self._sizes[delivery_tag] = len(message.body) if isinstance(message.body, bytes | str) else 0
         if self.is_recorded:
             self.is_recorded = False
             virtual.QoS.append(self, message, delivery_tag)
@@ -60,6 +52,7 @@ class QoS(redis.QoS):
     def ack(self, delivery_tag: str) -> None:
         """Acknowledge, with others, within `ACK_DELAY_S`; at once where no event loop runs."""
         virtual.QoS.ack(self, delivery_tag)  # makes room for the next message now
+        self._sizes.pop(delivery_tag, None)
         transport = self.channel.connection
         if transport is None:
             if not self._is_lost:
@@ -76,6 +69,11 @@ class QoS(redis.QoS):
             transport.hub.call_soon(transport.hub.call_later, ACK_DELAY_S, self.flush_acks)
         elif now > self._ack_deadline:  # the loop has ended (warm shutdown), or is late
             self.flush_acks()
+
+    def reject(self, delivery_tag: str, requeue: bool = False) -> None:
+        """Give back, or acknowledge, at once."""
+        super().reject(delivery_tag, requeue)
+        self._sizes.pop(delivery_tag, None)
 
     def flush_acks(self) -> None:
         """Send the acknowledgements that have gathered; what cannot be sent is kept for the next try."""
@@ -116,6 +114,7 @@ class QoS(redis.QoS):
         self._flush()
         self.channel.give_back(list(self._delivered))
         self._delivered.clear()
+        self._sizes.clear()
 
     def restore_unacked_once(self, stderr: Any = None) -> None:
         """The same, at the channel's end, where there may be acknowledgements alone."""
