@@ -23,10 +23,10 @@ PER_MESSAGE = (1, 10, 100, 500, 2_000)
 #: As many as `write_table` puts into a message.
 TABLE_ROWS = 5_000
 #: Of --rows, by what a contender is: its share, so that the slow ones do not take the day.
-_SHARES = {1: 1 / 40, 10: 1 / 4}
+_SHARES = {1: 1 / 20, 10: 1 / 4}
 _TABLES = 3
 _EXECUTEMANY = {500: 1 / 4, 1: 1 / 200}
-_BATCHES = {500: 1 / 4, 1: 1 / 100}
+_BATCHES = {500: 1 / 4, 1: 1 / 20}
 _SQLALCHEMY, _PREDECESSOR = 1 / 10, 1 / 4
 
 

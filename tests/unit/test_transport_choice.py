@@ -5,11 +5,12 @@ from typing import Any
 
 import kombu
 import pytest
+from kombu.transport import pyamqp
 from kombu.transport import redis as stock
 
 from market_data_store import config, transport
 from market_data_store.app import app
-from market_data_store.transport import Connection, channel, unsuited
+from market_data_store.transport import Connection, amqp, channel, unsuited
 
 
 @pytest.fixture(autouse=True)
@@ -29,9 +30,11 @@ def decided_anew() -> Iterator[None]:
         ("redis://h:1/2", channel.Transport),
         ("rediss://h:1/2?ssl_cert_reqs=required", channel.Transport),
         ("sentinel://h:1;sentinel://h:2", channel.SentinelTransport),
+        ("amqp://h:1/v", amqp.Transport),
+        ("amqps://h:1/v", amqp.SSLTransport),
     ],
 )
-def test_redis_urls_get_our_transport_and_keep_the_rest(url: str, expected: type) -> None:
+def test_urls_get_our_transport_and_keep_the_rest(url: str, expected: type) -> None:
     connection = Connection(url)
     assert connection.get_transport_cls() is expected
     assert connection.clone().get_transport_cls() is expected
@@ -53,8 +56,7 @@ def test_the_sentinel_channel_keeps_what_is_sentinels() -> None:
 
 
 def test_other_brokers_get_kombus() -> None:
-    for url in ("memory://", "amqp://h"):
-        assert Connection(url).get_transport_cls() is kombu.Connection(url).get_transport_cls()
+    assert Connection("memory://").get_transport_cls() is kombu.Connection("memory://").get_transport_cls()
 
 
 def test_the_application_has_it_and_others_in_the_process_do_not() -> None:
@@ -65,6 +67,7 @@ def test_the_application_has_it_and_others_in_the_process_do_not() -> None:
 def test_it_is_switched_off_by_a_variable(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     monkeypatch.setenv("MDS_STOCK_REDIS_TRANSPORT", "1")
     assert Connection("redis://h").get_transport_cls() is stock.Transport
+    assert Connection("amqp://h").get_transport_cls() is amqp.Transport
     assert not caplog.records
 
 
@@ -94,5 +97,6 @@ def test_with_other_internals_kombus_is_used_and_one_warning_says_so(
     for _ in range(3):
         assert Connection("redis://h").get_transport_cls() is stock.Transport
     assert Connection("sentinel://h").get_transport_cls() is stock.SentinelTransport
+    assert Connection("amqp://h").get_transport_cls() is pyamqp.Transport
     (warning,) = (record.getMessage() for record in caplog.records)
     assert warning.startswith("kombu.transport.redis.Channel._brpop_start is not as it was, so Celery's own")

@@ -1,4 +1,6 @@
-"""The way to Redis: kombu's own transport, but a worker that is killed loses no message, and many cost little.
+"""The way to the broker: kombu's own transports, but a worker that is killed loses no message, and many cost little.
+
+RabbitMQ loses none by itself; there it is acknowledgements that go together, see `amqp`. All else is about Redis.
 
 What it is for. kombu takes a message off its list (BRPOP) and then, in a second step, records it as unacknowledged. A
 worker that dies between the two has lost the message: 40 in 125 kills under load. And both that record and the
@@ -15,8 +17,9 @@ its workers and ours share queues, and take over each other's unacknowledged mes
 What it asks for. EVAL, and BLMOVE (Redis 6.2, Valkey). Where the server refuses EVAL, the channel says so once and goes
 on as kombu does; where it refuses BLMOVE, it looks for messages ten times a second instead.
 
-`StoreAMQP` puts it in place, for the connections of one Celery application alone. It relies on kombu's internals: if
-these are not the ones that it was tested with, `unsuited` says so, and the application gets kombu's own transport.
+`StoreAMQP` puts both in place, for the connections of one Celery application alone. They rely on internals of kombu
+and py-amqp: if these are not the ones that they were tested with, `unsuited` says so, and the application gets kombu's
+own transports.
 """
 
 from __future__ import annotations
@@ -28,16 +31,20 @@ from typing import Any
 
 import kombu
 from celery.app.amqp import AMQP
-from kombu.transport import redis, virtual
+from kombu.transport import pyamqp, redis, virtual
 from kombu.utils.imports import symbol_by_name
 
 from market_data_store.config import settings
 
 logger = logging.getLogger(__name__)
 
-#: The release that `channel` was tested with, and what it overrides or calls there.
+#: The release that `channel` and `amqp` were tested with, and what they override or call there.
 KOMBU = "5.7."
 _INTERNALS = {
+    (pyamqp, "Channel.basic_ack"): "(self, delivery_tag, multiple=False, argsig='Lb')",
+    (pyamqp, "Channel.basic_reject"): "(self, delivery_tag, requeue, argsig='Lb')",
+    (pyamqp, "Channel.message_to_python"): "(self, raw_message)",
+    (pyamqp, "Transport.register_with_event_loop"): "(self, connection, loop)",
     (redis, "Channel._brpop_start"): "(self, timeout=None)",
     (redis, "Channel._brpop_read"): "(self, **options)",
     (redis, "Channel._do_restore_message"): "(self, payload, exchange, routing_key, pipe, leftmost=False)",
@@ -61,13 +68,15 @@ _INTERNALS = {
 
 #: By name, so that an unsuited kombu is not subclassed.
 _OURS = {
+    "kombu.transport.pyamqp:Transport": "market_data_store.transport.amqp:Transport",
+    "kombu.transport.pyamqp:SSLTransport": "market_data_store.transport.amqp:SSLTransport",
     "kombu.transport.redis:Transport": "market_data_store.transport.channel:Transport",
     "kombu.transport.redis:SentinelTransport": "market_data_store.transport.channel:SentinelTransport",
 }
 
 
 def unsuited(version: str = kombu.__version__) -> str | None:
-    """Why this kombu's Redis transport is not to be replaced; None when it is the one that was tested."""
+    """Why this kombu's transports are not to be replaced; None when they are those that were tested."""
     if not version.startswith(KOMBU):
         return f"kombu {version} is not {KOMBU}x"
     for (module, name), expected in _INTERNALS.items():
@@ -80,7 +89,7 @@ def unsuited(version: str = kombu.__version__) -> str | None:
 
 
 class Connection(kombu.Connection):
-    """A connection whose Redis transport is ours; any other broker's is kombu's."""
+    """A connection whose transport is ours for Redis and RabbitMQ; any other broker's is kombu's."""
 
     def get_transport_cls(self) -> Any:
         """The class of the transport; decided here, since what a URL or `broker_transport` can say is lost with TLS.
@@ -89,15 +98,15 @@ class Connection(kombu.Connection):
         """
         stock = super().get_transport_cls()
         ours = _OURS.get(f"{stock.__module__}:{stock.__qualname__}")
-        return symbol_by_name(ours) if ours and _is_wanted() else stock
+        return symbol_by_name(ours) if ours and _is_wanted(on_redis=issubclass(stock, redis.Transport)) else stock
 
 
 @cache
-def _is_wanted() -> bool:
-    if settings().stock_redis_transport:
+def _is_wanted(*, on_redis: bool) -> bool:
+    if on_redis and settings().stock_redis_transport:
         return False
     reason = unsuited()
-    if reason:
+    if reason and on_redis:
         logger.warning(
             "%s, so Celery's own Redis transport is used: a worker that is killed can lose a message, and small "
             "messages are slower (install kombu %sx, or set MDS_STOCK_REDIS_TRANSPORT=1 to accept it)",

@@ -1,0 +1,106 @@
+"""kombu's AMQP channel, with acknowledgements that go together.
+
+The broker numbers the messages of a channel from 1. What a worker acknowledges within one turn of its event loop is
+sent as one acknowledgement of all up to some number, as far as no message below is open; what is above, one by one.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from kombu.transport import pyamqp
+
+logger = logging.getLogger(__name__)
+
+
+class Channel(pyamqp.Channel):
+    """kombu's channel; acknowledgements go together where an event loop runs."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        #: The numbers of messages that are neither acknowledged nor rejected, ascending.
+        self._open: dict[int, None] = {}
+        self._acks: list[int] = []
+        self._latest = 0
+        #: Whether all messages up to the latest are known; if not, one of the others may be open.
+        self._knows_all = True
+        super().__init__(*args, **kwargs)
+
+    def message_to_python(self, raw_message: Any) -> Any:
+        """The message, which is open from now on unless its consumer does not acknowledge."""
+        number, consumer = raw_message.delivery_tag, raw_message.delivery_info.get("consumer_tag")
+        if number != self._latest + 1 or consumer is None:  # `basic_get` does not say whether it is acknowledged
+            self._knows_all = False
+        self._latest = number
+        if self._knows_all and consumer not in self.no_ack_consumers:
+            self._open[number] = None
+        return super().message_to_python(raw_message)
+
+    def basic_ack(self, delivery_tag: int, multiple: bool = False, **kwargs: Any) -> Any:
+        """Acknowledge, with others, at the event loop's next turn; at once where none runs."""
+        hub = self.connection and self.connection.hub
+        if hub is None or multiple or not self._knows_all:
+            self.flush_acks()
+            for number in [n for n in self._open if n <= delivery_tag] if multiple else [delivery_tag]:
+                self._open.pop(number, None)
+            return super().basic_ack(delivery_tag, multiple, **kwargs)
+        if not self._acks:
+            hub.call_soon(self.flush_acks)
+        self._acks.append(delivery_tag)
+        return None
+
+    def basic_reject(self, delivery_tag: int, requeue: bool, **kwargs: Any) -> Any:
+        """Give a message back, or have the broker drop it."""
+        self._open.pop(delivery_tag, None)
+        return super().basic_reject(delivery_tag, requeue, **kwargs)
+
+    def close(self, *args: Any, **kwargs: Any) -> Any:
+        """Close, with what is acknowledged sent."""
+        self.flush_acks()
+        return super().close(*args, **kwargs)
+
+    def flush_acks(self) -> None:
+        """Send the acknowledgements that have gathered; on a connection that is gone they are void."""
+        acks, self._acks = self._acks, []
+        for number in acks:
+            self._open.pop(number, None)
+        first_open = next(iter(self._open), self._latest + 1)
+        below = [number for number in acks if number < first_open] if self._knows_all else []
+        try:
+            if below:
+                super().basic_ack(max(below), multiple=True)
+            for number in acks:
+                if not below or number > first_open:
+                    super().basic_ack(number)
+        except Exception as error:  # noqa: BLE001  # whatever a connection that is gone does; the loop sees it as well
+            logger.warning("%d acknowledged messages are delivered again (%s)", len(acks), type(error).__name__)
+
+
+class Connection(pyamqp.Connection):
+    """A connection of such channels."""
+
+    Channel = Channel
+    #: The event loop of the worker that consumes by this connection.
+    hub: Any = None
+
+    def close(self, *args: Any, **kwargs: Any) -> Any:
+        """Close, with what is acknowledged sent."""
+        for channel in list((self.channels or {}).values()):
+            if isinstance(channel, Channel):  # one is the connection's own
+                channel.flush_acks()
+        return super().close(*args, **kwargs)
+
+
+class Transport(pyamqp.Transport):
+    """For amqp://."""
+
+    Connection = Connection
+
+    def register_with_event_loop(self, connection: Any, loop: Any) -> None:
+        """Called by a worker with its event loop."""
+        super().register_with_event_loop(connection, loop)
+        connection.hub = loop
+
+
+class SSLTransport(Transport, pyamqp.SSLTransport):
+    """For amqps://."""
