@@ -25,11 +25,11 @@ from market_data_store.transport import StoreAMQP
 WRITE = "store.write"
 #: Serializer of `StoreClient`: JSON to everyone else, but rows that are encoded already go in as they are.
 SERIALIZER = "store-json"
+#: Its serializer of tables: the second argument, which is the body already (`columnar.pack`).
+TABLE_SERIALIZER = "store-arrow"
 #: Objects that are made before the garbage collector looks at them; a batch of 5,000 rows makes 20,000, all without
 #: cycles.
 _GC_THRESHOLD = 50_000
-#: Its serializer of tables: the second argument, which is the body already (`columnar.pack`).
-TABLE_SERIALIZER = "store-arrow"
 
 
 def _celeryconfig() -> ModuleType:

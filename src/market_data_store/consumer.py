@@ -110,8 +110,9 @@ class StoreConsumer(Consumer):
         except Exception as error:  # noqa: BLE001  # of a connection that is gone; events are for watching alone
             logger.debug("The last events were not sent (%s)", type(error).__name__)
         if self.connection is not None and self.connection.transport.driver_type == "amqp":
-            # The loop that would send what has gathered has ended.
-            getattr(self.task_consumer and self.task_consumer.channel, "flush_acks", lambda: None)()
+            channel = self.task_consumer and self.task_consumer.channel
+            if hasattr(channel, "flush_acks"):  # of `transport.amqp`; the loop that would send them has ended
+                channel.flush_acks()
             time.sleep(_APPLIED_WITHIN_S)
         super().shutdown()
 
