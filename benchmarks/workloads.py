@@ -63,13 +63,11 @@ class Workload:
     def messages(self) -> Iterator[list[Bar]]:
         """The same, message by message."""
         message: list[Bar] = []
-        for bar in self.sent():
+        for number, bar in enumerate(self.sent()):
             message.append(bar)
-            if len(message) == self.per_message:
+            if self._ends_message(number):
                 yield message
                 message = []
-        if message:
-            yield message
 
     def stored_before(self) -> Iterator[Bar]:
         """What the table holds when the clock starts."""
