@@ -15,18 +15,11 @@ from celery.signals import before_task_publish, celeryd_init, worker_process_ini
 from kombu.serialization import register
 from kombu.utils.json import dumps, loads
 
-from market_data_store.coalescing import ENQUEUED_AT_HEADER
-from market_data_store.columnar import ARROW
 from market_data_store.config import resource, settings
 from market_data_store.errors import ConfigurationError
+from market_data_store.protocol import ARROW, ENQUEUED_AT_HEADER, SERIALIZER, TABLE_SERIALIZER, WRITE
 from market_data_store.transport import StoreAMQP
 
-#: The task, and its queue.
-WRITE = "store.write"
-#: Serializer of `StoreClient`: JSON to everyone else, but rows that are encoded already go in as they are.
-SERIALIZER = "store-json"
-#: Its serializer of tables: the second argument, which is the body already (`columnar.pack`).
-TABLE_SERIALIZER = "store-arrow"
 #: Objects that are made before the garbage collector looks at them; a batch of 5,000 rows makes 20,000, all without
 #: cycles.
 _GC_THRESHOLD = 50_000

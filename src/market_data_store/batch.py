@@ -9,30 +9,14 @@ from itertools import chain, islice, repeat
 from operator import itemgetter, lt
 from typing import Any
 
-import msgspec
 import psycopg
 from psycopg.types.json import Jsonb
 from sqlalchemy.dialects.postgresql import JSONB
 
 from market_data_store.datasets import Dataset
-from market_data_store.dead_letters import DeadLetter, Replayed
+from market_data_store.dead_letters import DeadLetter
+from market_data_store.protocol import Counts, Replayed
 from market_data_store.rows import Decoded
-
-
-class Counts(msgspec.Struct):
-    """A message's result: what became of its rows. The numbers add up to the rows sent."""
-
-    written: int = 0
-    unchanged: int = 0
-    #: Older than what is stored.
-    stale: int = 0
-    rejected: int = 0
-
-    def __add__(self, other: Counts) -> Counts:
-        """Sum, number by number."""
-        return Counts(
-            *(a + b for a, b in zip(msgspec.structs.astuple(self), msgspec.structs.astuple(other), strict=True))
-        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

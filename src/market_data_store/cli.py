@@ -185,11 +185,12 @@ def monitor() -> None:
     Several may run: one leads (by a lock in Redis, where there is one), another takes over when it is gone.
     """
     settings().require_broker_url()
-    from market_data_store.app import WRITE, app
+    from market_data_store.app import app
     from market_data_store.coordinator.monitor import Monitor
     from market_data_store.coordinator.receivers import connected
     from market_data_store.metrics import count_delivery, expect_deliveries, show_look
     from market_data_store.metrics_server import monitor_metrics
+    from market_data_store.protocol import WRITE
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     configured = settings()
@@ -232,8 +233,9 @@ def flower(port: int | None) -> None:
 def status(watch: bool) -> None:
     """Say what the database holds, how deep the queue is and which workers answer."""
     # Celery's app reads the settings when it is imported: only now are they complete.
-    from market_data_store.app import WRITE, app
+    from market_data_store.app import app
     from market_data_store.coordinator import queue
+    from market_data_store.protocol import WRITE
 
     database_url, _ = settings().require_database_url(), settings().require_broker_url()
     if watch:
@@ -268,8 +270,9 @@ def _store(commands: dict[str, list[str]], log: processes.Log, *, web_port: int 
         settings.cache_clear()
         for name, url in (("DATABASE_URL", running.database_url), ("BROKER_URL", running.broker_url)):
             console.print(f"{name:<13} {url if name in running.urls else without_password(url)}", soft_wrap=True)
-        from market_data_store.app import WRITE, app
+        from market_data_store.app import app
         from market_data_store.coordinator import queue
+        from market_data_store.protocol import WRITE
 
         with (
             processes.processes(running, commands, log, own, web_port=web_port),

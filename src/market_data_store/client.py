@@ -22,9 +22,7 @@ from typing import Any, Literal, Self
 import msgspec
 from celery import Celery
 
-from market_data_store.app import WRITE
 from market_data_store.app import app as store_app
-from market_data_store.batch import Counts
 from market_data_store.columnar import Frame, decode_frame, frame_of, pack
 from market_data_store.config import settings
 from market_data_store.confirming import Confirming
@@ -37,6 +35,7 @@ from market_data_store.fields import microseconds
 from market_data_store.gathering import Gathering
 from market_data_store.outbox import Outbox
 from market_data_store.pressure import Pressure
+from market_data_store.protocol import WRITE, Counts
 from market_data_store.publishing import Publisher
 from market_data_store.results import results_of
 from market_data_store.spool import Spool

@@ -30,15 +30,11 @@ from celery.worker.request import Request
 from celery.worker.strategy import default
 from kombu.utils.uuid import uuid
 
-from market_data_store.columnar import ARROW
+from market_data_store.protocol import ARROW, ENQUEUED_AT_HEADER, REPLAYS_HEADER
 from market_data_store.summary import row_count, summary
 
 logger = logging.getLogger(__name__)
 
-#: The header that holds when a message was first enqueued, in epoch seconds.
-ENQUEUED_AT_HEADER = "enqueued_at"
-#: The header that names the dead letters of which a message was made, see `replay`.
-REPLAYS_HEADER = "replays"
 
 #: A decoded message of nothing: put where kombu caches the body, it keeps Celery from decoding it in the parent.
 _UNDECODED: tuple[Any, ...] = ((), {}, None)

@@ -35,11 +35,6 @@ from market_data_store.rows import (
     with_unknown,
 )
 
-#: The content type of such a message.
-ARROW = "application/vnd.apache.arrow.stream"
-#: With which an IPC stream begins, and no JSON does.
-_MAGIC = b"\xff\xff\xff\xff"
-
 #: Postgres counts from 2000, Arrow from 1970.
 _EPOCH_US = 946_684_800_000_000
 _EPOCH_DAYS = 10_957
@@ -78,11 +73,6 @@ class Frame:
     def row_text(self, position: int) -> str:
         """A row as JSON text."""
         return row_text(self.part(position, 1).objects()[0])
-
-
-def is_arrow(body: bytes) -> bool:
-    """Whether a message's body is such a stream, by its first bytes."""
-    return body.startswith(_MAGIC)
 
 
 def frame_of(table: Any) -> Frame:

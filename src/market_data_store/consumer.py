@@ -17,6 +17,7 @@ from celery.worker.consumer import Consumer
 from celery.worker.request import logger
 
 from market_data_store.coalescing import Job
+from market_data_store.protocol import WRITE
 from market_data_store.shutdown import expect_results, kill_after
 
 #: RabbitMQ's quorum queues apply acknowledgements some at a time, and forget the rest when the connection closes.
@@ -24,8 +25,6 @@ _APPLIED_WITHIN_S = 0.5
 #: Events of tasks gather for so many seconds, and go in messages of so many.
 _EVENTS_WITHIN_S = 0.1
 _EVENTS_AT_ONCE = 500
-#: The task whose pool side keeps unusable messages.
-KEEPER = "store.write"
 
 
 class StoreConsumer(Consumer):
@@ -136,7 +135,7 @@ class StoreConsumer(Consumer):
     def _keep(self, message: Any, reason: str) -> None:
         unusable = _Unusable(message, reason, self.connection_errors)
         logger.error("Unusable message %s becomes a dead letter: %s", unusable.id, reason)
-        self.on_task_request(Job(self.app.tasks[KEEPER], [unusable], self, lambda: None))
+        self.on_task_request(Job(self.app.tasks[WRITE], [unusable], self, lambda: None))
 
 
 def _problem(headers: Any) -> str | None:
@@ -159,7 +158,7 @@ def _problem(headers: Any) -> str | None:
 class _Unusable:
     """As much of a request as `coalescing.Job` needs."""
 
-    name = KEEPER
+    name = WRITE
     ignore_result = True
 
     def __init__(self, message: Any, reason: str, connection_errors: tuple[type[Exception], ...]) -> None:

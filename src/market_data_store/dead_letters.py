@@ -8,9 +8,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from hashlib import sha256
 from operator import itemgetter
-from typing import Annotated, Any
+from typing import Any
 
-import msgspec
 import psycopg
 from psycopg import sql
 from psycopg.rows import class_row
@@ -102,15 +101,6 @@ class Letter:
     defaults: str | None = None
     #: Of a message that is unusable as a whole.
     body: bytes | None = None
-
-
-class Replayed(msgspec.Struct, frozen=True):
-    """The letters that a message was made of: it carries them in a header."""
-
-    task_id: str
-    #: The letter of each row, or the one that holds the whole message.
-    ids: tuple[Annotated[int, msgspec.Meta(ge=1, le=2**63 - 1)], ...]
-    whole: bool
 
 
 def keep(connection: psycopg.Connection[Any], letters: Sequence[DeadLetter]) -> None:

@@ -13,14 +13,14 @@ import psycopg
 from rich.console import Console
 
 from market_data_store import dead_letters, schema
-from market_data_store.app import WRITE, app
-from market_data_store.batch import Counts
+from market_data_store.app import app
 from market_data_store.client import StoreClient
 from market_data_store.config import settings
 from market_data_store.coordinator.queue import QueueInspector
 from market_data_store.errors import MarketDataStoreError
 from market_data_store.files import RowFile
 from market_data_store.progress import progress
+from market_data_store.protocol import WRITE, Counts
 from market_data_store.recording import recorded
 
 #: With nothing stored for so long, one is asked whether a worker runs at all.

@@ -8,10 +8,10 @@ from typing import Any
 from market_data_core.telemetry import BackpressureLevel
 from prometheus_client import Counter, Gauge, Histogram
 
-from market_data_store.batch import Counts
-from market_data_store.coordinator.feedback import batch_written, rows_rejected, write_retried
 from market_data_store.coordinator.monitor import Reading
 from market_data_store.datasets import DATASETS
+from market_data_store.protocol import Counts
+from market_data_store.signals import batch_written, rows_rejected, write_retried
 
 ROWS = Counter("mds_rows_total", "Rows dealt with, by outcome", ["dataset", "outcome"])
 BATCH_ROWS = Histogram(

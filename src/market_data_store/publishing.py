@@ -12,11 +12,10 @@ from typing import Any
 import msgspec
 from celery import Celery
 
-from market_data_store.app import SERIALIZER, TABLE_SERIALIZER, WRITE
-from market_data_store.coalescing import ENQUEUED_AT_HEADER
 from market_data_store.config import without_password
 from market_data_store.errors import BrokerUnavailable
 from market_data_store.gathering import Message
+from market_data_store.protocol import ENQUEUED_AT_HEADER, SERIALIZER, TABLE_SERIALIZER, WRITE
 
 #: RabbitMQ confirms within milliseconds, or not at all when it has run out of memory or disk.
 _CONFIRM_TIMEOUT_S = 15.0

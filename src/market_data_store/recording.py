@@ -10,9 +10,9 @@ from typing import Any
 import msgspec
 from rich.console import Console
 
-from market_data_store.batch import Counts
 from market_data_store.errors import MarketDataStoreError
 from market_data_store.job_tracking import JobRunTracker
+from market_data_store.protocol import Counts
 
 #: Progress is recorded, and with it that the command lives, this often.
 _INTERVAL_S = 10.0

@@ -18,11 +18,9 @@ from kombu.exceptions import OperationalError
 from kombu.utils.uuid import uuid
 
 from market_data_store import dead_letters
-from market_data_store.app import SERIALIZER, WRITE
-from market_data_store.coalescing import ENQUEUED_AT_HEADER, REPLAYS_HEADER
-from market_data_store.columnar import ARROW, is_arrow
-from market_data_store.dead_letters import Letter, Replayed
+from market_data_store.dead_letters import Letter
 from market_data_store.errors import BrokerUnavailable
+from market_data_store.protocol import ARROW, ENQUEUED_AT_HEADER, REPLAYS_HEADER, SERIALIZER, WRITE, Replayed, is_arrow
 
 #: As a producer's messages are, see `client`.
 _MAX_ROWS = 500

@@ -22,8 +22,8 @@ from kombu.exceptions import ContentDisallowed, DecodeError, OperationalError
 from kombu.utils.uuid import uuid
 from redis.exceptions import RedisError
 
-from market_data_store.batch import Counts
 from market_data_store.errors import BrokerUnavailable, ConfigurationError, InvalidMessage
+from market_data_store.protocol import Counts
 
 logger = logging.getLogger(__name__)
 

@@ -19,7 +19,7 @@ import psycopg
 from redis.exceptions import RedisError
 
 from market_data_store import dead_letter_summary, dead_letters, schema
-from market_data_store.app import WRITE, app
+from market_data_store.app import app
 from market_data_store.config import Settings
 from market_data_store.coordinator.feedback import BackpressureLevel, FeedbackEvent
 from market_data_store.coordinator.monitor import BROKER_UNREACHABLE, NO_WORKERS
@@ -29,6 +29,7 @@ from market_data_store.coordinator.watermarks import HARD, OK, Watermarks
 from market_data_store.datasets import DATASETS
 from market_data_store.dead_letter_summary import ReasonCount
 from market_data_store.errors import BrokerUnavailable, DatabaseUnavailable
+from market_data_store.protocol import WRITE
 
 #: Seconds over which the rows a second are counted; Postgres itself counts once a second.
 _RATE_WINDOW_S = 5.0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from market_data_store.columnar import is_arrow
+from market_data_store.protocol import is_arrow
 
 #: What `StoreClient` sends with a message; its number is exact.
 _OURS = re.compile(r"\('\w{1,32}', <(\d{1,10}) rows>\)")

@@ -23,11 +23,10 @@ from celery.app.task import Context
 from celery.exceptions import Reject
 from kombu.utils.uuid import uuid
 
-from market_data_store.app import WRITE, app
-from market_data_store.batch import Counts, Message
+from market_data_store.app import app
+from market_data_store.batch import Message
 from market_data_store.calls import Call, checked, parsed
 from market_data_store.coalescing import (
-    REPLAYS_HEADER,
     Alone,
     CoalescedTask,
     Envelope,
@@ -39,11 +38,12 @@ from market_data_store.coalescing import (
 )
 from market_data_store.columnar import Frame, decode_frame
 from market_data_store.config import settings
-from market_data_store.coordinator.feedback import batch_written, rows_rejected, write_retried
 from market_data_store.datasets import Dataset
-from market_data_store.dead_letters import DeadLetter, Replayed
+from market_data_store.dead_letters import DeadLetter
 from market_data_store.errors import DatabaseUnavailable, InvalidMessage
+from market_data_store.protocol import REPLAYS_HEADER, WRITE, Counts, Replayed
 from market_data_store.rows import decode_rows, row_text
+from market_data_store.signals import batch_written, rows_rejected, write_retried
 from market_data_store.writer import Writer
 
 logger = logging.getLogger(__name__)

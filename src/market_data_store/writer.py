@@ -30,10 +30,11 @@ from sqlalchemy import BigInteger, DateTime, Text
 from sqlalchemy.dialects.postgresql import DATE, JSONB
 
 from market_data_store import attempts, dead_letters
-from market_data_store.batch import Batch, Counts, Message, first_line
+from market_data_store.batch import Batch, Message, first_line
 from market_data_store.datasets import ENQUEUED_AT, Dataset
 from market_data_store.dead_letters import DeadLetter
 from market_data_store.errors import DatabaseUnavailable
+from market_data_store.protocol import Counts
 
 #: Of a writer's session. The staging table has no statistics, and a hash join that looks cheap against a guess reads
 #: the whole of a large table; compiling a statement costs more than running it.

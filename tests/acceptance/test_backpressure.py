@@ -22,9 +22,9 @@ from nodes import Worker, until
 from stream import STREAM, Stream
 from web import monitor
 
-from market_data_store.app import SERIALIZER, WRITE
 from market_data_store.client import StoreClient
 from market_data_store.coordinator.queue import QueueInspector
+from market_data_store.protocol import SERIALIZER, WRITE
 
 ROW = {"provider": "p", "symbol": "S", "name": "n"}
 

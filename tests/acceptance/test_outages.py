@@ -16,8 +16,8 @@ from stream import Stream
 from web import python
 
 from market_data_store import schema
-from market_data_store.app import WRITE
 from market_data_store.local import free_port, start_postgres
+from market_data_store.protocol import WRITE
 
 Connection = psycopg.Connection[Any]
 Trouble = Callable[[Connection], AbstractContextManager[None]]

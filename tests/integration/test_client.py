@@ -25,10 +25,10 @@ from market_data_core import OptionSnapshot, Quote, Trade
 from nodes import Worker, until
 
 from market_data_store import StoreClient
-from market_data_store.batch import Counts
 from market_data_store.coordinator.queue import QueueInspector
 from market_data_store.errors import BrokerUnavailable, InvalidMessage, InvalidRow
 from market_data_store.local import start_valkey
+from market_data_store.protocol import Counts
 
 on_redis = pytest.mark.parametrize("broker_url", ["redis"], indirect=True)
 

@@ -18,7 +18,6 @@ from market_data_core.protocols import Sink
 from nodes import Worker, until
 from prometheus_client import REGISTRY
 
-from market_data_store.app import WRITE
 from market_data_store.client import StoreClient
 from market_data_store.config import Settings
 from market_data_store.coordinator.feedback import FeedbackEvent, backpressure_changed
@@ -28,6 +27,7 @@ from market_data_store.coordinator.redis_publisher import RedisFeedbackPublisher
 from market_data_store.errors import Backpressure, BrokerUnavailable
 from market_data_store.local import free_port, start_valkey
 from market_data_store.metrics import count_delivery
+from market_data_store.protocol import WRITE
 from market_data_store.sink import StoreSink
 
 ROW = {"provider": "p", "symbol": "S", "name": "n", "ts": 0}

@@ -19,7 +19,6 @@ from nodes import Worker, until
 from rich.console import Console
 
 from market_data_store import config, recording
-from market_data_store.batch import Counts
 from market_data_store.errors import (
     ConfigurationError,
     DatabaseUnavailable,
@@ -28,6 +27,7 @@ from market_data_store.errors import (
 )
 from market_data_store.job_commands import jobs
 from market_data_store.job_tracking import JobRunTracker
+from market_data_store.protocol import Counts
 from market_data_store.recording import recorded
 
 on_redis = pytest.mark.parametrize("broker_url", ["redis"], indirect=True)

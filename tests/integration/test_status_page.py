@@ -25,7 +25,6 @@ from nodes import until
 from playwright.sync_api import Browser, Page, expect
 
 from market_data_store import dead_letter_summary, dead_letters
-from market_data_store.app import WRITE
 from market_data_store.client import StoreClient
 from market_data_store.config import resource
 from market_data_store.coordinator.feedback import FeedbackEvent
@@ -35,6 +34,7 @@ from market_data_store.dead_letters import DeadLetter
 from market_data_store.errors import InvalidMessage
 from market_data_store.fields import fields_of
 from market_data_store.local import end_with_parent, free_port, start_valkey
+from market_data_store.protocol import WRITE
 from market_data_store.rows import decode_rows
 
 Connection = psycopg.Connection[tuple[Any, ...]]

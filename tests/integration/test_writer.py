@@ -24,10 +24,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from market_data_store import schema
-from market_data_store.batch import Counts, Message
+from market_data_store.batch import Message
 from market_data_store.datasets import DATASETS, MAX_KEY_LENGTH
 from market_data_store.dead_letters import DeadLetter
 from market_data_store.errors import DatabaseUnavailable
+from market_data_store.protocol import Counts
 from market_data_store.rows import decode_rows, row_text
 from market_data_store.writer import Writer
 

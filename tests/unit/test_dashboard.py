@@ -18,10 +18,10 @@ from market_data_core.telemetry import BackpressureLevel
 from prometheus_client.parser import text_string_to_metric_families
 
 from market_data_store import metrics
-from market_data_store.batch import Counts
-from market_data_store.coordinator.feedback import batch_written, rows_rejected, write_retried
 from market_data_store.coordinator.monitor import Reading
+from market_data_store.protocol import Counts
 from market_data_store.service.exposition import install
+from market_data_store.signals import batch_written, rows_rejected, write_retried
 
 ROOT = Path(__file__).parents[2]
 DASHBOARD = json.loads((ROOT / "grafana/market-data-store.json").read_text())

@@ -7,7 +7,7 @@ import json
 import pytest
 from kombu.serialization import dumps, loads
 
-from market_data_store.app import SERIALIZER
+from market_data_store.protocol import SERIALIZER
 
 
 @pytest.mark.parametrize("value", [{"id": "a", "n": [1, 2.5, None]}, [{"id": "half a pair: \udcff"}]])

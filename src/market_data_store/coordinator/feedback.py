@@ -27,13 +27,6 @@ __all__ = ["BackpressureLevel", "FeedbackBus", "FeedbackEvent", "FeedbackSubscri
 
 #: The level changed, or is repeated for those who came later: `event` (FeedbackEvent).
 backpressure_changed = Signal(name="backpressure_changed", providing_args={"event"})
-#: A batch was committed: `dataset`, `counts` (writer.Counts), `messages`, `seconds`. Sent in the pool process.
-batch_written = Signal(name="batch_written", providing_args={"dataset", "counts", "messages", "seconds"})
-#: Rows became dead letters: `dataset` (None for a message that is unusable as a whole), `rows`. In the pool process.
-rows_rejected = Signal(name="rows_rejected", providing_args={"dataset", "rows"})
-#: Postgres did not take a write, which will be tried again: `sqlstate_class` (such as "40"; None for a lost connection
-#: that gave no code). In the pool process.
-write_retried = Signal(name="write_retried", providing_args={"sqlstate_class"})
 
 
 class FeedbackEvent(CoreFeedbackEvent):

@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from redis.exceptions import RedisError
 
 from market_data_store import retention, schema
-from market_data_store.app import WRITE, app
+from market_data_store.app import app
 from market_data_store.config import Settings
 from market_data_store.coordinator.feedback import BackpressureLevel, FeedbackEvent
 from market_data_store.coordinator.queue import QueueInspector
@@ -26,6 +26,7 @@ from market_data_store.coordinator.receivers import Publisher, publishers_of
 from market_data_store.coordinator.redis_publisher import RedisFeedbackPublisher
 from market_data_store.coordinator.watermarks import OK, Watermarks
 from market_data_store.datasets import DATASETS
+from market_data_store.protocol import WRITE
 
 logger = logging.getLogger(__name__)
 

@@ -21,7 +21,7 @@ from prometheus_client import REGISTRY
 from redis.exceptions import RedisError
 
 from market_data_store import schema
-from market_data_store.app import WRITE, app
+from market_data_store.app import app
 from market_data_store.config import Settings
 from market_data_store.coordinator.monitor import Reading
 from market_data_store.coordinator.queue import QueueInspector
@@ -29,6 +29,7 @@ from market_data_store.coordinator.redis_publisher import RedisFeedbackPublisher
 from market_data_store.coordinator.watermarks import HARD, OK, Watermarks
 from market_data_store.errors import BrokerUnavailable, DatabaseUnavailable
 from market_data_store.metrics import show_queue
+from market_data_store.protocol import WRITE
 
 logger = logging.getLogger(__name__)
 
