@@ -4,6 +4,7 @@ from celery import __version__ as celery_version
 from kombu import Queue
 
 from market_data_store.config import settings
+from market_data_store.protocol import QUEUE
 
 _settings = settings()
 _redis = _settings.broker_url.startswith(("redis", "sentinel"))
@@ -15,14 +16,14 @@ imports = ("market_data_store.tasks",)
 task_serializer = "json"
 result_serializer = "json"
 accept_content = ["json"]
-task_default_queue = "store.write"
+task_default_queue = QUEUE
 # Redis: a topic exchange whose binding vanished swallows messages (kombu #1404); the default exchange is direct.
 # RabbitMQ: a quorum queue is on disk before its publisher hears of it. Its dead-letter exchange and delivery limit are
 # a policy (docs/dead-letters.md), no arguments here: other Celery clients declare the queue without them, and would be
 # answered 406 PRECONDITION_FAILED (tried on RabbitMQ 3.10.8).
-task_queues = [Queue("store.write", routing_key="store.write", queue_arguments={"x-queue-type": "quorum"})]
+task_queues = [Queue(QUEUE, routing_key=QUEUE, queue_arguments={"x-queue-type": "quorum"})]
 task_default_queue_type = "quorum"
-task_routes = {"store.*": {"queue": "store.write"}}
+task_routes = {"store.*": {"queue": QUEUE}}
 task_create_missing_queues = False
 
 # --- Nothing is acknowledged before its rows are committed.

@@ -37,7 +37,8 @@ from market_data_store.local import start_postgres, start_valkey
 __all__ = ["chromium", "orchestrator", "pipeline"]
 
 #: The name of the task and of its queue, as a foreign application knows it.
-WRITE = "store.write"
+TASK = "store.write"
+QUEUE = "store.write"
 WORKERS = pytest.StashKey[list[Worker]]()
 
 Connection = psycopg.Connection[tuple[Any, ...]]
@@ -144,7 +145,7 @@ def rabbitmq_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rabbit
 def rabbitmq_url(rabbitmq_server: RabbitMQ) -> str:
     """A RabbitMQ without our queue."""
     with kombu.Connection(rabbitmq_server.url) as connection:
-        connection.default_channel.queue_delete(WRITE)
+        connection.default_channel.queue_delete(QUEUE)
     return rabbitmq_server.url
 
 
@@ -174,7 +175,7 @@ def producer(broker_url: str) -> Iterator[Celery]:
 
 @pytest.fixture
 def queue(producer: Celery) -> Iterator[QueueInspector]:
-    inspector = QueueInspector(producer, WRITE)
+    inspector = QueueInspector(producer, QUEUE)
     yield inspector
     inspector.close()
 
@@ -233,7 +234,7 @@ def stored(database: Connection) -> Callable[[], list[Bar]]:
 @pytest.fixture
 def send(producer: Celery) -> Send:
     """Send bars in one message, as a foreign application does; returns the task's AsyncResult."""
-    return lambda rows, **options: producer.send_task(WRITE, args=["bars", rows], queue=WRITE, **options)
+    return lambda rows, **options: producer.send_task(TASK, args=["bars", rows], queue=QUEUE, **options)
 
 
 @pytest.fixture

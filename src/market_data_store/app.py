@@ -17,7 +17,7 @@ from kombu.utils.json import dumps, loads
 
 from market_data_store.config import resource, settings
 from market_data_store.errors import ConfigurationError
-from market_data_store.protocol import ARROW, ENQUEUED_AT_HEADER, SERIALIZER, TABLE_SERIALIZER, WRITE
+from market_data_store.protocol import ARROW, ENQUEUED_AT_HEADER, SERIALIZER, TABLE_SERIALIZER, TASK
 from market_data_store.transport import StoreAMQP
 
 #: Objects that are made before the garbage collector looks at them; a batch of 5,000 rows makes 20,000, all without
@@ -50,7 +50,7 @@ app.config_from_object(_celeryconfig())
 app.steps["worker"].add("market_data_store.metrics_server:WorkerMetrics")  # by name: a client has no need of it
 
 
-@before_task_publish.connect(sender=WRITE, weak=False)
+@before_task_publish.connect(sender=TASK, weak=False)
 def _stamp(headers: dict[str, Any] | None = None, **_: Any) -> None:
     """A message carries when it was first enqueued, also through retries and replays."""
     if headers is not None:

@@ -190,13 +190,13 @@ def monitor() -> None:
     from market_data_store.coordinator.receivers import connected
     from market_data_store.metrics import count_delivery, expect_deliveries, show_look
     from market_data_store.metrics_server import monitor_metrics
-    from market_data_store.protocol import WRITE
+    from market_data_store.protocol import QUEUE
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     configured = settings()
     loop = Monitor(
         app,
-        WRITE,
+        QUEUE,
         capacity=configured.queue_capacity,
         watermarks=Watermarks.of(configured),
         interval_s=configured.monitor_interval_s,
@@ -235,7 +235,7 @@ def status(watch: bool) -> None:
     # Celery's app reads the settings when it is imported: only now are they complete.
     from market_data_store.app import app
     from market_data_store.coordinator import queue
-    from market_data_store.protocol import WRITE
+    from market_data_store.protocol import QUEUE
 
     database_url, _ = settings().require_database_url(), settings().require_broker_url()
     if watch:
@@ -248,7 +248,7 @@ def status(watch: bool) -> None:
     if found.current is not None:
         with schema.connect(database_url) as connection:
             table.add_row("dead letters", f"{dead_letters.count(connection):,}", "")
-    with closing(queue.QueueInspector(app, WRITE)) as inspector:
+    with closing(queue.QueueInspector(app, QUEUE)) as inspector:
         depth, workers = inspector.depth(), inspector.workers()
     table.add_row("broker", without_password(settings().broker_url), "")
     table.add_row("queue", f"{depth:,} waiting", f"{depth / settings().queue_capacity:.0%} of capacity")
@@ -272,11 +272,11 @@ def _store(commands: dict[str, list[str]], log: processes.Log, *, web_port: int 
             console.print(f"{name:<13} {url if name in running.urls else without_password(url)}", soft_wrap=True)
         from market_data_store.app import app
         from market_data_store.coordinator import queue
-        from market_data_store.protocol import WRITE
+        from market_data_store.protocol import QUEUE
 
         with (
             processes.processes(running, commands, log, own, web_port=web_port),
-            closing(queue.QueueInspector(app, WRITE)) as inspector,
+            closing(queue.QueueInspector(app, QUEUE)) as inspector,
         ):
             processes.wait_until(lambda: bool(inspector.workers()), running, "a worker is ready")
             yield running

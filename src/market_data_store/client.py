@@ -35,7 +35,7 @@ from market_data_store.fields import microseconds
 from market_data_store.gathering import Gathering
 from market_data_store.outbox import Outbox
 from market_data_store.pressure import Pressure
-from market_data_store.protocol import WRITE, Counts
+from market_data_store.protocol import QUEUE, Counts
 from market_data_store.publishing import Publisher
 from market_data_store.results import results_of
 from market_data_store.spool import Spool
@@ -131,7 +131,7 @@ class StoreClient:
 
     def _brake(self, capacity: int | None, timeout_s: float) -> Pressure:
         throttle = Throttle(capacity or settings().queue_capacity, Watermarks.of(settings()))
-        return Pressure(throttle, QueueInspector(self._app, WRITE), timeout_s, spooled=self._has_spool)
+        return Pressure(throttle, QueueInspector(self._app, QUEUE), timeout_s, spooled=self._has_spool)
 
     def write(self, dataset: str, rows: Iterable[Any], *, defaults: Mapping[str, Any] | None = None) -> int:
         """Take rows for a dataset; returns how many. All of them are taken, or an error says why none is.

@@ -17,7 +17,7 @@ from celery.worker.consumer import Consumer
 from celery.worker.request import logger
 
 from market_data_store.coalescing import Job
-from market_data_store.protocol import WRITE
+from market_data_store.protocol import TASK
 from market_data_store.shutdown import expect_results, kill_after
 
 #: RabbitMQ's quorum queues apply acknowledgements some at a time, and forget the rest when the connection closes.
@@ -135,7 +135,7 @@ class StoreConsumer(Consumer):
     def _keep(self, message: Any, reason: str) -> None:
         unusable = _Unusable(message, reason, self.connection_errors)
         logger.error("Unusable message %s becomes a dead letter: %s", unusable.id, reason)
-        self.on_task_request(Job(self.app.tasks[WRITE], [unusable], self, lambda: None))
+        self.on_task_request(Job(self.app.tasks[TASK], [unusable], self, lambda: None))
 
 
 def _problem(headers: Any) -> str | None:
@@ -158,7 +158,7 @@ def _problem(headers: Any) -> str | None:
 class _Unusable:
     """As much of a request as `coalescing.Job` needs."""
 
-    name = WRITE
+    name = TASK
     ignore_result = True
 
     def __init__(self, message: Any, reason: str, connection_errors: tuple[type[Exception], ...]) -> None:

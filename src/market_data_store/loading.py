@@ -20,7 +20,7 @@ from market_data_store.coordinator.queue import QueueInspector
 from market_data_store.errors import MarketDataStoreError
 from market_data_store.files import RowFile
 from market_data_store.progress import progress
-from market_data_store.protocol import WRITE, Counts
+from market_data_store.protocol import QUEUE, Counts
 from market_data_store.recording import recorded
 
 #: With nothing stored for so long, one is asked whether a worker runs at all.
@@ -76,7 +76,7 @@ def load_file(source: RowFile, defaults: Mapping[str, Any], console: Console, *,
         client = stack.enter_context(StoreClient(defaults=defaults, confirm=True, check=False))
         show = stack.enter_context(progress(console))
         name_rejects = _Rejects(client, connection, console)
-        inspector = stack.enter_context(closing(QueueInspector(app, WRITE)))
+        inspector = stack.enter_context(closing(QueueInspector(app, QUEUE)))
         run = recorded(job_name, source.dataset.name, defaults.get("provider"), {"file": source.path.name}, console)
         record = stack.enter_context(run)
 

@@ -9,8 +9,10 @@ from typing import Annotated
 
 import msgspec
 
-#: The task, and its queue.
-WRITE = "store.write"
+#: The task.
+TASK = "store.write"
+#: The queue that its messages wait in.
+QUEUE = "store.write"
 #: Serializer of `StoreClient`: JSON to everyone else, but rows that are encoded already go in as they are.
 SERIALIZER = "store-json"
 #: Its serializer of tables: the second argument, which is the body already (`columnar.pack`).

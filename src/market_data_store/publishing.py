@@ -15,7 +15,7 @@ from celery import Celery
 from market_data_store.config import without_password
 from market_data_store.errors import BrokerUnavailable
 from market_data_store.gathering import Message
-from market_data_store.protocol import ENQUEUED_AT_HEADER, SERIALIZER, TABLE_SERIALIZER, WRITE
+from market_data_store.protocol import ENQUEUED_AT_HEADER, QUEUE, SERIALIZER, TABLE_SERIALIZER, TASK
 
 #: RabbitMQ confirms within milliseconds, or not at all when it has run out of memory or disk.
 _CONFIRM_TIMEOUT_S = 15.0
@@ -33,11 +33,11 @@ class Publisher:
         """Send it; the worker keeps a result when `reply_to` says where to. Raises `BrokerUnavailable`."""
         try:
             self._app.send_task(
-                WRITE,
+                TASK,
                 args=[message.dataset, parts[0] if message.columnar else msgspec.Raw(b"[%s]" % b",".join(parts))],
                 kwargs={"defaults": msgspec.Raw(message.defaults)} if message.defaults != b"{}" else {},
                 task_id=message.task_id,
-                queue=WRITE,
+                queue=QUEUE,
                 serializer=TABLE_SERIALIZER if message.columnar else SERIALIZER,
                 headers={ENQUEUED_AT_HEADER: message.enqueued_at, "ignore_result": reply_to is None},
                 # What Flower shows: no payload.

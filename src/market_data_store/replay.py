@@ -20,7 +20,16 @@ from kombu.utils.uuid import uuid
 from market_data_store import dead_letters
 from market_data_store.dead_letters import Letter
 from market_data_store.errors import BrokerUnavailable
-from market_data_store.protocol import ARROW, ENQUEUED_AT_HEADER, REPLAYS_HEADER, SERIALIZER, WRITE, Replayed, is_arrow
+from market_data_store.protocol import (
+    ARROW,
+    ENQUEUED_AT_HEADER,
+    QUEUE,
+    REPLAYS_HEADER,
+    SERIALIZER,
+    TASK,
+    Replayed,
+    is_arrow,
+)
 
 #: As a producer's messages are, see `client`.
 _MAX_ROWS = 500
@@ -91,11 +100,11 @@ def _send_rows(app: Celery, letters: list[Letter]) -> Sent:
     sent = Sent(uuid(), tuple(letter.id for letter in letters), whole=False)
     rows = ",".join(letter.row or "" for letter in letters)
     app.send_task(
-        WRITE,
+        TASK,
         args=[first.dataset, msgspec.Raw(f"[{rows}]".encode())],
         kwargs={"defaults": msgspec.Raw(first.defaults.encode())} if first.defaults else {},
         task_id=sent.task_id,
-        queue=WRITE,
+        queue=QUEUE,
         serializer=SERIALIZER,
         headers=_headers(first, sent),
         argsrepr=f"({first.dataset!r}, <{len(letters)} dead letters>)",
@@ -114,11 +123,11 @@ def _send_whole(app: Celery, letter: Letter) -> Sent:
     with app.producer_or_acquire() as producer:
         producer.publish(
             body,
-            routing_key=WRITE,
-            declare=[app.amqp.queues[WRITE]],
+            routing_key=QUEUE,
+            declare=[app.amqp.queues[QUEUE]],
             content_type=content[0],
             content_encoding=content[1],
-            headers={"task": WRITE, "id": sent.task_id, "lang": "py", **described, **_headers(letter, sent)},
+            headers={"task": TASK, "id": sent.task_id, "lang": "py", **described, **_headers(letter, sent)},
             correlation_id=sent.task_id,
             retry=True,
         )

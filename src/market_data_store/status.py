@@ -29,7 +29,7 @@ from market_data_store.coordinator.watermarks import HARD, OK, Watermarks
 from market_data_store.datasets import DATASETS
 from market_data_store.dead_letter_summary import ReasonCount
 from market_data_store.errors import BrokerUnavailable, DatabaseUnavailable
-from market_data_store.protocol import WRITE
+from market_data_store.protocol import QUEUE
 
 #: Seconds over which the rows a second are counted; Postgres itself counts once a second.
 _RATE_WINDOW_S = 5.0
@@ -86,8 +86,8 @@ class StatusReader:
     def __init__(self, settings: Settings, stack: ExitStack) -> None:
         self._levels = _Levels(settings)
         management_url = settings.rabbitmq_management_url
-        self._queue = stack.enter_context(closing(QueueInspector(app, WRITE, management_url=management_url)))
-        self._control = stack.enter_context(closing(QueueInspector(app, WRITE)))
+        self._queue = stack.enter_context(closing(QueueInspector(app, QUEUE, management_url=management_url)))
+        self._control = stack.enter_context(closing(QueueInspector(app, QUEUE)))
         self._found: list[str] = []
         self._database = stack.enter_context(closing(_DatabaseReader(settings.database_url)))
         self._publisher = None

@@ -41,7 +41,7 @@ from market_data_store.config import settings
 from market_data_store.datasets import Dataset
 from market_data_store.dead_letters import DeadLetter
 from market_data_store.errors import DatabaseUnavailable, InvalidMessage
-from market_data_store.protocol import REPLAYS_HEADER, WRITE, Counts, Replayed
+from market_data_store.protocol import REPLAYS_HEADER, TASK, Counts, Replayed
 from market_data_store.rows import decode_rows, row_text
 from market_data_store.signals import batch_written, rows_rejected, write_retried
 from market_data_store.writer import Writer
@@ -137,7 +137,7 @@ class WriteTask(CoalescedTask):
             _keep(envelope, error)
         except (DatabaseUnavailable, SoftTimeLimitExceeded) as unavailable:
             return GiveBack(_reason(unavailable))
-        rows_rejected.send(sender=WRITE, dataset=None, rows=1)
+        rows_rejected.send(sender=TASK, dataset=None, rows=1)
         logger.warning("Task %s[%s] is unusable and was kept as a dead letter", self.name, envelope.task_id)
         try:
             raise error
@@ -167,7 +167,7 @@ class WriteTask(CoalescedTask):
             logger.exception("Task %s[%s]: the result could not be stored", self.name, envelope.task_id)
 
 
-@app.task(name=WRITE, base=WriteTask, bind=True)
+@app.task(name=TASK, base=WriteTask, bind=True)
 def write(self: WriteTask, dataset: str, rows: list[Any], defaults: dict[str, Any] | None = None) -> dict[str, int]:
     """Commit rows to a dataset's table; returns how many were written, unchanged, stale and rejected.
 
@@ -257,9 +257,9 @@ def _write(dataset: Dataset, messages: list[Message]) -> list[Counts]:
     counts = _persistently(lambda: _writer().write(dataset, messages))
     total = sum(counts, start=Counts())
     seconds = time.monotonic() - started
-    batch_written.send(sender=WRITE, dataset=dataset.name, counts=total, messages=len(messages), seconds=seconds)
+    batch_written.send(sender=TASK, dataset=dataset.name, counts=total, messages=len(messages), seconds=seconds)
     if total.rejected:
-        rows_rejected.send(sender=WRITE, dataset=dataset.name, rows=total.rejected)
+        rows_rejected.send(sender=TASK, dataset=dataset.name, rows=total.rejected)
     logger.info(
         "%s: %d written, %d unchanged, %d stale, %d rejected, of %d messages in %.0f ms",
         dataset.name,
@@ -281,7 +281,7 @@ def _persistently(attempt: Callable[[], _T]) -> _T:
         try:
             return attempt()
         except DatabaseUnavailable as error:
-            write_retried.send(sender=WRITE, sqlstate_class=error.sqlstate_class)
+            write_retried.send(sender=TASK, sqlstate_class=error.sqlstate_class)
             pause_s = delay_s * random.uniform(0.5, 1.0)  # noqa: S311  # no secret
             # One pause at least, so that a message that goes back and forth does not spin.
             time.sleep(pause_s)

@@ -24,7 +24,7 @@ from web import monitor
 
 from market_data_store.client import StoreClient
 from market_data_store.coordinator.queue import QueueInspector
-from market_data_store.protocol import SERIALIZER, WRITE
+from market_data_store.protocol import QUEUE, SERIALIZER, TASK
 
 ROW = {"provider": "p", "symbol": "S", "name": "n"}
 
@@ -32,7 +32,7 @@ ROW = {"provider": "p", "symbol": "S", "name": "n"}
 @pytest.fixture
 def producing(broker: Broker) -> Iterator[Celery]:
     with Celery("producer", broker=broker.url, set_as_current=False) as app:
-        app.conf.task_queues = [Queue(WRITE, routing_key=WRITE, queue_arguments={"x-queue-type": "quorum"})]
+        app.conf.task_queues = [Queue(QUEUE, routing_key=QUEUE, queue_arguments={"x-queue-type": "quorum"})]
         yield app
 
 
@@ -58,7 +58,7 @@ def send_messages(app: Celery, count: int) -> None:
     """`count` messages of a row each."""
     with app.connection_for_write() as connection, app.amqp.Producer(connection) as sender:
         for row in rows(range(count)):
-            app.send_task(WRITE, args=["signals", [row]], queue=WRITE, producer=sender, serializer=SERIALIZER)
+            app.send_task(TASK, args=["signals", [row]], queue=QUEUE, producer=sender, serializer=SERIALIZER)
 
 
 def slow_down(database: psycopg.Connection[Any], seconds_a_row: float) -> None:
@@ -139,7 +139,7 @@ def test_a_fast_producer_settles_at_the_rate_of_a_slow_worker(
     done = threading.Event()
 
     def sample() -> None:
-        with closing(QueueInspector(producing, WRITE)) as inspector:
+        with closing(QueueInspector(producing, QUEUE)) as inspector:
             while not done.is_set():
                 depths.append(inspector.depth())
                 done.wait(0.05)

@@ -17,7 +17,7 @@ from web import python
 
 from market_data_store import schema
 from market_data_store.local import free_port, start_postgres
-from market_data_store.protocol import WRITE
+from market_data_store.protocol import QUEUE, TASK
 
 Connection = psycopg.Connection[Any]
 Trouble = Callable[[Connection], AbstractContextManager[None]]
@@ -85,7 +85,7 @@ def send(producer: Celery, rows: range, rows_a_message: int) -> None:
     for start in range(rows.start, rows.stop, rows_a_message):
         numbers = range(start, min(start + rows_a_message, rows.stop))
         message = [{"provider": "p", "symbol": "S", "name": "n", "ts": n, "value": n} for n in numbers]
-        producer.send_task(WRITE, args=["signals", message], queue=WRITE, ignore_result=True)
+        producer.send_task(TASK, args=["signals", message], queue=QUEUE, ignore_result=True)
 
 
 def stored(database: Connection) -> int:

@@ -19,7 +19,7 @@ import psutil
 import pytest
 import redis
 from celery import Celery
-from conftest import WRITE, Connection, StartWorker
+from conftest import QUEUE, TASK, Connection, StartWorker
 from honcho.environ import parse_procfile
 from nodes import until
 
@@ -111,7 +111,7 @@ def rows_being_sent(producer: Celery) -> Iterator[list[int]]:
                 return
             numbers = range(first, first + 20)
             rows = [{"provider": "p", "symbol": "S", "name": "n", "ts": 1.7e9 + n, "value": n} for n in numbers]
-            producer.send_task(WRITE, args=["signals", rows], queue=WRITE, ignore_result=True)
+            producer.send_task(TASK, args=["signals", rows], queue=QUEUE, ignore_result=True)
             taken.extend(numbers)
 
     thread = threading.Thread(target=send)

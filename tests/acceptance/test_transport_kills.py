@@ -17,7 +17,7 @@ import kombu
 import pytest
 import redis
 from celery import Celery
-from conftest import WRITE, Connection, HoldBack, StartWorker
+from conftest import QUEUE, TASK, Connection, HoldBack, StartWorker
 from nodes import Worker, until
 
 from market_data_store.coordinator.queue import QueueInspector
@@ -47,9 +47,7 @@ class Run:
         with self.producer.amqp.producer_pool.acquire() as publisher:
             for number in range(self.sent, self.sent + messages):
                 row = {**price, "ts": 946_684_800 + 60 * number}  # a minute each, from 2000 on
-                self.producer.send_task(
-                    WRITE, args=["bars", [row]], queue=WRITE, ignore_result=True, producer=publisher
-                )
+                self.producer.send_task(TASK, args=["bars", [row]], queue=QUEUE, ignore_result=True, producer=publisher)
         self.sent += messages
 
     def stored(self) -> int:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import redis
 from celery import Celery
-from conftest import WRITE, Bar, Connection, HoldBack, Send, StartWorker
+from conftest import QUEUE, TASK, Bar, Connection, HoldBack, Send, StartWorker
 from nodes import Worker, until
 from rabbitmq import rabbitmq
 
@@ -75,7 +75,7 @@ def test_rabbitmq_killed_in_mid_batch(
         start_worker(BROKER_URL=server.url)
 
         def send(rows: list[Bar]) -> None:
-            producer.send_task(WRITE, args=["bars", rows], queue=WRITE)
+            producer.send_task(TASK, args=["bars", rows], queue=QUEUE)
 
         with writes_held_back() as until_held:
             send(bars[:1])
@@ -98,7 +98,7 @@ def test_redis_killed_in_mid_batch(
     with before, Celery(broker=before.url, set_as_current=False) as producer, writes_held_back() as until_held:
         worker = start_worker(BROKER_URL=before.url, MDS_VISIBILITY_TIMEOUT_S="2")
         for n in range(200):
-            producer.send_task(WRITE, args=["bars", bars[n : n + 1]], queue=WRITE)
+            producer.send_task(TASK, args=["bars", bars[n : n + 1]], queue=QUEUE)
             if n == 0:
                 until_held(1)
         until_held(2)

@@ -14,7 +14,7 @@ from typing import Any
 import kombu
 import pytest
 import redis
-from conftest import WRITE, Bar, Connection, Send, StartWorker
+from conftest import QUEUE, TASK, Bar, Connection, Send, StartWorker
 from nodes import Worker, until
 
 on_redis = pytest.mark.parametrize("broker_url", ["redis"], indirect=True)
@@ -92,7 +92,7 @@ ROW = {"note": MARKER}
 JSON = "body: not the JSON of a Celery task"
 
 LATE = "9999-12-31T23:59:59-12:00"
-CALLBACK = {"task": WRITE, "args": ["bars", []], "kwargs": {}, "options": {"queue": WRITE}, "immutable": True}
+CALLBACK = {"task": TASK, "args": ["bars", []], "kwargs": {}, "options": {"queue": QUEUE}, "immutable": True}
 
 #: By task id; each is sent twice.
 MESSAGES = {
@@ -131,7 +131,7 @@ MESSAGES = {
 WITHOUT_ID = {
     f"sha256:{sha256(message.body).hexdigest()}": message
     for message in (
-        Message(call("bars", [ROW]), "id: 'None' is not a string", {"task": WRITE}),
+        Message(call("bars", [ROW]), "id: 'None' is not a string", {"task": TASK}),
         Message(b'{"hello": "CONFIDENTIAL"}', "headers: the message is no Celery task"),
         Message(b"CONFIDENTIAL", "body: cannot be decoded"),
     )
@@ -149,11 +149,11 @@ def publish(broker_url: str) -> Publish:
         with kombu.Connection(broker_url) as connection:
             kombu.Producer(connection.default_channel, auto_declare=False).publish(
                 message.body,
-                routing_key=WRITE,
+                routing_key=QUEUE,
                 headers={**headers, **message.headers},
                 content_type=message.content_type,
                 content_encoding=message.content_encoding,
-                declare=[kombu.Queue(WRITE, queue_arguments={"x-queue-type": "quorum"})],
+                declare=[kombu.Queue(QUEUE, queue_arguments={"x-queue-type": "quorum"})],
             )
 
     return publish
@@ -176,7 +176,7 @@ def test_an_unusable_message_leaves_one_letter_and_the_worker_goes_on(
     results = []
     for n, (id_, message) in enumerate(expected.items()):
         for _ in range(2):
-            publish(message, {} if id_ in WITHOUT_ID else {"task": WRITE, "id": id_})
+            publish(message, {} if id_ in WITHOUT_ID else {"task": TASK, "id": id_})
         results.append(send(bars[n : n + 1]))
     assert all(result.get(timeout=20)["written"] == 1 for result in results)
     assert stored() == bars[: len(expected)]
@@ -198,10 +198,10 @@ def test_a_body_that_is_no_unicode_leaves_one_letter_and_the_worker_goes_on(
     broker_url: str, worker: Worker, send: Send, bars: list[Bar], database: Connection
 ) -> None:
     """On Redis, a producer that is not Python's kombu need not encode the body in base64."""
-    properties = {"delivery_tag": "tag", "delivery_info": {"exchange": "", "routing_key": WRITE}}
-    headers = {"task": WRITE, "id": "half a surrogate pair"}
+    properties = {"delivery_tag": "tag", "delivery_info": {"exchange": "", "routing_key": QUEUE}}
+    headers = {"task": TASK, "id": "half a surrogate pair"}
     message = {"body": "\ud800", "headers": headers, "properties": properties, "content-type": "application/json"}
     with redis.Redis.from_url(broker_url) as client:
-        client.lpush(WRITE, json.dumps(message))
+        client.lpush(QUEUE, json.dumps(message))
     assert send(bars[:1]).get(timeout=10)["written"] == 1
     until(lambda: database.execute("SELECT FROM dead_letters WHERE task_id = 'half a surrogate pair'").rowcount == 1)

@@ -18,7 +18,7 @@ import msgspec
 import pytest
 import redis
 from celery import Celery
-from conftest import WRITE, Bar, Connection, Send
+from conftest import QUEUE, Bar, Connection, Send
 from kombu import Queue
 from market_data_core import Bar as CoreBar
 from market_data_core import OptionSnapshot, Quote, Trade
@@ -43,7 +43,7 @@ def taken(producer: Celery) -> Taken:
 
     def take() -> list[list[Any]]:
         with producer.connection_for_read() as connection:
-            queue = Queue(WRITE, queue_arguments={"x-queue-type": "quorum"})(connection.default_channel)
+            queue = Queue(QUEUE, queue_arguments={"x-queue-type": "quorum"})(connection.default_channel)
             queue.declare()
             payloads = iter(lambda: getattr(queue.get(no_ack=True), "payload", None), None)
             return [args[1] for args, _, _ in payloads]
@@ -273,7 +273,7 @@ def test_rows_that_were_taken_are_sent_when_the_broker_is_back(tmp_path: Path, b
         with pytest.raises(BrokerUnavailable):
             client.write("bars", bars[3:5])
         with start_valkey(tmp_path, port=server.port):
-            inspector = QueueInspector(app, WRITE)
+            inspector = QueueInspector(app, QUEUE)
             until(lambda: inspector.depth() == 1, "the rows are sent without another call")
             client.write("bars", bars[3:5])
             client.flush()
@@ -291,7 +291,7 @@ def test_a_full_redis_counts_as_unavailable(redis_url: str, bars: list[Bar]) -> 
                 client.flush()
         finally:
             server.config_set("maxmemory", 0)
-        until(lambda: server.llen(WRITE) == 1, "the rows are sent without another call")
+        until(lambda: server.llen(QUEUE) == 1, "the rows are sent without another call")
 
 
 def test_threads_share_a_client(producer: Celery, taken: Taken, bars: list[Bar]) -> None:

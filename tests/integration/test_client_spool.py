@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import pytest
 from brokers import Broker
 from celery import Celery
-from conftest import WRITE, Bar, Connection, StartWorker
+from conftest import QUEUE, Bar, Connection, StartWorker
 from kombu import Connection as BrokerConnection
 from kombu import Queue
 from nodes import until
@@ -52,7 +52,7 @@ def application(url: str) -> Iterator[Celery]:
 def taken(url: str) -> list[Sent]:
     """Take what waits in the queue, as a broker that loses it."""
     with BrokerConnection(url) as connection:
-        queue = Queue(WRITE, queue_arguments={"x-queue-type": "quorum"})(connection.default_channel)
+        queue = Queue(QUEUE, queue_arguments={"x-queue-type": "quorum"})(connection.default_channel)
         queue.declare()
         messages = iter(lambda: queue.get(no_ack=True), None)
         return [Sent(m.headers["id"], m.headers["enqueued_at"], m.payload[0][1]) for m in messages]
@@ -171,7 +171,7 @@ def test_what_was_not_confirmed_is_confirmed_by_the_next_client(
 def test_a_queue_that_vanished_is_made_again_and_the_message_reaches_it(broker_url: str, bars: list[Bar]) -> None:
     with application(broker_url) as app, StoreClient(app=app) as client, BrokerConnection(broker_url) as connection:
         client.write("bars", bars[:500])
-        connection.default_channel.queue_delete(WRITE)
+        connection.default_channel.queue_delete(QUEUE)
         client.write("bars", bars[500:1_000])  # unroutable: logged, and tried again
         client.flush()
         assert [message.rows for message in taken(broker_url)] == [bars[500:1_000]]
@@ -209,7 +209,7 @@ def test_a_backlog_in_the_spool_does_not_fill_the_queue_beyond_its_upper_mark(
     options: dict[str, Any] = {"spool": spool, "max_rows": 10, "capacity": 20}
     with application(nowhere()) as app, StoreClient(app=app, **options, close_timeout_s=0.1) as client:
         client.write("bars", bars[:600])
-    with application(broker_url) as app, closing(QueueInspector(app, WRITE)) as inspector:
+    with application(broker_url) as app, closing(QueueInspector(app, QUEUE)) as inspector:
         with StoreClient(app=app, **options) as client:
             until(lambda: inspector.depth() >= 16)
             assert client.spooled >= 600 - 10 * 20
@@ -221,7 +221,7 @@ def test_a_backlog_in_the_spool_does_not_fill_the_queue_beyond_its_upper_mark(
 
 def test_behind_a_backlog_nothing_goes_a_second_time(broker_url: str, bars: list[Bar]) -> None:
     with application(broker_url) as app:
-        pressure = Pressure(Throttle(100, Watermarks()), QueueInspector(app, WRITE), 0.0, spooled=False)
+        pressure = Pressure(Throttle(100, Watermarks()), QueueInspector(app, QUEUE), 0.0, spooled=False)
         with closing(pressure), StoreClient(app=app, max_rows=1, on_pressure="ignore") as client:
             assert pressure.room() == 40
             client.write("bars", bars[:30])
@@ -229,7 +229,7 @@ def test_behind_a_backlog_nothing_goes_a_second_time(broker_url: str, bars: list
             client.write("bars", bars[30:100])
             assert pressure.room() == 0
     with application(nowhere()) as app:
-        pressure = Pressure(Throttle(100, Watermarks()), QueueInspector(app, WRITE), 0.0, spooled=False)
+        pressure = Pressure(Throttle(100, Watermarks()), QueueInspector(app, QUEUE), 0.0, spooled=False)
         assert pressure.room() == 0
 
 

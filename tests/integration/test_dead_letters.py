@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from celery import Celery
 from click.testing import CliRunner
-from conftest import WRITE, Bar, Connection, HoldBack, Send
+from conftest import QUEUE, TASK, Bar, Connection, HoldBack, Send
 from nodes import Worker, until
 
 from market_data_store import config, dead_letters
@@ -231,7 +231,7 @@ def test_whole_messages_are_sent_again_as_they_are(
     def body(*args: Any, **embed: Any) -> bytes:
         return json.dumps([args, {}, embed]).encode()
 
-    callback = {"task": WRITE, "args": ["bars", []], "kwargs": {}, "options": {"queue": WRITE}, "immutable": True}
+    callback = {"task": TASK, "args": ["bars", []], "kwargs": {}, "options": {"queue": QUEUE}, "immutable": True}
     bodies = {
         "usable": body("bars", [*bars[:3], 7]),
         "with a callback": body("bars", bars[3:4], callbacks=[callback]),

@@ -27,7 +27,7 @@ from market_data_store.coordinator.redis_publisher import RedisFeedbackPublisher
 from market_data_store.errors import Backpressure, BrokerUnavailable
 from market_data_store.local import free_port, start_valkey
 from market_data_store.metrics import count_delivery
-from market_data_store.protocol import WRITE
+from market_data_store.protocol import QUEUE
 from market_data_store.sink import StoreSink
 
 ROW = {"provider": "p", "symbol": "S", "name": "n", "ts": 0}
@@ -35,7 +35,7 @@ ROW = {"provider": "p", "symbol": "S", "name": "n", "ts": 0}
 
 @pytest.fixture
 def inspector(producer: Celery) -> Iterator[QueueInspector]:
-    with closing(QueueInspector(producer, WRITE)) as inspector:
+    with closing(QueueInspector(producer, QUEUE)) as inspector:
         yield inspector
 
 
@@ -47,7 +47,7 @@ def fill(producer: Celery, messages: int) -> None:
 
 def purge(producer: Celery) -> None:
     with producer.connection_for_write() as connection:
-        connection.default_channel.queue_purge(WRITE)
+        connection.default_channel.queue_purge(QUEUE)
 
 
 def test_depth_counts_what_waits_and_a_missing_queue_is_empty(producer: Celery, inspector: QueueInspector) -> None:
@@ -73,7 +73,7 @@ def test_a_broker_that_hangs_is_given_a_second(tmp_path: Path) -> None:
     with (
         start_valkey(tmp_path) as server,
         Celery("hanging", broker=server.url, set_as_current=False) as app,
-        closing(QueueInspector(app, WRITE)) as inspector,
+        closing(QueueInspector(app, QUEUE)) as inspector,
     ):
         assert inspector.depth() == 0
         os.kill(server.pid, signal.SIGSTOP)

@@ -13,7 +13,7 @@ import httpx
 import pytest
 import redis
 from celery import Celery
-from conftest import WRITE, Bar, Send
+from conftest import QUEUE, TASK, Bar, Send
 from nodes import Worker, running, until
 from playwright.sync_api import Browser, expect
 
@@ -76,7 +76,7 @@ def test_each_task_is_shown_with_its_dataset_and_rows_and_no_payload(
     open_flower: httpx.Client, send: Send, producer: Celery, bars: list[Bar]
 ) -> None:
     rows = [{**bar, "symbol": "PAYLOAD"} for bar in bars[:3]]
-    by_name = producer.send_task(WRITE, kwargs={"dataset": "bars", "rows": rows}, queue=WRITE)
+    by_name = producer.send_task(TASK, kwargs={"dataset": "bars", "rows": rows}, queue=QUEUE)
     results = [send(rows), send(rows, kwargs={"defaults": {"provider": "PAYLOAD"}}), by_name]
     for result in results:
         result.get(timeout=PATIENCE_S)
@@ -84,7 +84,7 @@ def test_each_task_is_shown_with_its_dataset_and_rows_and_no_payload(
     shown = tasks(open_flower, "SUCCESS")
     assert [shown[result.id]["args"] for result in results] == ["('bars', <~3 rows>)"] * 3
     assert [shown[result.id]["kwargs"] for result in results] == ["{}", "{...}", "{...}"]
-    assert shown[results[0].id]["name"] == WRITE
+    assert shown[results[0].id]["name"] == TASK
     pages = [open_flower.get(path).text for path in ("/api/tasks", "/api/workers?refresh=1", "/workers", "/broker")]
     pages += [open_flower.get(f"/task/{result.id}").text for result in results]
     pages += [open_flower.get(f"/worker/{name}").text for name in open_flower.get("/api/workers").json()]
@@ -105,15 +105,15 @@ def test_a_browser_without_internet_shows_tasks_and_the_queue(
         page.on("request", lambda request: None if request.url.startswith(here) else elsewhere.append(request.url))
         page.goto(f"{here}/tasks")
         row = page.locator("#tasks-table tbody tr")
-        for text in (WRITE, "('bars', <~500 rows>)", "SUCCESS", "'written': 500"):
+        for text in (TASK, "('bars', <~500 rows>)", "SUCCESS", "'written': 500"):
             expect(row).to_contain_text(text, timeout=PATIENCE_S * 1000)
         worker.stop()
         send(bars[:1])
         send(bars[1:2])
-        assert open_flower.get("/api/queues/length").json() == {"active_queues": [{"name": WRITE, "messages": 2}]}
+        assert open_flower.get("/api/queues/length").json() == {"active_queues": [{"name": QUEUE, "messages": 2}]}
         page.goto(f"{here}/broker")
         cells = page.locator("#queue-table tbody tr td")
-        expect(cells.nth(0)).to_have_text(WRITE, timeout=PATIENCE_S * 1000)
+        expect(cells.nth(0)).to_have_text(TASK, timeout=PATIENCE_S * 1000)
         expect(cells.nth(1)).to_have_text("2")
     assert elsewhere == []
 
@@ -122,7 +122,7 @@ def test_a_browser_without_internet_shows_tasks_and_the_queue(
 def test_a_page_of_another_site_can_change_nothing_where_no_password_is_asked(open_flower: httpx.Client) -> None:
     (name,) = open_flower.get("/api/workers").json() or ("worker",)
     assert open_flower.post(f"/api/worker/shutdown/{name}").status_code == 403
-    assert open_flower.post(f"/api/task/async-apply/{WRITE}", json={"args": ["bars", []]}).status_code == 403
+    assert open_flower.post(f"/api/task/async-apply/{TASK}", json={"args": ["bars", []]}).status_code == 403
 
 
 @pytest.mark.parametrize("broker_url", ["redis"], indirect=True)

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import kombu
-from conftest import WRITE, Bar, Connection, Send
+from conftest import QUEUE, TASK, Bar, Connection, Send
 from nodes import Worker, until
 
 from market_data_store.coordinator.queue import QueueInspector
@@ -33,7 +33,7 @@ class Fuzzer:
     def _message(self, number: int) -> dict[str, Any]:
         row = dict(self._chance.choice(self._rows))
         call: list[Any] = [["bars", [row, dict(row)]], {"defaults": {"provider": "p"}}, {"callbacks": None}]
-        headers: dict[str, Any] = {"task": WRITE, "id": f"fuzzed-{number}", "lang": "py", "enqueued_at": 1.7e9}
+        headers: dict[str, Any] = {"task": TASK, "id": f"fuzzed-{number}", "lang": "py", "enqueued_at": 1.7e9}
         message = {"content_type": "application/json", "content_encoding": "utf-8", "headers": headers}
         body: bytes | None = None
         for _ in range(self._chance.randint(1, 4)):
@@ -71,12 +71,12 @@ def test_a_thousand_malformed_messages_stop_no_worker(
     worker: Worker, broker_url: str, queue: QueueInspector, send: Send, bars: list[Bar], database: Connection
 ) -> None:
     processes = worker.pool_pids
-    declared = kombu.Queue(WRITE, queue_arguments={"x-queue-type": "quorum"})
+    declared = kombu.Queue(QUEUE, queue_arguments={"x-queue-type": "quorum"})
     with kombu.Connection(broker_url) as connection:
         producer = kombu.Producer(connection.default_channel, auto_declare=False)
         declared(connection.default_channel).declare()
         for message in Fuzzer(1, bars).messages(MESSAGES):
-            producer.publish(routing_key=WRITE, **message)
+            producer.publish(routing_key=QUEUE, **message)
     until(lambda: queue.depth() == 0, worker.whole_log()[-5_000:], timeout_s=120)
     assert send(bars[-5:]).get(timeout=60)["written"] == 5
     until(lambda: queue.reserved() in (0, None), "messages are held for ever", timeout_s=60)

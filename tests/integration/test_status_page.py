@@ -34,7 +34,7 @@ from market_data_store.dead_letters import DeadLetter
 from market_data_store.errors import InvalidMessage
 from market_data_store.fields import fields_of
 from market_data_store.local import end_with_parent, free_port, start_valkey
-from market_data_store.protocol import WRITE
+from market_data_store.protocol import QUEUE
 from market_data_store.rows import decode_rows
 
 Connection = psycopg.Connection[tuple[Any, ...]]
@@ -137,7 +137,7 @@ def fill(producer: Celery, messages: int) -> None:
 
 def purge(producer: Celery) -> None:
     with producer.connection_for_write() as connection:
-        connection.default_channel.queue_purge(WRITE)
+        connection.default_channel.queue_purge(QUEUE)
 
 
 def letter(position: int, reason: str, **options: Any) -> DeadLetter:
@@ -147,7 +147,7 @@ def letter(position: int, reason: str, **options: Any) -> DeadLetter:
 def tell(redis_url: str, *levels: str, reason: str | None = None) -> None:
     with closing(RedisFeedbackPublisher(redis_url)) as publisher:
         for size, level in enumerate(levels):
-            publisher.send(FeedbackEvent.create(WRITE, size, CAPACITY, level, reason))
+            publisher.send(FeedbackEvent.create(QUEUE, size, CAPACITY, level, reason))
 
 
 def test_the_json_is_what_is_there(

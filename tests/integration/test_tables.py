@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 from celery import Celery
-from conftest import WRITE, Bar, Connection, StartWorker
+from conftest import QUEUE, TASK, Bar, Connection, StartWorker
 from kombu.serialization import register, unregister
 from nodes import Worker, until
 
@@ -125,7 +125,7 @@ def test_a_foreign_client_needs_a_serializer_of_one_line(
         stream.write_table(table)
     register("arrow", lambda body: body[0][0], None, content_type=ARROW, content_encoding="binary")
     try:
-        result = producer.send_task(WRITE, args=[sink.getvalue().to_pybytes()], queue=WRITE, serializer="arrow")
+        result = producer.send_task(TASK, args=[sink.getvalue().to_pybytes()], queue=QUEUE, serializer="arrow")
         assert result.get(timeout=30) == {"written": 700, "unchanged": 0, "stale": 0, "rejected": 0}
     finally:
         unregister("arrow")
@@ -152,7 +152,7 @@ def test_a_table_that_is_no_table_is_a_dead_letter_and_the_worker_goes_on(
 ) -> None:
     body = spoil(pack("bars", b"{}", frame_of(frame(bars[:100]))))
     store_app.send_task  # noqa: B018  # importing the application registers its serializers
-    result = producer.send_task(WRITE, args=["bars", body], queue=WRITE, serializer="store-arrow")
+    result = producer.send_task(TASK, args=["bars", body], queue=QUEUE, serializer="store-arrow")
     with pytest.raises(Exception, match=reason):
         result.get(timeout=30)
     assert database.execute("SELECT body, reason FROM dead_letters").fetchall()[0][0] == body

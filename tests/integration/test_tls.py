@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 import redis
-from conftest import WRITE, Connection
+from conftest import QUEUE, Connection
 from nodes import Worker, running, until
 from rabbitmq import rabbitmq
 from requirements import require_rabbitmq
@@ -110,7 +110,7 @@ def test_rows_results_feedback_and_flower_go_by_tls(
         flower = ["market_data_store", "flower", f"--port={port}"]
         with running(flower, {**environment, "MDS_ENV": "development"}, tmp_path):
             url = f"http://127.0.0.1:{port}/api/queues/length"
-            until(lambda: [WRITE, 0] in lengths(url), "Flower shows the queue", timeout_s=PATIENCE_S)
+            until(lambda: [QUEUE, 0] in lengths(url), "Flower shows the queue", timeout_s=PATIENCE_S)
     finally:
         worker.container.kill()
 

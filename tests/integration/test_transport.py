@@ -13,7 +13,7 @@ import kombu
 import pytest
 import redis
 from celery import Celery
-from conftest import WRITE, Bar, Send, StartWorker
+from conftest import QUEUE, Bar, Send, StartWorker
 from consumers import consuming
 from nodes import until
 
@@ -348,7 +348,7 @@ def test_a_worker_outlives_a_full_server(
             server.config_set("maxmemory", 0)
     until(lambda: stored() == bars[:200])
     assert worker.logs().count("Connected to") == 1
-    until(lambda: not server.exists("unacked", WRITE))
+    until(lambda: not server.exists("unacked", QUEUE))
 
 
 @on_redis
@@ -363,5 +363,5 @@ def test_remote_control_and_purge_work_as_ever(
     assert queue.depth() == 1
     assert producer.control.purge() == 0  # of an application whose queue is another
     with Connection(str(producer.conf.broker_url)) as connection:
-        assert connection.default_channel.queue_purge(WRITE) == 1
+        assert connection.default_channel.queue_purge(QUEUE) == 1
     assert queue.depth() == 0

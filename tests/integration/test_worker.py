@@ -18,7 +18,7 @@ import psycopg
 import pytest
 import redis
 from celery import Celery, chain, chord, group
-from conftest import WRITE, Bar, Connection, HoldBack, Send, StartWorker, database_at
+from conftest import QUEUE, TASK, Bar, Connection, HoldBack, Send, StartWorker, database_at
 from nodes import Worker, until
 
 from market_data_store import schema
@@ -151,7 +151,7 @@ class TestCanvas:
 
     @staticmethod
     def write(producer: Celery, rows: list[Bar]) -> Any:
-        return producer.signature(WRITE, args=["bars", rows], queue=WRITE, immutable=True)
+        return producer.signature(TASK, args=["bars", rows], queue=QUEUE, immutable=True)
 
     def test_callback(self, producer: Celery, send: Send, bars: list[Bar], stored: Stored) -> None:
         assert send(bars[:1], link=self.write(producer, bars[1:2])).get(timeout=10) == counts(written=1)
@@ -271,7 +271,7 @@ def test_arguments_go_by_position_or_by_name(
     rows = [{name: value for name, value in bar.items() if name not in DEFAULTS} for bar in bars[:2]]
     filled = [rows if arg == "ROWS" else arg for arg in args]
     named = {name: rows if arg == "ROWS" else arg for name, arg in kwargs.items()}
-    assert producer.send_task(WRITE, args=filled, kwargs=named, queue=WRITE).get(timeout=10) == counts(written=2)
+    assert producer.send_task(TASK, args=filled, kwargs=named, queue=QUEUE).get(timeout=10) == counts(written=2)
     assert stored() == bars[:2]
 
 
@@ -344,7 +344,7 @@ def test_records_of_the_neighbours_are_taken_unchanged(
     query: str,
     expected: tuple[Any, ...],
 ) -> None:
-    assert producer.send_task(WRITE, args=[dataset, [row]], queue=WRITE).get(timeout=10) == counts(written=1)
+    assert producer.send_task(TASK, args=[dataset, [row]], queue=QUEUE).get(timeout=10) == counts(written=1)
     assert database.execute(query).fetchall() == [expected]
 
 
@@ -370,7 +370,7 @@ def test_remote_control_sees_each_task(
         assert {task["id"] for task in inspect.reserved()[name]} == {waiting.id}
     for result in (*active, waiting):
         result.get(timeout=10)
-    assert inspect.stats()[name]["total"] == {WRITE: 3}
+    assert inspect.stats()[name]["total"] == {TASK: 3}
 
 
 def test_celery_purge_empties_the_queue(
@@ -444,7 +444,7 @@ def test_two_workers_with_overlapping_shuffled_batches_never_deadlock(
     chance = random.Random(1)  # noqa: S311  # no secret
     for version in range(40):
         rows = [{**bar, "volume": version} for bar in chance.sample(bars[:500], 400)]
-        producer.send_task(WRITE, args=["bars", rows], queue=WRITE, ignore_result=True)
+        producer.send_task(TASK, args=["bars", rows], queue=QUEUE, ignore_result=True)
     settings = {"MDS_PREFETCH_MESSAGES": "2"}  # so that all four processes have work
     workers = [start_worker(**settings), start_worker(**settings)]
     until(lambda: queue.depth() == 0 and len(stored()) == 500, timeout_s=60)

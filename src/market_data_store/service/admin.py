@@ -26,7 +26,7 @@ from market_data_store.coordinator.receivers import Publisher, publishers_of
 from market_data_store.coordinator.redis_publisher import RedisFeedbackPublisher
 from market_data_store.coordinator.watermarks import OK, Watermarks
 from market_data_store.datasets import DATASETS
-from market_data_store.protocol import WRITE
+from market_data_store.protocol import QUEUE
 
 logger = logging.getLogger(__name__)
 
@@ -168,14 +168,14 @@ def create_admin(settings: Settings) -> APIBlueprint:
     @admin.post("/backpressure/check", responses={"200": LevelAnswer})
     def check_backpressure() -> Answer:
         """Look at the queue, and tell the receivers of the level now."""
-        with closing(QueueInspector(app, WRITE)) as inspector:
+        with closing(QueueInspector(app, QUEUE)) as inspector:
             depth = inspector.depth()
         with ExitStack() as stack:
             publishers = publishers_of(settings)
             for publisher in publishers.values():
                 stack.callback(publisher.close)
             level = Watermarks.of(settings).level(_last_level(publishers), depth / settings.queue_capacity)
-            event = FeedbackEvent.create(WRITE, depth, settings.queue_capacity, level)
+            event = FeedbackEvent.create(QUEUE, depth, settings.queue_capacity, level)
             receivers = {name: _delivered(publisher, event) for name, publisher in publishers.items()}
         logger.info("admin: level %s told: %s", level.value, receivers)
         return LevelAnswer(event=event.model_dump(mode="json"), receivers=receivers).model_dump()

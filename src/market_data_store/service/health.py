@@ -29,7 +29,7 @@ from market_data_store.coordinator.redis_publisher import RedisFeedbackPublisher
 from market_data_store.coordinator.watermarks import HARD, OK, Watermarks
 from market_data_store.errors import BrokerUnavailable, DatabaseUnavailable
 from market_data_store.metrics import show_queue
-from market_data_store.protocol import WRITE
+from market_data_store.protocol import QUEUE
 
 logger = logging.getLogger(__name__)
 
@@ -109,8 +109,8 @@ class Health:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._database: psycopg.Connection[tuple[object, ...]] | None = None
-        self._inspector = QueueInspector(app, WRITE)
-        self._workers = QueueInspector(app, WRITE)
+        self._inspector = QueueInspector(app, QUEUE)
+        self._workers = QueueInspector(app, QUEUE)
         self._watermarks = Watermarks.of(settings)
         self._level = OK
         self._feedback = None
