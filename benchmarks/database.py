@@ -14,8 +14,9 @@ import psycopg
 from psycopg import sql
 
 from benchmarks.workloads import Bar, Workload
-from market_data_store import schema
 from market_data_store.errors import MarketDataStoreError
+from market_data_store.postgres import schema
+from market_data_store.postgres.connection import connect
 
 #: Rows a commit of the yardstick.
 COPY_ROWS = 500
@@ -53,7 +54,7 @@ class Database:
 
     def connect(self) -> psycopg.Connection[Any]:
         """A connection whose statements are committed one by one."""
-        return schema.connect(self.url)
+        return connect(self.url)
 
     def clear(self) -> None:
         """Empty the tables."""
@@ -119,7 +120,7 @@ def created(server_url: str, name: str) -> Iterator[Database]:
     Raises `MarketDataStoreError` when there is one already: it may be somebody's.
     """
     url = urlsplit(server_url)._replace(path=f"/{name}").geturl()
-    with schema.connect(server_url) as connection:
+    with connect(server_url) as connection:
         identifier = sql.Identifier(name)
         try:
             connection.execute(sql.SQL("CREATE DATABASE {}").format(identifier))
@@ -131,7 +132,7 @@ def created(server_url: str, name: str) -> Iterator[Database]:
             raise MarketDataStoreError(f"database {name}: cannot be created: {error}") from error
         try:
             schema.upgrade(url)
-            with schema.connect(url) as own:
+            with connect(url) as own:
                 own.execute(_FOR_PEERS)
             yield Database(url)
         finally:

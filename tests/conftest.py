@@ -29,10 +29,10 @@ from rabbitmq import RabbitMQ, rabbitmq
 from requirements import require_rabbitmq
 from stream import Stream
 
-from market_data_store import schema
 from market_data_store.config import Settings, resource
 from market_data_store.coordinator.queue import QueueInspector
 from market_data_store.local import start_postgres, start_valkey
+from market_data_store.postgres import schema
 
 __all__ = ["chromium", "orchestrator", "pipeline"]
 

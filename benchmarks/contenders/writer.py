@@ -9,11 +9,11 @@ from functools import partial
 from benchmarks.contender import Label, Timing, fill
 from benchmarks.database import Database
 from benchmarks.workloads import Workload
-from market_data_store.batch import Message
 from market_data_store.config import Settings
 from market_data_store.datasets import DATASETS
+from market_data_store.postgres.batch import Message
+from market_data_store.postgres.writer import Writer
 from market_data_store.rows import decode_rows
-from market_data_store.writer import Writer
 
 _POSTGRES_EPOCH_S = 946_684_800
 

@@ -17,13 +17,15 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from market_data_store import dead_letter_commands, dead_letters, export_command, job_commands, processes, schema
+from market_data_store import dead_letter_commands, dead_letters, export_command, job_commands, processes
 from market_data_store import demo as demo_data
 from market_data_store.config import given, settings, without_password
 from market_data_store.coordinator.watermarks import Watermarks
 from market_data_store.datasets import DATASETS, dataset_named
 from market_data_store.errors import MarketDataStoreError
 from market_data_store.files import RowFile
+from market_data_store.postgres import schema
+from market_data_store.postgres.connection import connect
 
 PORT = click.IntRange(0, 65_535)
 
@@ -121,7 +123,7 @@ def demo(keep_log: bool) -> None:
 
         source = RowFile(demo_data.FILE, DATASETS["bars"])
         summary = load_file(source, demo_data.DEFAULTS, console, job_name="mds demo")
-        with schema.connect(running.database_url) as connection:
+        with connect(running.database_url) as connection:
             found = list(demo_data.differences(connection))
         summary.show(source, console)
         console.print(f"compared      {'equal to the file' if not found else f'{len(found):,} differ'}")
@@ -246,7 +248,7 @@ def status(watch: bool) -> None:
     found = schema.revisions(database_url)
     table.add_row("database", without_password(database_url), _state(found))
     if found.current is not None:
-        with schema.connect(database_url) as connection:
+        with connect(database_url) as connection:
             table.add_row("dead letters", f"{dead_letters.count(connection):,}", "")
     with closing(queue.QueueInspector(app, QUEUE)) as inspector:
         depth, workers = inspector.depth(), inspector.workers()

@@ -15,11 +15,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
-from market_data_store import dead_letters, schema
+from market_data_store import dead_letters
 from market_data_store.config import settings
 from market_data_store.datasets import DATASETS
 from market_data_store.dead_letters import Letter
 from market_data_store.errors import InvalidMessage
+from market_data_store.postgres.connection import connect
 from market_data_store.terminal import moment, printable
 
 console = Console(highlight=False)
@@ -168,7 +169,7 @@ def _chosen(ids: Sequence[int], dataset: str | None, every: bool) -> list[int] |
 
 
 def _connection() -> psycopg.Connection[tuple[Any, ...]]:
-    return schema.connect(settings().require_database_url())
+    return connect(settings().require_database_url())
 
 
 def _now(connection: psycopg.Connection[Any]) -> datetime:

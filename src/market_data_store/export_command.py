@@ -9,11 +9,12 @@ from typing import Any
 import click
 from rich.console import Console
 
-from market_data_store import exporting, schema
+from market_data_store import exporting
 from market_data_store.config import settings
 from market_data_store.datasets import DATASETS, dataset_named
 from market_data_store.fields import aware
 from market_data_store.files import format_of
+from market_data_store.postgres.connection import connect
 
 
 def _moment(context: click.Context, parameter: click.Parameter, value: str | None) -> datetime | None:
@@ -50,5 +51,5 @@ def export(dataset: str, file: Path, symbol: str | None, interval: str | None, *
         format_of(file)  # before anything else is asked for
     console = Console(highlight=False, stderr=to_stdout)
     criteria |= {"symbol": symbol and symbol.upper(), "interval": interval}
-    with schema.connect(settings().require_database_url()) as connection:
+    with connect(settings().require_database_url()) as connection:
         exporting.export(connection, chosen, file, criteria, console).show(file, console)

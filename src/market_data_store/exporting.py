@@ -22,10 +22,10 @@ from rich.console import Console
 from sqlalchemy import Column, DateTime
 from sqlalchemy.dialects.postgresql import DOUBLE_PRECISION
 
-from market_data_store.batch import first_line
 from market_data_store.datasets import Dataset
 from market_data_store.errors import MarketDataStoreError
 from market_data_store.files import format_of
+from market_data_store.postgres.connection import first_line
 from market_data_store.progress import progress
 
 #: What stands for standard output, which gets NDJSON.

@@ -15,10 +15,9 @@ from psycopg.errors import UndefinedColumn, UndefinedTable
 from psycopg.rows import dict_row
 from psycopg.types.json import Jsonb
 
-from market_data_store import schema
-from market_data_store.batch import first_line
 from market_data_store.config import settings
 from market_data_store.errors import DatabaseUnavailable, InvalidJobRun, MarketDataStoreError
+from market_data_store.postgres.connection import connect, first_line
 
 #: How a run can end.
 ENDS = ("success", "failure", "cancelled")
@@ -161,7 +160,7 @@ class JobRunTracker:
 
     def _execute(self, statement: str, parameters: Sequence[Any] | Mapping[str, Any]) -> list[dict[str, Any]]:
         try:
-            with schema.connect(self._uri) as connection, connection.cursor(row_factory=dict_row) as cursor:
+            with connect(self._uri) as connection, connection.cursor(row_factory=dict_row) as cursor:
                 return cursor.execute(statement, parameters).fetchall()
         except (UndefinedTable, UndefinedColumn) as error:
             raise MarketDataStoreError(f"{first_line(error)}; run `mds migrate`") from error

@@ -12,13 +12,14 @@ from typing import Any
 import psycopg
 from rich.console import Console
 
-from market_data_store import dead_letters, schema
+from market_data_store import dead_letters
 from market_data_store.app import app
 from market_data_store.client import StoreClient
 from market_data_store.config import settings
 from market_data_store.coordinator.queue import QueueInspector
 from market_data_store.errors import MarketDataStoreError
 from market_data_store.files import RowFile
+from market_data_store.postgres.connection import connect
 from market_data_store.progress import progress
 from market_data_store.protocol import QUEUE, Counts
 from market_data_store.recording import recorded
@@ -72,7 +73,7 @@ def load_file(source: RowFile, defaults: Mapping[str, Any], console: Console, *,
     """
     started = last_change = time.monotonic()
     with ExitStack() as stack:
-        connection = stack.enter_context(schema.connect(settings().require_database_url()))
+        connection = stack.enter_context(connect(settings().require_database_url()))
         client = stack.enter_context(StoreClient(defaults=defaults, confirm=True, check=False))
         show = stack.enter_context(progress(console))
         name_rejects = _Rejects(client, connection, console)

@@ -19,10 +19,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
-from market_data_store import schema
 from market_data_store.config import Settings
 from market_data_store.errors import ConfigurationError, MarketDataStoreError
 from market_data_store.local import end_with_parent, start_postgres, start_valkey
+from market_data_store.postgres import schema
 
 #: A PaaS kills after 30 s; what is left by then is killed here first, and nothing of it is acknowledged.
 STOP_TIMEOUT_S = 25.0

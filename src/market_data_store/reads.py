@@ -1,7 +1,7 @@
 """What users of the data ask Postgres for: the latest prices, and a window of bars.
 
 Rows are dicts by column name, with values as stored and times in UTC. The connection is the caller's
-(`schema.connect(url)`, or any of psycopg's); so are its errors, `psycopg.Error`. The primary keys serve both reads:
+(`connect(url)`, or any of psycopg's); so are its errors, `psycopg.Error`. The primary keys serve both reads:
 they touch the rows that they return, and one more for each provider.
 """
 

@@ -18,7 +18,7 @@ from typing import Any
 import psycopg
 from redis.exceptions import RedisError
 
-from market_data_store import dead_letter_summary, dead_letters, schema
+from market_data_store import dead_letter_summary, dead_letters
 from market_data_store.app import app
 from market_data_store.config import Settings
 from market_data_store.coordinator.feedback import BackpressureLevel, FeedbackEvent
@@ -29,6 +29,7 @@ from market_data_store.coordinator.watermarks import HARD, OK, Watermarks
 from market_data_store.datasets import DATASETS
 from market_data_store.dead_letter_summary import ReasonCount
 from market_data_store.errors import BrokerUnavailable, DatabaseUnavailable
+from market_data_store.postgres.connection import connect
 from market_data_store.protocol import QUEUE
 
 #: Seconds over which the rows a second are counted; Postgres itself counts once a second.
@@ -178,7 +179,7 @@ class _DatabaseReader:
             return None
         try:
             if self._connection is None:
-                self._connection = schema.connect(self._url)
+                self._connection = connect(self._url)
                 self._connection.prepare_threshold = None  # a pooler may give the next statement to another server
             with _given_up_after(_ANSWER_TIMEOUT_S, self._connection):
                 return Database(self._rows_per_s(self._connection), *self._dead_letters(self._connection))

@@ -19,9 +19,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from market_data_store import reads, schema
+from market_data_store import reads
 from market_data_store.config import postgres_url, settings, without_password
 from market_data_store.errors import SpoolInUse, SpoolUnavailable
+from market_data_store.postgres.connection import connect
 from market_data_store.spool import free_path
 
 if TYPE_CHECKING:
@@ -138,7 +139,7 @@ class AsyncStoreClient:
                 return StoreClient(pressure_timeout_s=math.inf, **self._options)
 
     def _ticks(self, *window: Any) -> list[dict[str, Any]]:
-        with schema.connect(self._url) as connection:
+        with connect(self._url) as connection:
             return reads.ticks(connection, *window)
 
 

@@ -24,7 +24,6 @@ from celery.exceptions import Reject
 from kombu.utils.uuid import uuid
 
 from market_data_store.app import app
-from market_data_store.batch import Message
 from market_data_store.calls import Call, checked, parsed
 from market_data_store.coalescing import (
     Alone,
@@ -41,10 +40,11 @@ from market_data_store.config import settings
 from market_data_store.datasets import Dataset
 from market_data_store.dead_letters import DeadLetter
 from market_data_store.errors import DatabaseUnavailable, InvalidMessage
+from market_data_store.postgres.batch import Message
+from market_data_store.postgres.writer import Writer
 from market_data_store.protocol import REPLAYS_HEADER, TASK, Counts, Replayed
 from market_data_store.rows import decode_rows, row_text
 from market_data_store.signals import batch_written, rows_rejected, write_retried
-from market_data_store.writer import Writer
 
 logger = logging.getLogger(__name__)
 

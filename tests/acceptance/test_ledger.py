@@ -25,8 +25,8 @@ from nodes import Worker, until
 from rabbitmq import RabbitMQ
 from requirements import require_rabbitmq
 
-from market_data_store import schema
 from market_data_store.local import EmbeddedServer, end_with_parent, free_port, start_postgres, start_valkey
+from market_data_store.postgres import schema
 
 PRODUCERS = {"plain": "", "confirming": "confirm"}
 

@@ -15,8 +15,8 @@ from nodes import Worker, until
 from stream import Stream
 from web import python
 
-from market_data_store import schema
 from market_data_store.local import free_port, start_postgres
+from market_data_store.postgres import schema
 from market_data_store.protocol import QUEUE, TASK
 
 Connection = psycopg.Connection[Any]

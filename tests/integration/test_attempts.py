@@ -9,8 +9,8 @@ import pytest
 from conftest import Connection
 from nodes import until
 
-from market_data_store.attempts import close_attempt, open_attempt
-from market_data_store.writer import Writer
+from market_data_store.postgres.attempts import close_attempt, open_attempt
+from market_data_store.postgres.writer import Writer
 
 
 class Process:

@@ -16,15 +16,15 @@ from conftest import QUEUE, TASK, Bar, Connection, HoldBack, Send
 from nodes import Worker, until
 
 from market_data_store import config, dead_letters
-from market_data_store.batch import Message
 from market_data_store.datasets import DATASETS
 from market_data_store.dead_letter_commands import commands
 from market_data_store.dead_letters import DeadLetter, Letter
 from market_data_store.errors import InvalidMessage
+from market_data_store.postgres.batch import Message
+from market_data_store.postgres.writer import Writer
 from market_data_store.protocol import Counts, Replayed
 from market_data_store.replay import messages, replay
 from market_data_store.rows import decode_rows, row_text
-from market_data_store.writer import Writer
 
 Stored = Callable[[], list[Bar]]
 

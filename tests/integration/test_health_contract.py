@@ -18,8 +18,8 @@ from market_data_core.telemetry import HealthComponent, HealthStatus
 from nodes import until
 from web import Web, python, serving
 
-from market_data_store import schema
 from market_data_store.local import free_port, start_postgres, start_valkey
+from market_data_store.postgres import schema
 
 StartWorker = Any
 COMPONENTS = ["database", "migrations", "broker", "queue", "workers", "feedback", "prometheus"]

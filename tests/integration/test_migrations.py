@@ -22,11 +22,12 @@ from alembic.migration import MigrationContext
 from sqlalchemy import create_engine
 from sqlalchemy.pool import NullPool
 
-from market_data_store import config, schema
+from market_data_store import config
 from market_data_store.config import resource
 from market_data_store.datasets import DATASETS, metadata
 from market_data_store.errors import ConfigurationError, DatabaseUnavailable, MarketDataStoreError, MigrationFailed
-from market_data_store.schema import Revisions
+from market_data_store.postgres import schema
+from market_data_store.postgres.schema import Revisions
 
 Connection = psycopg.Connection[tuple[Any, ...]]
 MakeDatabase = Callable[[], str]

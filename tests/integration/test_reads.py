@@ -10,7 +10,8 @@ import psycopg
 import pytest
 
 import market_data_store
-from market_data_store import reads, schema
+from market_data_store import reads
+from market_data_store.postgres.connection import connect
 
 Connection = psycopg.Connection[tuple[Any, ...]]
 
@@ -125,6 +126,6 @@ def test_a_window_of_one_provider_with_naive_times(database: Connection, analyze
 
 
 def test_reads_are_found_at_the_package_and_work_on_an_empty_store(database_url: str) -> None:
-    with schema.connect(database_url) as connection:
+    with connect(database_url) as connection:
         assert market_data_store.reads.latest_prices(connection, ["A"]) == []
         assert market_data_store.reads.bars(connection, "A", "1m", START, START) == []

@@ -21,9 +21,9 @@ from celery import Celery, chain, chord, group
 from conftest import QUEUE, TASK, Bar, Connection, HoldBack, Send, StartWorker, database_at
 from nodes import Worker, until
 
-from market_data_store import schema
 from market_data_store.coordinator.queue import QueueInspector
 from market_data_store.local import start_postgres
+from market_data_store.postgres import schema
 
 on_redis = pytest.mark.parametrize("broker_url", ["redis"], indirect=True)
 on_rabbitmq = pytest.mark.parametrize("broker_url", ["rabbitmq"], indirect=True)

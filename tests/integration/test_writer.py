@@ -23,14 +23,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from market_data_store import schema
-from market_data_store.batch import Message
 from market_data_store.datasets import DATASETS, MAX_KEY_LENGTH
 from market_data_store.dead_letters import DeadLetter
 from market_data_store.errors import DatabaseUnavailable
+from market_data_store.postgres import schema
+from market_data_store.postgres.batch import Message
+from market_data_store.postgres.writer import Writer
 from market_data_store.protocol import Counts
 from market_data_store.rows import decode_rows, row_text
-from market_data_store.writer import Writer
 
 Row = dict[str, Any]
 Connection = psycopg.Connection[tuple[Any, ...]]

@@ -17,7 +17,6 @@ from flask_openapi3 import APIBlueprint, Tag
 from pydantic import BaseModel, ConfigDict, Field
 from redis.exceptions import RedisError
 
-from market_data_store import retention, schema
 from market_data_store.app import app
 from market_data_store.config import Settings
 from market_data_store.coordinator.feedback import BackpressureLevel, FeedbackEvent
@@ -26,6 +25,8 @@ from market_data_store.coordinator.receivers import Publisher, publishers_of
 from market_data_store.coordinator.redis_publisher import RedisFeedbackPublisher
 from market_data_store.coordinator.watermarks import OK, Watermarks
 from market_data_store.datasets import DATASETS
+from market_data_store.postgres import retention, schema
+from market_data_store.postgres.connection import connect
 from market_data_store.protocol import QUEUE
 
 logger = logging.getLogger(__name__)
@@ -159,7 +160,7 @@ def create_admin(settings: Settings) -> APIBlueprint:
             if body.dataset not in days:
                 return problem(f"dataset: {body.dataset[:80]!r} has no days in MDS_RETENTION_DAYS", 422)
             days = {body.dataset: days[body.dataset]}
-        with schema.connect(settings.require_database_url()) as connection:
+        with connect(settings.require_database_url()) as connection:
             found = retention.apply(connection, days, dry_run=body.dry_run)
         logger.info("admin: retention%s: %s", " (dry run)" if body.dry_run else "", found)
         expired = [Expired(dataset=e.dataset, older_than=e.older_than, rows=e.rows, chunks=e.chunks) for e in found]

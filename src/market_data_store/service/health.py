@@ -20,7 +20,6 @@ from market_data_core.telemetry import HealthComponent, HealthStatus
 from prometheus_client import REGISTRY
 from redis.exceptions import RedisError
 
-from market_data_store import schema
 from market_data_store.app import app
 from market_data_store.config import Settings
 from market_data_store.coordinator.monitor import Reading
@@ -29,6 +28,8 @@ from market_data_store.coordinator.redis_publisher import RedisFeedbackPublisher
 from market_data_store.coordinator.watermarks import HARD, OK, Watermarks
 from market_data_store.errors import BrokerUnavailable, DatabaseUnavailable
 from market_data_store.metrics import show_queue
+from market_data_store.postgres import schema
+from market_data_store.postgres.connection import connect
 from market_data_store.protocol import QUEUE
 
 logger = logging.getLogger(__name__)
@@ -145,7 +146,7 @@ class Health:
         started = time.monotonic()
         try:
             if self._database is None:
-                self._database = schema.connect(self._settings.require_database_url())
+                self._database = connect(self._settings.require_database_url())
             revisions = schema.revisions_of(self._database)
         except (DatabaseUnavailable, psycopg.Error) as error:
             self._close_database()

@@ -11,11 +11,12 @@ from typing import Any
 from flask_openapi3 import APIBlueprint
 from pydantic import BaseModel, Field, model_validator
 
-from market_data_store import dead_letters, replay, schema
+from market_data_store import dead_letters, replay
 from market_data_store.app import app
 from market_data_store.config import Settings
 from market_data_store.datasets import DATASETS
 from market_data_store.errors import InvalidMessage
+from market_data_store.postgres.connection import connect
 from market_data_store.service.admin import Answer, Body, Problem, guarded, problem
 
 logger = logging.getLogger(__name__)
@@ -102,14 +103,14 @@ def create_letters(settings: Settings) -> APIBlueprint:
     def listed(query: Where) -> Answer:
         """List letters, without what was sent."""
         _known(query.dataset)
-        with schema.connect(settings.require_database_url()) as connection:
+        with connect(settings.require_database_url()) as connection:
             found = dead_letters.page(connection, dataset=query.dataset, after=query.after, limit=query.limit)
         return Page(letters=[Listed.model_validate(asdict(letter)) for letter in found]).model_dump(mode="json")
 
     @letters.get("/dead-letters/<int:id>", responses={"200": Shown, "404": Problem})
     def shown(path: Which) -> Answer:
         """Show a letter, with what was sent."""
-        with schema.connect(settings.require_database_url()) as connection:
+        with connect(settings.require_database_url()) as connection:
             letter = dead_letters.get(connection, path.id)
         if letter is None:
             return problem(f"there is no dead letter {path.id}", 404)
@@ -122,7 +123,7 @@ def create_letters(settings: Settings) -> APIBlueprint:
     def replayed(body: Selection) -> Answer:
         """Send letters through `store.write` again."""
         _known(body.dataset)
-        with schema.connect(settings.require_database_url()) as connection:
+        with connect(settings.require_database_url()) as connection:
             sent = replay.replay(app, connection, ids=body.ids, dataset=body.dataset)
         logger.info("admin: %d dead letters replayed", sent)
         return Replaying(sent=sent).model_dump()
@@ -131,7 +132,7 @@ def create_letters(settings: Settings) -> APIBlueprint:
     def purged(body: Selection) -> Answer:
         """Delete letters for good."""
         _known(body.dataset)
-        with schema.connect(settings.require_database_url()) as connection:
+        with connect(settings.require_database_url()) as connection:
             gone = dead_letters.purge(connection, ids=body.ids, dataset=body.dataset)
         logger.info("admin: %d dead letters purged", gone)
         return Purged(purged=gone).model_dump()

@@ -20,44 +20,23 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
 from typing import Any
 
 import psycopg
-from psycopg import sql
 from psycopg.errors import UniqueViolation
-from sqlalchemy import BigInteger, DateTime, Text
-from sqlalchemy.dialects.postgresql import DATE, JSONB
 
-from market_data_store import attempts, dead_letters
-from market_data_store.batch import Batch, Message, first_line
-from market_data_store.datasets import ENQUEUED_AT, Dataset
+from market_data_store import dead_letters
+from market_data_store.datasets import Dataset
 from market_data_store.dead_letters import DeadLetter
-from market_data_store.errors import DatabaseUnavailable
+from market_data_store.postgres import attempts
+from market_data_store.postgres.batch import Batch, Message
+from market_data_store.postgres.connection import unavailable
+from market_data_store.postgres.statements import Statements, statements_of
 from market_data_store.protocol import Counts
 
 #: Of a writer's session. The staging table has no statistics, and a hash join that looks cheap against a guess reads
 #: the whole of a large table; compiling a statement costs more than running it.
 _SESSION = "SET enable_hashjoin = off; SET enable_mergejoin = off; SET jit = off; SET timezone = 'UTC'"
-
-_STAGE = "CREATE TEMPORARY TABLE {stage} (LIKE {table}, message integer NOT NULL) ON COMMIT DELETE ROWS"
-_COPY = "COPY {table} ({columns}) FROM STDIN (FORMAT BINARY)"
-_COPY_TO_STAGE = "COPY {stage} ({columns}, message) FROM STDIN (FORMAT BINARY)"
-#: IS DISTINCT FROM: a replay finds its rows as they are and changes nothing.
-_UPSERT = """
-    INSERT INTO {table} AS stored ({columns})
-    SELECT {columns} FROM {stage}
-    ON CONFLICT ({key}) DO UPDATE SET {assignments}
-    WHERE stored.enqueued_at <= excluded.enqueued_at AND ({stored}) IS DISTINCT FROM ({excluded})
-"""
-#: After the upsert: what this transaction wrote has its id, and a staged row that differs from the stored one lost.
-_OUTCOMES = """
-    SELECT message,
-           count(*) FILTER (WHERE stored.xmin = pg_current_xact_id()::xid),
-           count(*) FILTER (WHERE ({stored}) IS DISTINCT FROM ({staged}))
-    FROM {stage} AS staged JOIN {table} AS stored USING ({key})
-    GROUP BY message
-"""
 
 
 #: A dataset of which a row was there already is upserted so many times before it is copied again, doubled each time.
@@ -124,7 +103,7 @@ class Writer:
             dead_letters.settle(connection, [(id_, replays.task_id) for replays in whole for id_ in replays.ids])
         except psycopg.Error as error:
             self.close()
-            raise _unavailable(error) from error
+            raise unavailable(error) from error
         except BaseException:  # a time limit may strike in the middle of a statement
             self.close()
             raise
@@ -138,7 +117,7 @@ class Writer:
                 dead_letters.keep(connection, letters)
         except psycopg.Error as error:
             self.close()
-            raise _unavailable(error) from error
+            raise unavailable(error) from error
 
     def open_attempt(self, task_id: str) -> int:
         """Note that a message is dealt with alone; how many processes died of it. Raises `DatabaseUnavailable`."""
@@ -146,7 +125,7 @@ class Writer:
             return attempts.open_attempt(self._connected(), task_id, reconnected=self._reconnected)
         except psycopg.Error as error:
             self.close()
-            raise _unavailable(error) from error
+            raise unavailable(error) from error
 
     def close_attempt(self, task_id: str) -> None:
         """The message did its process no harm. Raises `DatabaseUnavailable`."""
@@ -154,7 +133,7 @@ class Writer:
             attempts.close_attempt(self._connected(), task_id)
         except psycopg.Error as error:
             self.close()
-            raise _unavailable(error) from error
+            raise unavailable(error) from error
 
     def close(self) -> None:
         """Give the connection back; the next write opens another."""
@@ -184,14 +163,14 @@ class Writer:
     def _stage(self, connection: psycopg.Connection[Any], dataset: Dataset) -> None:
         # Outside of the batch's transaction: the table must outlive a batch that is rolled back.
         if dataset.name not in self._staged:
-            connection.execute(_statements(dataset).stage)
+            connection.execute(statements_of(dataset).stage)
             self._staged.add(dataset.name)
 
     def _write(
         self, connection: psycopg.Connection[Any], batch: Batch, rows: Sequence[int], letters: Sequence[DeadLetter]
     ) -> None:
         """These rows of the batch, halved until each that Postgres refuses stands alone; and the letters."""
-        statements = _statements(batch.dataset)
+        statements = statements_of(batch.dataset)
         novelty = self._novelty[batch.dataset.name]
         copies = novelty.likely
         if not copies:
@@ -227,7 +206,7 @@ class Writer:
                 novelty.upserted()
 
 
-def _copy(connection: psycopg.Connection[Any], statements: _Statements, batch: Batch, rows: Sequence[int]) -> _Outcomes:
+def _copy(connection: psycopg.Connection[Any], statements: Statements, batch: Batch, rows: Sequence[int]) -> _Outcomes:
     """Raises `UniqueViolation` where a row's key is there already; returns None, as every row was written."""
     with connection.cursor() as cursor, cursor.copy(statements.copy) as copy:
         copy.set_types(statements.types[:-1])
@@ -237,7 +216,7 @@ def _copy(connection: psycopg.Connection[Any], statements: _Statements, batch: B
 
 
 def _upsert(
-    connection: psycopg.Connection[Any], statements: _Statements, batch: Batch, rows: Sequence[int]
+    connection: psycopg.Connection[Any], statements: Statements, batch: Batch, rows: Sequence[int]
 ) -> _Outcomes:
     """Outcomes by message (index, written, stale), or None when every row was written."""
     with connection.cursor() as cursor:
@@ -254,56 +233,3 @@ def _upsert(
 def _refuses_a_row(error: psycopg.Error) -> bool:
     """22 data exception, 23 integrity constraint violation, 54 program limit exceeded (a key too long, ...)."""
     return (error.sqlstate or "")[:2] in ("22", "23", "54")
-
-
-def _unavailable(error: psycopg.Error) -> DatabaseUnavailable:
-    if isinstance(error, psycopg.ProgrammingError) and error.sqlstate is None:
-        # libpq repeats what it cannot parse, password and all.
-        return DatabaseUnavailable("DATABASE_URL is no URL of Postgres that can be read")
-    return DatabaseUnavailable(f"Postgres: {first_line(error)} (SQLSTATE {error.sqlstate or 'none'})")
-
-
-@dataclass(frozen=True, slots=True)
-class _Statements:
-    stage: sql.Composed
-    copy: sql.Composed
-    copy_to_stage: sql.Composed
-    types: list[str]
-    upsert: sql.Composed
-    outcomes: sql.Composed
-
-
-@cache
-def _statements(dataset: Dataset) -> _Statements:
-    """The SQL for a dataset, composed of its declared names alone."""
-
-    def names(columns: Sequence[str], alias: str = "") -> sql.Composed:
-        qualify = (alias,) if alias else ()
-        return sql.SQL(", ").join(sql.Identifier(*qualify, name) for name in columns)
-
-    values = dataset.values
-    parts = {
-        "table": sql.Identifier(dataset.table.name),
-        "stage": sql.Identifier(f"stage_{dataset.table.name}"),
-        "columns": names([*(c.name for c in dataset.columns), ENQUEUED_AT]),
-        "key": names(dataset.key),
-        "stored": names(values, "stored"),
-        "staged": names(values, "staged"),
-        "excluded": names(values, "excluded"),
-        "assignments": sql.SQL(", ").join(
-            sql.SQL("{0} = excluded.{0}").format(sql.Identifier(name)) for name in (*values, ENQUEUED_AT)
-        ),
-    }
-    # Timestamps and dates are handed over as the integers by which Postgres stores them: psycopg formats those in C.
-    stored_as = {Text: "text", DateTime: "int8", DATE: "int4", JSONB: "jsonb", BigInteger: "int8"}
-    types = [
-        next((t for c, t in stored_as.items() if isinstance(column.type, c)), "float8") for column in dataset.columns
-    ]
-    return _Statements(
-        stage=sql.SQL(_STAGE).format(**parts),
-        copy=sql.SQL(_COPY).format(**parts),
-        copy_to_stage=sql.SQL(_COPY_TO_STAGE).format(**parts),
-        types=[*types, "int8", "int4"],
-        upsert=sql.SQL(_UPSERT).format(**parts),
-        outcomes=sql.SQL(_OUTCOMES).format(**parts),
-    )

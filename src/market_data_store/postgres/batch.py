@@ -15,6 +15,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 
 from market_data_store.datasets import Dataset
 from market_data_store.dead_letters import DeadLetter
+from market_data_store.postgres.connection import first_line
 from market_data_store.protocol import Counts, Replayed
 from market_data_store.rows import Decoded
 
@@ -145,8 +146,3 @@ class Batch:
 
 def _values(row: tuple[Any, ...]) -> tuple[Any, ...]:
     return tuple(value.obj if isinstance(value, Jsonb) else value for value in row[:-1])
-
-
-def first_line(error: psycopg.Error) -> str:
-    """What Postgres said, in a line."""
-    return error.diag.message_primary or str(error).partition("\n")[0] or type(error).__name__

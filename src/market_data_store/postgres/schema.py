@@ -17,8 +17,9 @@ from alembic.script import ScriptDirectory
 from alembic.util import CommandError
 from sqlalchemy.exc import SQLAlchemyError
 
-from market_data_store.config import resource, settings, without_password
-from market_data_store.errors import ConfigurationError, DatabaseUnavailable, MigrationFailed
+from market_data_store.config import resource, settings
+from market_data_store.errors import ConfigurationError, MigrationFailed
+from market_data_store.postgres.connection import connect
 
 #: Alembic's context is the whole process's.
 _one_at_a_time = threading.Lock()
@@ -85,17 +86,6 @@ def _migrating() -> Iterator[None]:
     except SQLAlchemyError as error:
         reason = str(getattr(error, "orig", None) or error).partition("\n")[0]
         raise MigrationFailed(f"a migration failed, and was taken back: {reason}") from error
-
-
-def connect(url: str) -> psycopg.Connection[tuple[Any, ...]]:
-    """A connection for a few statements, each committed; raises `DatabaseUnavailable` that names the server."""
-    try:
-        return psycopg.connect(url, autocommit=True, connect_timeout=5, client_encoding="utf8")
-    except psycopg.ProgrammingError as error:  # libpq repeats what it cannot parse, password and all
-        raise DatabaseUnavailable(f"{without_password(url)} is no URL of Postgres that can be read") from error
-    except psycopg.Error as error:
-        reason = str(error).strip().partition("\n")[0]
-        raise DatabaseUnavailable(f"cannot connect to {without_password(url)}: {reason}") from error
 
 
 def _config(url: str) -> Config:

@@ -1,0 +1,1 @@
+"""Postgres: one transaction of rows, the schema and its revisions, and what is kept beside the datasets."""

@@ -1,0 +1,80 @@
+"""The SQL of a dataset: composed of its declared names only."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+
+from psycopg import sql
+from sqlalchemy import BigInteger, DateTime, Text
+from sqlalchemy.dialects.postgresql import DATE, JSONB
+
+from market_data_store.datasets import ENQUEUED_AT, Dataset
+
+_STAGE = "CREATE TEMPORARY TABLE {stage} (LIKE {table}, message integer NOT NULL) ON COMMIT DELETE ROWS"
+_COPY = "COPY {table} ({columns}) FROM STDIN (FORMAT BINARY)"
+_COPY_TO_STAGE = "COPY {stage} ({columns}, message) FROM STDIN (FORMAT BINARY)"
+#: IS DISTINCT FROM: a replay finds its rows as they are and changes nothing.
+_UPSERT = """
+    INSERT INTO {table} AS stored ({columns})
+    SELECT {columns} FROM {stage}
+    ON CONFLICT ({key}) DO UPDATE SET {assignments}
+    WHERE stored.enqueued_at <= excluded.enqueued_at AND ({stored}) IS DISTINCT FROM ({excluded})
+"""
+#: After the upsert: what this transaction wrote has its id, and a staged row that differs from the stored one lost.
+_OUTCOMES = """
+    SELECT message,
+           count(*) FILTER (WHERE stored.xmin = pg_current_xact_id()::xid),
+           count(*) FILTER (WHERE ({stored}) IS DISTINCT FROM ({staged}))
+    FROM {stage} AS staged JOIN {table} AS stored USING ({key})
+    GROUP BY message
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Statements:
+    """A dataset's statements, and `types`: by column, as what COPY sends it."""
+
+    stage: sql.Composed
+    copy: sql.Composed
+    copy_to_stage: sql.Composed
+    types: list[str]
+    upsert: sql.Composed
+    outcomes: sql.Composed
+
+
+@cache
+def statements_of(dataset: Dataset) -> Statements:
+    """The SQL for a dataset, composed of its declared names alone."""
+
+    def names(columns: Sequence[str], alias: str = "") -> sql.Composed:
+        qualify = (alias,) if alias else ()
+        return sql.SQL(", ").join(sql.Identifier(*qualify, name) for name in columns)
+
+    values = dataset.values
+    parts = {
+        "table": sql.Identifier(dataset.table.name),
+        "stage": sql.Identifier(f"stage_{dataset.table.name}"),
+        "columns": names([*(c.name for c in dataset.columns), ENQUEUED_AT]),
+        "key": names(dataset.key),
+        "stored": names(values, "stored"),
+        "staged": names(values, "staged"),
+        "excluded": names(values, "excluded"),
+        "assignments": sql.SQL(", ").join(
+            sql.SQL("{0} = excluded.{0}").format(sql.Identifier(name)) for name in (*values, ENQUEUED_AT)
+        ),
+    }
+    # Timestamps and dates are handed over as the integers by which Postgres stores them: psycopg formats those in C.
+    stored_as = {Text: "text", DateTime: "int8", DATE: "int4", JSONB: "jsonb", BigInteger: "int8"}
+    types = [
+        next((t for c, t in stored_as.items() if isinstance(column.type, c)), "float8") for column in dataset.columns
+    ]
+    return Statements(
+        stage=sql.SQL(_STAGE).format(**parts),
+        copy=sql.SQL(_COPY).format(**parts),
+        copy_to_stage=sql.SQL(_COPY_TO_STAGE).format(**parts),
+        types=[*types, "int8", "int4"],
+        upsert=sql.SQL(_UPSERT).format(**parts),
+        outcomes=sql.SQL(_OUTCOMES).format(**parts),
+    )
