@@ -5,7 +5,7 @@ from alembic import context
 from sqlalchemy import create_engine, pool, text
 
 from market_data_store.config import settings
-from market_data_store.datasets import metadata
+from market_data_store.postgres.tables import metadata
 
 #: Two `release` processes at once: the second waits, and finds nothing left to do.
 ADVISORY_LOCK = 0x6D6473  # "mds"

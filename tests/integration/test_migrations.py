@@ -24,10 +24,11 @@ from sqlalchemy.pool import NullPool
 
 from market_data_store import config
 from market_data_store.config import resource
-from market_data_store.datasets import DATASETS, metadata
+from market_data_store.datasets import DATASETS
 from market_data_store.errors import ConfigurationError, DatabaseUnavailable, MarketDataStoreError, MigrationFailed
 from market_data_store.postgres import schema
 from market_data_store.postgres.schema import Revisions
+from market_data_store.postgres.tables import metadata
 
 Connection = psycopg.Connection[tuple[Any, ...]]
 MakeDatabase = Callable[[], str]
@@ -246,7 +247,7 @@ def test_a_database_of_a_newer_version_is_left_alone(database_url: str) -> None:
 
 
 def test_two_upgrades_at_once_are_one_after_the_other(url: str) -> None:
-    program = f"from market_data_store import schema; print(schema.upgrade({url!r})[1].current)"
+    program = f"from market_data_store.postgres import schema; print(schema.upgrade({url!r})[1].current)"
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     waiting = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
     with connect(url) as holder:

@@ -15,9 +15,9 @@ from market_data_store.datasets import (
     Dataset,
     Rule,
     dataset_named,
-    metadata,
 )
 from market_data_store.errors import InvalidMessage
+from market_data_store.postgres.tables import metadata
 
 #: Bytes of the largest entry that a btree page of 8 KiB takes.
 BTREE_ENTRY_BYTES = 2_704
