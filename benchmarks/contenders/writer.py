@@ -13,7 +13,7 @@ from market_data_store.config import Settings
 from market_data_store.datasets import DATASETS
 from market_data_store.postgres.batch import Message
 from market_data_store.postgres.writer import Writer
-from market_data_store.rows import decode_rows
+from market_data_store.wire.rows import decode_rows
 
 _POSTGRES_EPOCH_S = 946_684_800
 

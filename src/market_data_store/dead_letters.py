@@ -14,13 +14,12 @@ import psycopg
 from psycopg import sql
 from psycopg.rows import class_row
 
-from market_data_store.fields import hash63
-from market_data_store.rows import row_text
+from market_data_store.wire.fields import hash63
+from market_data_store.wire.moments import UNIX_TO_EPOCH_US
+from market_data_store.wire.text import row_text
 
 #: Characters.
 _MAX_TASK_ID = 255
-#: 1970, in microseconds since 2000: nothing was enqueued before.
-_FIRST_MOMENT = -946_684_800_000_000
 #: Whole letters read at once: a body may have 16 MiB.
 _STREAMED_AT_ONCE = 20
 
@@ -154,7 +153,7 @@ def _parameters(letter: DeadLetter, as_json: Callable[[str | None], str | None])
         as_json(letter.row),
         as_json(defaults),
         letter.body,
-        max(letter.enqueued_at, _FIRST_MOMENT),
+        max(letter.enqueued_at, -UNIX_TO_EPOCH_US),  # nothing was enqueued before 1970,
     )
 
 

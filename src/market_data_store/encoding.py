@@ -13,8 +13,8 @@ from pydantic import BaseModel
 
 from market_data_store.datasets import Dataset
 from market_data_store.errors import InvalidMessage, InvalidRow
-from market_data_store.fields import microseconds
-from market_data_store.rows import decode_rows
+from market_data_store.wire.moments import microseconds
+from market_data_store.wire.rows import decode_rows
 
 
 def listed(rows: Iterable[Any]) -> list[Any]:

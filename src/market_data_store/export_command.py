@@ -12,9 +12,9 @@ from rich.console import Console
 from market_data_store import exporting
 from market_data_store.config import settings
 from market_data_store.datasets import DATASETS, dataset_named
-from market_data_store.fields import aware
 from market_data_store.files import format_of
 from market_data_store.postgres.connection import connect
+from market_data_store.wire.moments import aware
 
 
 def _moment(context: click.Context, parameter: click.Parameter, value: str | None) -> datetime | None:

@@ -16,7 +16,7 @@ from psycopg import sql
 from psycopg.rows import dict_row
 
 from market_data_store.datasets import DATASETS, Dataset
-from market_data_store.fields import aware
+from market_data_store.wire.moments import aware
 
 #: From one to the next by the key's index; DISTINCT would read the whole of it.
 _PROVIDERS = """

@@ -35,7 +35,6 @@ from market_data_store.coalescing import (
     Succeeded,
     is_redelivered,
 )
-from market_data_store.columnar import Frame, decode_frame
 from market_data_store.config import settings
 from market_data_store.datasets import Dataset
 from market_data_store.dead_letters import DeadLetter
@@ -43,8 +42,12 @@ from market_data_store.errors import DatabaseUnavailable, InvalidMessage
 from market_data_store.postgres.batch import Message
 from market_data_store.postgres.writer import Writer
 from market_data_store.protocol import REPLAYS_HEADER, TASK, Counts, Replayed
-from market_data_store.rows import decode_rows, row_text
 from market_data_store.signals import batch_written, rows_rejected, write_retried
+from market_data_store.wire.arrow import Frame
+from market_data_store.wire.arrow_columns import decode_frame
+from market_data_store.wire.moments import from_epoch_seconds
+from market_data_store.wire.rows import decode_rows
+from market_data_store.wire.text import row_text
 
 logger = logging.getLogger(__name__)
 
@@ -54,9 +57,6 @@ _T = TypeVar("_T")
 #: the processes do not come back in step.
 _FIRST_DELAY_S = 0.1
 _MAX_DELAY_S = 5.0
-
-#: Epoch seconds of 2000-01-01 UTC, from where Postgres counts.
-_POSTGRES_EPOCH_S = 946_684_800
 
 
 class WriteTask(CoalescedTask):
@@ -205,7 +205,7 @@ def _keep(envelope: Envelope, error: InvalidMessage) -> None:
         position=0,
         reason=str(error),
         body=envelope.body,
-        enqueued_at=_moment(envelope.enqueued_at),
+        enqueued_at=from_epoch_seconds(envelope.enqueued_at),
     )
     replays = _replays(envelope)
     again = [replace(letter, id=id_, task_id=replays.task_id) for id_ in replays.ids] if replays else []
@@ -221,7 +221,7 @@ def _replays(envelope: Envelope) -> Replayed | None:
 
 
 def _message(envelope: Envelope, call: Call) -> Message:
-    enqueued_at = _moment(envelope.enqueued_at)
+    enqueued_at = from_epoch_seconds(envelope.enqueued_at)
     if isinstance(call.rows, Frame):
         decoded = decode_frame(call.dataset, call.rows, call.defaults, enqueued_at)
     else:
@@ -245,11 +245,6 @@ def _row_at(rows: bytes | list[Any] | Frame, position: int) -> str:
     # Taken apart again, and only for a row that Postgres refused.
     parts = msgspec.json.decode(rows, type=list[msgspec.Raw]) if isinstance(rows, bytes) else rows
     return row_text(parts[position])
-
-
-def _moment(epoch_seconds: float) -> int:
-    """Microseconds since 2000-01-01 UTC."""
-    return round((epoch_seconds - _POSTGRES_EPOCH_S) * 1e6)
 
 
 def _write(dataset: Dataset, messages: list[Message]) -> list[Counts]:

@@ -24,7 +24,8 @@ from market_data_store.postgres.batch import Message
 from market_data_store.postgres.writer import Writer
 from market_data_store.protocol import Counts, Replayed
 from market_data_store.replay import messages, replay
-from market_data_store.rows import decode_rows, row_text
+from market_data_store.wire.rows import decode_rows
+from market_data_store.wire.text import row_text
 
 Stored = Callable[[], list[Bar]]
 

@@ -32,10 +32,10 @@ from market_data_store.coordinator.redis_publisher import RedisFeedbackPublisher
 from market_data_store.datasets import DATASETS
 from market_data_store.dead_letters import DeadLetter
 from market_data_store.errors import InvalidMessage
-from market_data_store.fields import fields_of
 from market_data_store.local import end_with_parent, free_port, start_valkey
 from market_data_store.protocol import QUEUE
-from market_data_store.rows import decode_rows
+from market_data_store.wire.fields import fields_of
+from market_data_store.wire.rows import decode_rows
 
 Connection = psycopg.Connection[tuple[Any, ...]]
 ROW = {"provider": "p", "symbol": "S", "name": "n"}

@@ -16,10 +16,10 @@ from nodes import Worker, until
 
 from market_data_store import StoreClient, replay
 from market_data_store.app import app as store_app
-from market_data_store.columnar import frame_of, pack
 from market_data_store.coordinator.queue import QueueInspector
 from market_data_store.errors import InvalidMessage, InvalidRow
 from market_data_store.protocol import ARROW, Counts
+from market_data_store.wire.arrow import frame_of, pack
 
 on_redis = pytest.mark.parametrize("broker_url", ["redis"], indirect=True)
 

@@ -30,7 +30,8 @@ from market_data_store.postgres import schema
 from market_data_store.postgres.batch import Message
 from market_data_store.postgres.writer import Writer
 from market_data_store.protocol import Counts
-from market_data_store.rows import decode_rows, row_text
+from market_data_store.wire.rows import decode_rows
+from market_data_store.wire.text import row_text
 
 Row = dict[str, Any]
 Connection = psycopg.Connection[tuple[Any, ...]]

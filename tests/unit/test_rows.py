@@ -17,11 +17,13 @@ from kombu.utils.json import dumps
 from sqlalchemy import BigInteger, Column, DateTime, Text
 from sqlalchemy.dialects.postgresql import DATE, JSONB
 
-from market_data_store import rows
 from market_data_store.datasets import DATASETS, MAX_KEY_LENGTH, MAX_TEXT_LENGTH, Dataset, Rule
 from market_data_store.errors import InvalidMessage
-from market_data_store.fields import microseconds
-from market_data_store.rows import Decoded, decode_rows, row_text
+from market_data_store.wire import rows
+from market_data_store.wire.columns import Decoded, stored_defaults
+from market_data_store.wire.moments import microseconds
+from market_data_store.wire.rows import decode_rows
+from market_data_store.wire.text import row_text
 
 Row = dict[str, Any]
 #: The two ways by which a message's rows come: as JSON text, and as objects.
@@ -223,7 +225,7 @@ produced = pytest.mark.parametrize(
 @pytest.mark.parametrize("count", [1, 500])
 def test_what_producers_send_today_is_decoded_at_once(name: str, row: Row, defaults: Row, count: int) -> None:
     text = msgspec.json.encode([row] * count)
-    standard = rows.stored_defaults(DATASETS[name], defaults)
+    standard = stored_defaults(DATASETS[name], defaults)
     at_once = rows._decode_at_once(DATASETS[name], text, standard, NOW)
     assert at_once is not None
     assert at_once == decode(name, text, **defaults)
@@ -253,7 +255,7 @@ def test_what_producers_send_today_is_stored_under_the_tables_names(name: str, r
 
 @produced
 def test_any_celery_client_may_send_the_rows_that_producers_have(name: str, row: Row, defaults: Row) -> None:
-    standard = rows.stored_defaults(DATASETS[name], defaults)
+    standard = stored_defaults(DATASETS[name], defaults)
     assert decode(name, celery_json([row]), **defaults) == decode(name, msgspec.json.encode([row]), **defaults)
     assert rows._decode_at_once(DATASETS[name], msgspec.json.encode([row]), standard, NOW) is not None
 
@@ -1017,7 +1019,7 @@ def comparable(decoded: Decoded) -> list[Row]:
 @settings(max_examples=200, deadline=None)
 def test_a_message_decoded_at_once_is_what_it_is_row_by_row(message: tuple[Dataset, list[Row], Row]) -> None:
     dataset, given_rows, defaults = message
-    standard = rows.stored_defaults(dataset, defaults)
+    standard = stored_defaults(dataset, defaults)
     at_once = rows._decode_at_once(dataset, as_text(given_rows), standard, NOW)
     one_by_one = rows._decode_one_by_one(dataset, given_rows, standard, NOW)
     assert one_by_one.rejects == []

@@ -17,7 +17,7 @@ from market_data_store.datasets import Dataset
 from market_data_store.dead_letters import DeadLetter
 from market_data_store.postgres.connection import first_line
 from market_data_store.protocol import Counts, Replayed
-from market_data_store.rows import Decoded
+from market_data_store.wire.columns import Decoded
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,19 +11,27 @@ that this refuses is looked at row by row.
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
 import msgspec
-from sqlalchemy import Text
 
 from market_data_store.datasets import Dataset
 from market_data_store.errors import InvalidMessage
-from market_data_store.fields import Field, fields_of, has_nul, hash63, json_problem, shown
+from market_data_store.wire.columns import (
+    Decoded,
+    Reject,
+    completed,
+    finished,
+    stored_defaults,
+    wire_value,
+    with_unknown,
+)
+from market_data_store.wire.fields import fields_of, has_nul
+from market_data_store.wire.reasons import json_problem, shown
+from market_data_store.wire.text import Unreadable, row_text
 
 #: More fields than this, and a row is decoded without a shape of its own.
 _MAX_SHAPE_FIELDS = 64
@@ -32,35 +40,6 @@ _WRAPPED = b'"__type__"'
 _WRAPPER = re.compile(rb'\{"__type__": ?"(?:datetime|date|time|decimal|uuid)", ?"__value__": ?("(?:[^"\\]|\\.)*")\}')
 
 _scan = json.JSONDecoder().raw_decode
-
-
-@dataclass(frozen=True, slots=True)
-class Reject:
-    """A row that can never be written, `position` counting from 0 in its message."""
-
-    position: int
-    reason: str
-    #: The row as JSON text.
-    row: str
-
-
-@dataclass(slots=True)
-class Decoded:
-    """A message's valid rows by column, in the dataset's order, and its rejects.
-
-    Values are as Postgres stores them: timestamps are microseconds and dates days since 2000-01-01 UTC, JSON is bytes.
-    """
-
-    dataset: Dataset
-    columns: list[list[Any]]
-    #: Of each valid row, its index in the message.
-    positions: Sequence[int]
-    rejects: list[Reject] = field(default_factory=list)
-
-    @property
-    def sent(self) -> int:
-        """How many rows the message held."""
-        return len(self.positions) + len(self.rejects)
 
 
 class _Shape:
@@ -171,69 +150,6 @@ def _finished(
     return completed(dataset, stored, unknown, standard, enqueued_at, count)
 
 
-def finished(f: Field, column: list[Any]) -> list[Any]:
-    """A column's values as they are stored; None stays."""
-    if None not in column:
-        return f.finish(column)
-    present = iter(f.finish([value for value in column if value is not None]))
-    return [None if value is None else next(present) for value in column]
-
-
-def completed(
-    dataset: Dataset,
-    stored: Sequence[list[Any] | None],
-    unknown: Sequence[Mapping[str, Any]],
-    standard: Mapping[str, Any],
-    enqueued_at: int,
-    count: int,
-) -> list[list[Any]]:
-    """Stored values by column, with defaults filled in and hashes made; `stored` is None where no row has a value."""
-    fields = fields_of(dataset)
-    complete: dict[str, list[Any]] = {}
-    for f, column in zip(fields, stored, strict=True):
-        default = standard.get(f.name)
-        if f.rule.enqueued_at and default is None:
-            default = enqueued_at
-        if column is None:
-            complete[f.name] = [default] * count
-        elif default is None or None not in column:
-            complete[f.name] = column
-        else:
-            complete[f.name] = [default if value is None else value for value in column]
-    for f in fields:
-        if f.rule.content_hash and None in complete[f.name]:
-            hashes: Iterator[Any] = _content_hashes(f.rule.content_hash, complete, unknown, count)
-            if isinstance(dataset.table.columns[f.name].type, Text):
-                hashes = (f"{value:016x}" for value in hashes)
-            complete[f.name] = [
-                value if own is None else own for own, value in zip(complete[f.name], hashes, strict=True)
-            ]
-    return list(complete.values())
-
-
-def with_unknown(column: list[Any] | None, unknown: Sequence[Mapping[str, Any]], count: int) -> list[Any] | None:
-    """Metadata that also holds the fields that the dataset does not know, of each row."""
-    if not unknown:
-        return column
-    own = column or [None] * count
-    kept = ({k: v for k, v in extra.items() if v is not None} for extra in unknown)
-    return [
-        None if value is None and not extra else {**extra, **(value or {})}
-        for extra, value in zip(kept, own, strict=True)
-    ]
-
-
-def _content_hashes(
-    names: tuple[str, ...], columns: Mapping[str, list[Any]], unknown: Sequence[Mapping[str, Any]], count: int
-) -> Iterator[int]:
-    encode = msgspec.json.Encoder(order="deterministic").encode
-    contents = zip(*(columns[name] for name in names if name != "*"), strict=True)
-    extras: Sequence[Mapping[str, Any]] = unknown if "*" in names and unknown else [{}] * count
-    for content, extra in zip(contents, extras, strict=True):
-        rest = {k: v for k, v in extra.items() if v is not None}
-        yield hash63(encode((content, rest) if rest else content))
-
-
 def _split(text: bytes) -> Iterator[Any]:
     """The rows one by one: `msgspec.Raw`, or objects where only Python's parser takes the text (NaN, 1e400)."""
     try:
@@ -251,16 +167,6 @@ def _split(text: bytes) -> Iterator[Any]:
 def _unwrapped(text: bytes) -> bytes:
     """JSON text without the objects that Celery's JSON writes for datetimes, Decimals and the like."""
     return _WRAPPER.sub(rb"\1", text) if _WRAPPED in text else text
-
-
-class Unreadable:
-    """A value that JSON or Arrow allows and Python does not, such as an integer of 5,000 digits. No field takes it."""
-
-    def __init__(self, text: bytes) -> None:
-        self._text = text
-
-    def __repr__(self) -> str:
-        return self._text.decode("utf-8", "replace")
 
 
 def _loads(text: msgspec.Raw) -> Any:
@@ -311,7 +217,7 @@ def _decode_row(dataset: Dataset, row: Any, standard: dict[str, Any], enqueued_a
     for f in fields_of(dataset):
         present = [name for name in f.names if name in row]
         name = next((name for name in present if row[name] is not None), present[0] if present else None)
-        value = None if name is None else _value(f, row[name])
+        value = None if name is None else wire_value(f, row[name])
         used.update(present)
         if value is None and f.required and f.name not in standard:
             kind = "key column" if f.key else "required"
@@ -326,60 +232,3 @@ def _decode_row(dataset: Dataset, row: Any, standard: dict[str, Any], enqueued_a
     except (ValueError, TypeError) as error:  # only what the row has beyond its fields is left to be wrong
         raise ValueError(f"metadata: {json_problem(unknown)}") from error
     return [value for (value,) in stored]
-
-
-def _value(f: Field, value: Any) -> Any:
-    """As the decoder of a whole message takes it."""
-    if isinstance(value, dict) and value.keys() == {"__type__", "__value__"}:
-        value = value["__value__"]
-    # msgspec takes the text null for no value, in all fields but texts; so does this.
-    return None if isinstance(value, str) and not f.is_text and value.lower() == "null" else value
-
-
-@lru_cache(maxsize=256)
-def _encoded_defaults(dataset: Dataset, defaults: bytes) -> dict[str, Any]:
-    given = json.loads(defaults)
-    standard = {}
-    for f in fields_of(dataset):
-        value = next((_value(f, given[name]) for name in f.names if given.get(name) is not None), None)
-        if value is not None:
-            try:
-                (standard[f.name],) = f.finish([f.checked(value)])
-            except ValueError as error:
-                raise InvalidMessage(f"defaults: {error}") from error
-    return standard
-
-
-def stored_defaults(dataset: Dataset, defaults: Mapping[str, Any]) -> dict[str, Any]:
-    """A dataset's stored values for what rows leave out; raises `InvalidMessage`."""
-    if not isinstance(defaults, Mapping):
-        raise InvalidMessage(f"defaults: expected an object, got {shown(defaults)}")
-    try:
-        return _encoded_defaults(dataset, json.dumps(dict(defaults), default=str).encode()) if defaults else {}
-    except (TypeError, RecursionError) as error:
-        raise InvalidMessage(f"defaults: {shown(defaults)} is not JSON") from error
-    except ValueError as error:
-        raise error if isinstance(error, InvalidMessage) else InvalidMessage("defaults: not JSON") from error
-
-
-def row_text(row: Any) -> str:
-    """The row as JSON text that Postgres's json accepts; NaN and infinities become strings, all else stays."""
-    if isinstance(row, msgspec.Raw):
-        return bytes(row).decode("utf-8", "replace")
-    try:
-        return json.dumps(row, allow_nan=False, default=str)
-    except ValueError:
-        try:
-            return json.dumps(_without_nan(row), default=str)
-        except RecursionError:
-            return json.dumps(json.dumps(row, default=str))
-
-
-def _without_nan(value: Any) -> Any:
-    if isinstance(value, float) and not math.isfinite(value):
-        return str(value)
-    if isinstance(value, dict):
-        return {name: _without_nan(item) for name, item in value.items()}
-    if isinstance(value, list):
-        return [_without_nan(item) for item in value]
-    return value

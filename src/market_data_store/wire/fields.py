@@ -7,11 +7,10 @@ value by value.
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime
 from decimal import Decimal
 from functools import cache
 from hashlib import blake2b
@@ -23,33 +22,27 @@ from sqlalchemy import BigInteger, DateTime, Text
 from sqlalchemy.dialects.postgresql import DATE, JSONB
 
 from market_data_store.datasets import MAX_KEY_LENGTH, MAX_TEXT_LENGTH, Dataset, Rule
+from market_data_store.wire.moments import EPOCH, EPOCH_DATE, MICROSECOND, microseconds
+from market_data_store.wire.reasons import (
+    date_problem,
+    integer_problem,
+    json_problem,
+    letters_problem,
+    number_problem,
+    text_problem,
+    ts_problem,
+)
 
-#: Postgres counts time from here: microseconds for a timestamp, days for a date.
-_EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
-_EPOCH_DATE = date(2000, 1, 1)
-_MICROSECOND = timedelta(microseconds=1)
-_FIRST_TS = (datetime.min.replace(tzinfo=UTC) - _EPOCH) // _MICROSECOND
-_LAST_TS = (datetime.max.replace(tzinfo=UTC) - _EPOCH) // _MICROSECOND
+_FIRST_TS = (datetime.min.replace(tzinfo=UTC) - EPOCH) // MICROSECOND
+_LAST_TS = (datetime.max.replace(tzinfo=UTC) - EPOCH) // MICROSECOND
 
 #: A number beyond 64 bits is a mistake in any field, also in those that are stored as double precision. NaN fails too.
 _Number = Annotated[float, msgspec.Meta(ge=-(2.0**63), le=2.0**63)]
 _Integer = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
 
-#: Of a wrong value, so many characters stand in a reason.
-_MAX_SHOWN = 80
 
 #: NUL as JSON writes it, behind an even number of backslashes; Postgres has it in no text.
 _NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
-
-
-def microseconds(moment: datetime) -> int:
-    """Microseconds since 2000-01-01 UTC; a naive moment is UTC."""
-    return (aware(moment) - _EPOCH) // _MICROSECOND
-
-
-def aware(moment: datetime) -> datetime:
-    """The moment with its time zone; a naive one is UTC."""
-    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment
 
 
 _Finish = Callable[[list[Any]], list[Any]]
@@ -104,7 +97,7 @@ def _moment(text: str) -> datetime:
 
 def _finish_ts(column: list[Any]) -> list[Any]:
     try:
-        stored = [(moment - _EPOCH) // _MICROSECOND for moment in column]
+        stored = [(moment - EPOCH) // MICROSECOND for moment in column]
     except TypeError:  # some are naive
         stored = [microseconds(moment) for moment in column]
     if stored and (min(stored) < _FIRST_TS or max(stored) > _LAST_TS):
@@ -115,7 +108,7 @@ def _finish_ts(column: list[Any]) -> list[Any]:
 def _finish_date(column: list[Any]) -> list[Any]:
     # Core's expiry is a datetime at midnight.
     dates = (date.fromisoformat(v) if len(v) == 10 else datetime.fromisoformat(v).date() for v in column)
-    return [(value - _EPOCH_DATE).days for value in dates]
+    return [(value - EPOCH_DATE).days for value in dates]
 
 
 def _finish_upper(column: list[Any]) -> list[Any]:
@@ -163,71 +156,6 @@ def _finish_json(column: list[Any]) -> list[Any]:
     return stored
 
 
-def shown(value: Any) -> str:
-    """The value as it stands in a reason."""
-    text = repr(value)
-    return text if len(text) <= _MAX_SHOWN else f"{text[:_MAX_SHOWN]}... ({len(text):,} characters)"
-
-
-def _number_problem(value: Any) -> str:
-    if isinstance(value, float | str) and _is_not_finite(value):
-        return f"{shown(value)} is not a finite number"
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        return f"{shown(value)} is beyond 64 bits"
-    return f"{shown(value)} is not a number"
-
-
-def _is_not_finite(value: float | str) -> bool:
-    try:
-        return not math.isfinite(float(value))
-    except ValueError:
-        return False
-
-
-def _integer_problem(value: Any) -> str:
-    if isinstance(value, float | str) and _is_not_finite(value):
-        return f"{shown(value)} is not a finite number"
-    if isinstance(value, str) and value.lstrip("-").isdigit():
-        return f"{shown(value)} is beyond 64 bits"
-    if isinstance(value, int) and not isinstance(value, bool):
-        return f"{shown(value)} is beyond 64 bits"
-    return f"{shown(value)} is not an integer"
-
-
-def _ts_problem(value: Any) -> str:
-    return f"{shown(value)} is not a time from year 1 to 9999; send ISO 8601 or epoch seconds"
-
-
-def _date_problem(value: Any) -> str:
-    return f"{shown(value)} is not a date; send YYYY-MM-DD"
-
-
-def _text_problem(limit: int) -> Callable[[Any], str]:
-    def problem(value: Any) -> str:
-        if not isinstance(value, str):
-            return f"{shown(value)} is not a string"
-        if not value:
-            return "'' is empty"
-        if len(value) > limit:
-            return f"{shown(value)} is too long, at most {limit:,} characters"
-        if "\0" in value:
-            return f"{shown(value)} holds a NUL character"
-        return f"{shown(value)} is not valid Unicode"
-
-    return problem
-
-
-def _letters_problem(letters: str) -> Callable[[Any], str]:
-    return lambda value: f"{shown(value)} is none of {', '.join(letters)}"
-
-
-def json_problem(value: Any) -> str:
-    """What is wrong with a row's metadata."""
-    if not isinstance(value, dict):
-        return f"{shown(value)} is not an object"
-    return f"{shown(value)} is longer than {MAX_TEXT_LENGTH:,} bytes or holds a NUL character or a non-finite number"
-
-
 def _field_of(column: Any) -> Field:
     rule: Rule = column.info["rule"]
     wire: Any
@@ -235,27 +163,27 @@ def _field_of(column: Any) -> Field:
     if isinstance(column.type, Text):
         limit = MAX_KEY_LENGTH if column.primary_key else MAX_TEXT_LENGTH
         wire = Annotated[str, msgspec.Meta(min_length=1, max_length=limit)]
-        problem = _text_problem(limit)
+        problem = text_problem(limit)
         if rule.upper:
             finish = _finish_upper
         if rule.letters:
-            finish, problem = _finish_letters(rule.letters), _letters_problem(rule.letters)
+            finish, problem = _finish_letters(rule.letters), letters_problem(rule.letters)
     elif isinstance(column.type, DateTime):
-        wire, finish, problem = datetime, _finish_ts, _ts_problem
+        wire, finish, problem = datetime, _finish_ts, ts_problem
     elif isinstance(column.type, DATE):
-        wire, finish, problem = str, _finish_date, _date_problem
+        wire, finish, problem = str, _finish_date, date_problem
     elif isinstance(column.type, JSONB):
         wire, finish, problem = dict[str, Any], _finish_json, json_problem
     elif isinstance(column.type, BigInteger) and rule.content_hash:
         wire, finish, problem = (
             _Integer | Annotated[str, msgspec.Meta(min_length=1)],
             _finish_sequence,
-            _integer_problem,
+            integer_problem,
         )
     elif isinstance(column.type, BigInteger):
-        wire, problem = _Integer, _integer_problem
+        wire, problem = _Integer, integer_problem
     else:
-        wire, problem = _Number, _number_problem
+        wire, problem = _Number, number_problem
     return Field(
         name=str(column.name),  # msgspec takes no subclass of str, such as SQLAlchemy's names
         names=(str(column.name), *rule.aliases),

@@ -12,40 +12,18 @@ from __future__ import annotations
 
 import json
 import struct
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from typing import Any
 
-from sqlalchemy import BigInteger, DateTime
-from sqlalchemy.dialects.postgresql import DATE, DOUBLE_PRECISION
-
-from market_data_store.datasets import Dataset
 from market_data_store.errors import InvalidMessage
-from market_data_store.fields import Field, fields_of
-from market_data_store.rows import (
-    Decoded,
-    Unreadable,
-    completed,
-    decode_rows,
-    finished,
-    row_text,
-    stored_defaults,
-    with_unknown,
-)
+from market_data_store.wire.text import Unreadable, row_text
 
-#: Postgres counts from 2000, Arrow from 1970.
-_EPOCH_US = 946_684_800_000_000
-_EPOCH_DAYS = 10_957
-#: Years 1 and 9999, in microseconds and days since 1970.
-_FIRST_US, _LAST_US = -62_135_596_800_000_000, 253_402_300_799_999_999
-_FIRST_DAY, _LAST_DAY = -719_162, 2_932_896
-_LARGEST = 2.0**63
 #: Types of texts that point elsewhere, and what they are sent as.
 _PLAIN = {"string_view": "large_string", "binary_view": "large_binary"}
 #: Raised where Python has no value for one of Arrow's: a time beyond the year 9999, say.
-_NO_VALUE = (ValueError, OverflowError, TypeError, LookupError, NotImplementedError, ImportError)
+NO_VALUE = (ValueError, OverflowError, TypeError, LookupError, NotImplementedError, ImportError)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -62,8 +40,8 @@ class Frame:
         """The rows one by one, as JSON has them: times, dates and decimals are texts."""
         rows: list[dict[str, Any]] = [{} for _ in range(len(self))]  # there are tables without columns
         for name in self.table.column_names:
-            for row, value in zip(rows, _python(self.table.column(name)), strict=True):
-                row[name] = _as_json(value)
+            for row, value in zip(rows, python_values(self.table.column(name)), strict=True):
+                row[name] = as_json(value)
         return rows
 
     def part(self, start: int, rows: int) -> Frame:
@@ -77,7 +55,7 @@ class Frame:
 
 def frame_of(table: Any) -> Frame:
     """What a producer holds (of pyarrow, polars, pandas, DuckDB, ...) as a frame; raises `InvalidMessage`."""
-    arrow = _pyarrow()
+    arrow = pyarrow_module()
     try:
         found = arrow.table(table)
     except (arrow.ArrowException, TypeError, ValueError) as error:
@@ -96,7 +74,7 @@ def frame_of(table: Any) -> Frame:
 
 def pack(dataset: str, defaults: bytes, frame: Frame) -> bytes:
     """The frame as a message's body; `defaults` is a JSON object."""
-    arrow = _pyarrow()
+    arrow = pyarrow_module()
     sink = arrow.BufferOutputStream()
     table = frame.table.replace_schema_metadata({b"dataset": dataset.encode(), b"defaults": defaults})
     with arrow.ipc.new_stream(sink, table.schema) as stream:
@@ -107,7 +85,7 @@ def pack(dataset: str, defaults: bytes, frame: Frame) -> bytes:
 
 def unpack(body: bytes) -> tuple[str, Frame, Any]:
     """Dataset, frame and defaults of a message's body; raises `InvalidMessage`."""
-    arrow = _pyarrow()
+    arrow = pyarrow_module()
     try:
         if any(_is_compressed(message.metadata.to_pybytes()) for message in arrow.ipc.MessageReader.open_stream(body)):
             raise InvalidMessage("body: the stream is compressed; send it uncompressed")
@@ -164,16 +142,8 @@ def _is_compressed(metadata: bytes) -> bool:
     return bool(field(batch, 3))
 
 
-def decode_frame(dataset: Dataset, frame: Frame, defaults: Mapping[str, Any], enqueued_at: int) -> Decoded:
-    """As `rows.decode_rows`, for a table."""
-    standard = stored_defaults(dataset, defaults)
-    try:
-        return Decoded(dataset, _columns(dataset, frame.table, standard, enqueued_at), range(len(frame)))
-    except (_pyarrow().ArrowException, *_NO_VALUE, RecursionError):
-        return decode_rows(dataset, frame.objects(), defaults, enqueued_at)
-
-
-def _pyarrow() -> Any:
+def pyarrow_module() -> Any:
+    """pyarrow with its compute functions, imported at the first call; raises `InvalidMessage` without it."""
     try:
         import pyarrow
         import pyarrow.compute
@@ -186,7 +156,7 @@ def _pyarrow() -> Any:
 
 def _readable(table: Any) -> Frame:
     """With times of UTC, and in microseconds where they had nanoseconds; raises `InvalidMessage`."""
-    arrow = _pyarrow()
+    arrow = pyarrow_module()
     names = table.column_names
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
@@ -201,10 +171,11 @@ def _readable(table: Any) -> Frame:
     return Frame(table)
 
 
-def _python(column: Any) -> list[Any]:
+def python_values(column: Any) -> list[Any]:
+    """A column's values as Python objects; `Unreadable` where Python has none."""
     try:
         values: list[Any] = column.to_pylist()
-    except _NO_VALUE:
+    except NO_VALUE:
         return [_python_value(scalar) for scalar in column]
     return values
 
@@ -212,106 +183,18 @@ def _python(column: Any) -> list[Any]:
 def _python_value(scalar: Any) -> Any:
     try:
         return scalar.as_py()
-    except _NO_VALUE:
+    except NO_VALUE:
         return Unreadable(f"{getattr(scalar, 'value', 'a value')} ({scalar.type})".encode())
 
 
-def _as_json(value: Any) -> Any:
+def as_json(value: Any) -> Any:
+    """A value as JSON has it: times, dates and decimals are texts."""
     if isinstance(value, datetime | date | time):
         return value.isoformat()
     if isinstance(value, Decimal | timedelta):
         return str(value)
     if isinstance(value, list):
-        return [_as_json(item) for item in value]
+        return [as_json(item) for item in value]
     if isinstance(value, dict):
-        return {name: _as_json(item) for name, item in value.items()}
+        return {name: as_json(item) for name, item in value.items()}
     return value
-
-
-def _columns(dataset: Dataset, table: Any, standard: Mapping[str, Any], enqueued_at: int) -> list[list[Any]]:
-    """Stored values by column; raises ValueError, TypeError or Arrow's own where a row needs a closer look."""
-    fields = fields_of(dataset)
-    names = set(table.column_names)
-    known = {name for f in fields for name in f.names}
-    unknown: list[dict[str, Any]] = []
-    if fields.keeps_unknown and (others := [name for name in table.column_names if name not in known]):
-        unknown = Frame(table.select(others)).objects()
-        if "metadata" in known:
-            json.dumps(unknown, allow_nan=False)
-    stored: list[list[Any] | None] = []
-    for f in fields:
-        present = [name for name in f.names if name in names]
-        if len(present) > 1:
-            raise ValueError(f"{f.name} has several names")  # which one counts may differ from row to row
-        column = table.column(present[0]) if present else None
-        if f.name == "metadata":
-            own = None if column is None else [None if v is None else f.checked(_as_json(v)) for v in _python(column)]
-            whole = with_unknown(own, unknown, table.num_rows)
-            values = None if whole is None else finished(f, whole)
-        else:
-            values = None if column is None else _stored(dataset.table.columns[f.name].type, f, column)
-        if f.required and f.name not in standard and (values is None or None in values):
-            raise ValueError(f"{f.name} is missing")
-        stored.append(values)
-    return completed(dataset, stored, unknown, standard, enqueued_at, table.num_rows)
-
-
-def _stored(kind: Any, f: Field, column: Any) -> list[Any]:
-    """A column's values as they are stored; None where there is none."""
-    types = _pyarrow().types
-    is_number = types.is_integer(column.type) or types.is_floating(column.type)
-    take: Callable[[Any], Any] | None = None
-    if isinstance(kind, DOUBLE_PRECISION) and is_number:
-        take = _doubles
-    elif isinstance(kind, BigInteger) and types.is_integer(column.type):
-        take = _integers
-    elif isinstance(kind, DateTime) and types.is_timestamp(column.type):
-        take = _moments
-    elif isinstance(kind, DATE) and types.is_date32(column.type):
-        take = _days
-    if take is not None:
-        values: list[Any] = take(column).to_pylist()
-        return values
-    if types.is_string(column.type) or types.is_large_string(column.type) or types.is_dictionary(column.type):
-        return _by_distinct_value(f, column)
-    return finished(f, [None if value is None else f.checked(_as_json(value)) for value in _python(column)])
-
-
-def _doubles(column: Any) -> Any:
-    arrow = _pyarrow()
-    doubles = column.cast(arrow.float64())
-    compute = arrow.compute
-    if not compute.all(compute.less_equal(compute.abs(doubles), _LARGEST), min_count=0).as_py():  # NaN fails too
-        raise ValueError("not finite, or beyond 64 bits")
-    return doubles
-
-
-def _integers(column: Any) -> Any:
-    return column.cast(_pyarrow().int64())
-
-
-def _moments(column: Any) -> Any:
-    arrow = _pyarrow()
-    moments = column.cast(arrow.timestamp("us", tz="UTC")).cast(arrow.int64())
-    return arrow.compute.subtract(_within(moments, _FIRST_US, _LAST_US), _EPOCH_US)
-
-
-def _days(column: Any) -> Any:
-    arrow = _pyarrow()
-    return arrow.compute.subtract(_within(column.cast(arrow.int32()), _FIRST_DAY, _LAST_DAY), _EPOCH_DAYS)
-
-
-def _within(column: Any, first: int, last: int) -> Any:
-    bounds = _pyarrow().compute.min_max(column).as_py()
-    if bounds["min"] is not None and (bounds["min"] < first or bounds["max"] > last):
-        raise ValueError("out of range")
-    return column
-
-
-def _by_distinct_value(f: Field, column: Any) -> list[Any]:
-    """Texts mostly repeat: each is looked at once."""
-    whole = column.combine_chunks()
-    encoded = whole if _pyarrow().types.is_dictionary(whole.type) else whole.dictionary_encode()
-    distinct = _python(encoded.dictionary)
-    stored = [*finished(f, [None if value is None else f.checked(value) for value in distinct]), None]
-    return [stored[index] for index in encoded.indices.fill_null(-1).to_pylist()]
