@@ -112,7 +112,7 @@ def replay(ids: tuple[int, ...], dataset: str | None, every: bool, timeout: floa
     settings().require_broker_url()
     # Celery's app reads the settings when it is imported: only now are they complete.
     from market_data_store.app import app
-    from market_data_store.replay import messages
+    from market_data_store.dead_letters.replay import messages
 
     with _connection() as connection, _progress() as progress:
         since = _now(connection)

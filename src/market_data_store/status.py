@@ -18,7 +18,7 @@ from typing import Any
 import psycopg
 from redis.exceptions import RedisError
 
-from market_data_store import dead_letter_summary, dead_letters
+from market_data_store import dead_letters
 from market_data_store.app import app
 from market_data_store.config import Settings
 from market_data_store.coordinator.feedback import BackpressureLevel, FeedbackEvent
@@ -27,7 +27,7 @@ from market_data_store.coordinator.queue import QueueInspector
 from market_data_store.coordinator.redis_publisher import RedisFeedbackPublisher
 from market_data_store.coordinator.watermarks import HARD, OK, Watermarks
 from market_data_store.datasets import DATASETS
-from market_data_store.dead_letter_summary import ReasonCount
+from market_data_store.dead_letters.summary import ReasonCount, summary
 from market_data_store.errors import BrokerUnavailable, DatabaseUnavailable
 from market_data_store.postgres.connection import connect
 from market_data_store.protocol import QUEUE
@@ -213,7 +213,7 @@ class _DatabaseReader:
             try:
                 with connection.transaction():
                     connection.execute(_TIMEOUT)
-                    self._letters = dead_letters.count(connection), dead_letter_summary.summary(connection)
+                    self._letters = dead_letters.count(connection), summary(connection)
             except (psycopg.errors.UndefinedTable, psycopg.errors.QueryCanceled):
                 self._letters = None, None  # not migrated, locked, or too many for the time
             ended = time.monotonic()

@@ -19,7 +19,7 @@ from nodes import Worker, until
 from market_data_store import dead_letters
 from market_data_store.coordinator.queue import QueueInspector
 from market_data_store.dead_letters import Letter
-from market_data_store.replay import replay
+from market_data_store.dead_letters.replay import replay
 
 Stored = Callable[[], list[Bar]]
 

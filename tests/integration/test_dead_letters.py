@@ -19,11 +19,11 @@ from market_data_store import config, dead_letters
 from market_data_store.datasets import DATASETS
 from market_data_store.dead_letter_commands import commands
 from market_data_store.dead_letters import DeadLetter, Letter
+from market_data_store.dead_letters.replay import messages, replay
 from market_data_store.errors import InvalidMessage
 from market_data_store.postgres.batch import Message
 from market_data_store.postgres.writer import Writer
 from market_data_store.protocol import Counts, Replayed
-from market_data_store.replay import messages, replay
 from market_data_store.wire.rows import decode_rows
 from market_data_store.wire.text import row_text
 

@@ -14,9 +14,10 @@ from conftest import QUEUE, TASK, Bar, Connection, StartWorker
 from kombu.serialization import register, unregister
 from nodes import Worker, until
 
-from market_data_store import StoreClient, replay
+from market_data_store import StoreClient
 from market_data_store.app import app as store_app
 from market_data_store.coordinator.queue import QueueInspector
+from market_data_store.dead_letters.replay import replay
 from market_data_store.errors import InvalidMessage, InvalidRow
 from market_data_store.protocol import ARROW, Counts
 from market_data_store.wire.arrow import frame_of, pack
@@ -92,7 +93,7 @@ def test_unchecked_its_bad_row_is_a_dead_letter_that_can_be_replayed(
     letter = database.execute("SELECT position, reason, row->>'symbol' FROM dead_letters").fetchall()
     assert letter == [(1, "provider: null (key column); give it in the row or in defaults", "6EH4")]
     database.execute('UPDATE dead_letters SET defaults = \'{"provider": "CME"}\'')
-    assert replay.replay(producer, database) == 1
+    assert replay(producer, database) == 1
     until(lambda: stored() == bars[:3], "the row is written")
     assert database.execute("SELECT FROM dead_letters").rowcount == 0
 
@@ -160,5 +161,5 @@ def test_a_table_that_is_no_table_is_a_dead_letter_and_the_worker_goes_on(
     assert client.confirm(timeout_s=30)
     assert stored() == bars[:100]
     database.execute("UPDATE dead_letters SET body = %s", [pack("bars", b"{}", frame_of(frame(bars[100:200])))])
-    assert replay.replay(producer, database) == 1
+    assert replay(producer, database) == 1
     until(lambda: stored() == bars[:200], "a letter that holds a table is sent as one")

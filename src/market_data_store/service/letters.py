@@ -11,10 +11,11 @@ from typing import Any
 from flask_openapi3 import APIBlueprint
 from pydantic import BaseModel, Field, model_validator
 
-from market_data_store import dead_letters, replay
+from market_data_store import dead_letters
 from market_data_store.app import app
 from market_data_store.config import Settings
 from market_data_store.datasets import DATASETS
+from market_data_store.dead_letters.replay import replay
 from market_data_store.errors import InvalidMessage
 from market_data_store.postgres.connection import connect
 from market_data_store.service.admin import Answer, Body, Problem, guarded, problem
@@ -124,7 +125,7 @@ def create_letters(settings: Settings) -> APIBlueprint:
         """Send letters through `store.write` again."""
         _known(body.dataset)
         with connect(settings.require_database_url()) as connection:
-            sent = replay.replay(app, connection, ids=body.ids, dataset=body.dataset)
+            sent = replay(app, connection, ids=body.ids, dataset=body.dataset)
         logger.info("admin: %d dead letters replayed", sent)
         return Replaying(sent=sent).model_dump()
 
