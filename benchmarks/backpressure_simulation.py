@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from market_data_store.coordinator.watermarks import HARD, OK, SOFT, Watermarks
-from market_data_store.throttle import Throttle
+from market_data_store.producer.throttle import Throttle
 
 SCALE = {OK: 1.0, SOFT: 0.5, HARD: 0.0}
 

@@ -14,7 +14,7 @@ import time
 from itertools import islice
 
 from benchmarks.workloads import Workload
-from market_data_store.client import StoreClient
+from market_data_store.producer.client import StoreClient
 
 #: Calls of `write` come this often; without a rate each has 500 rows.
 _TICK_S = 0.01

@@ -16,7 +16,7 @@ from typing import Any
 import pyarrow
 
 from benchmarks.workloads import Bar, Workload
-from market_data_store.client import StoreClient
+from market_data_store.producer.client import StoreClient
 
 
 def main() -> None:

@@ -14,8 +14,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from market_data_store.client import StoreClient
 from market_data_store.errors import Backpressure
+from market_data_store.producer.client import StoreClient
 
 KEYS = 2_000
 _ROWS_A_SECOND = 400

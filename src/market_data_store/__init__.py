@@ -7,8 +7,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from market_data_store.client import StoreClient
     from market_data_store.coordinator.feedback import FeedbackBus
+    from market_data_store.producer.client import StoreClient
     from market_data_store.store_client import AsyncStoreClient
 
 # What a library logs is for its user to show, or not.
@@ -16,7 +16,7 @@ logging.getLogger(__name__).addHandler(logging.NullHandler())
 
 __all__ = ["AsyncStoreClient", "FeedbackBus", "StoreClient"]
 
-_MODULES = {"AsyncStoreClient": "store_client", "FeedbackBus": "coordinator.feedback", "StoreClient": "client"}
+_MODULES = {"AsyncStoreClient": "store_client", "FeedbackBus": "coordinator.feedback", "StoreClient": "producer.client"}
 
 
 def __getattr__(name: str) -> Any:

@@ -14,12 +14,12 @@ from rich.console import Console
 
 from market_data_store import dead_letters
 from market_data_store.app import app
-from market_data_store.client import StoreClient
 from market_data_store.config import settings
 from market_data_store.coordinator.queue import QueueInspector
 from market_data_store.errors import MarketDataStoreError
 from market_data_store.files import RowFile
 from market_data_store.postgres.connection import connect
+from market_data_store.producer.client import StoreClient
 from market_data_store.progress import progress
 from market_data_store.protocol import QUEUE, Counts
 from market_data_store.recording import recorded

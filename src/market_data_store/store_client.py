@@ -23,10 +23,10 @@ from market_data_store import reads
 from market_data_store.config import postgres_url, settings, without_password
 from market_data_store.errors import SpoolInUse, SpoolUnavailable
 from market_data_store.postgres.connection import connect
-from market_data_store.spool import free_path
+from market_data_store.producer.spool import free_path
 
 if TYPE_CHECKING:
-    from market_data_store.client import StoreClient
+    from market_data_store.producer.client import StoreClient
 
 logger = logging.getLogger(__name__)
 
@@ -127,7 +127,7 @@ class AsyncStoreClient:
     def _opened(self) -> StoreClient:
         # Not sooner: whoever imports market_data_core imports the pipeline, where it is installed, and so this module.
         # With `client` above, it would come before the settings are known, or find this module half imported.
-        from market_data_store.client import StoreClient
+        from market_data_store.producer.client import StoreClient
 
         while True:
             try:

@@ -22,8 +22,8 @@ from nodes import Worker, until
 from stream import STREAM, Stream
 from web import monitor
 
-from market_data_store.client import StoreClient
 from market_data_store.coordinator.queue import QueueInspector
+from market_data_store.producer.client import StoreClient
 from market_data_store.protocol import QUEUE, SERIALIZER, TASK
 
 ROW = {"provider": "p", "symbol": "S", "name": "n"}

@@ -21,8 +21,8 @@ from market_data_store.coordinator.queue import QueueInspector
 from market_data_store.coordinator.watermarks import Watermarks
 from market_data_store.errors import BrokerUnavailable, ConfigurationError, SpoolFull, SpoolUnavailable
 from market_data_store.local import free_port
-from market_data_store.pressure import Pressure
-from market_data_store.throttle import Throttle
+from market_data_store.producer.brake import Pressure
+from market_data_store.producer.throttle import Throttle
 
 on_rabbitmq = pytest.mark.parametrize("broker_url", ["rabbitmq"], indirect=True)
 

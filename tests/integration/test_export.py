@@ -26,12 +26,12 @@ from sqlalchemy.dialects.postgresql import DATE, DOUBLE_PRECISION, JSONB
 from sqlalchemy.types import BigInteger, DateTime
 
 from market_data_store.datasets import DATASETS, Dataset
-from market_data_store.encoding import encode
 from market_data_store.errors import InvalidMessage, MarketDataStoreError
 from market_data_store.exporting import Exported, export
 from market_data_store.files import RowFile
 from market_data_store.postgres.batch import Message
 from market_data_store.postgres.writer import Writer
+from market_data_store.producer.encoding import encode
 from market_data_store.protocol import Counts
 from market_data_store.wire.moments import microseconds
 from market_data_store.wire.rows import decode_rows

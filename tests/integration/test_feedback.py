@@ -18,7 +18,6 @@ from market_data_core.protocols import Sink
 from nodes import Worker, until
 from prometheus_client import REGISTRY
 
-from market_data_store.client import StoreClient
 from market_data_store.config import Settings
 from market_data_store.coordinator.feedback import FeedbackEvent, backpressure_changed
 from market_data_store.coordinator.queue import QueueInspector
@@ -27,8 +26,9 @@ from market_data_store.coordinator.redis_publisher import RedisFeedbackPublisher
 from market_data_store.errors import Backpressure, BrokerUnavailable
 from market_data_store.local import free_port, start_valkey
 from market_data_store.metrics import count_delivery
+from market_data_store.producer.client import StoreClient
+from market_data_store.producer.sink import StoreSink
 from market_data_store.protocol import QUEUE
-from market_data_store.sink import StoreSink
 
 ROW = {"provider": "p", "symbol": "S", "name": "n", "ts": 0}
 

@@ -25,7 +25,6 @@ from nodes import until
 from playwright.sync_api import Browser, Page, expect
 
 from market_data_store import dead_letters
-from market_data_store.client import StoreClient
 from market_data_store.config import resource
 from market_data_store.coordinator.feedback import FeedbackEvent
 from market_data_store.coordinator.redis_publisher import RedisFeedbackPublisher
@@ -34,6 +33,7 @@ from market_data_store.dead_letters import DeadLetter
 from market_data_store.dead_letters.summary import summary
 from market_data_store.errors import InvalidMessage
 from market_data_store.local import end_with_parent, free_port, start_valkey
+from market_data_store.producer.client import StoreClient
 from market_data_store.protocol import QUEUE
 from market_data_store.wire.fields import fields_of
 from market_data_store.wire.rows import decode_rows
@@ -351,11 +351,11 @@ def test_reasons_show_no_value(database: Connection) -> None:
     letters.append(letter(-2, "Postgres refuses the row: valeur «SECRET» 31337", sqlstate="22P02"))
     letters.append(letter(-3, "row: 'SECRET has no end, TOPSYMBOL"))
     dead_letters.keep(database, letters)
-    found = summary(database, limit=10_000)
-    assert sum(each.count for each in found) == len(letters)
-    for each in found:
+    counted = summary(database, limit=10_000)
+    assert sum(each.count for each in counted) == len(letters)
+    for each in counted:
         assert not any(secret in each.reason for secret in SECRETS), each
-    told = {each.reason for each in found}
+    told = {each.reason for each in counted}
     assert told >= {
         "close: … is not a number",
         "close: … is beyond 64 bits",

@@ -16,11 +16,11 @@ from nodes import Worker, until
 from psycopg import Connection
 
 from market_data_store import AsyncStoreClient
-from market_data_store.client import StoreClient
 from market_data_store.config import settings
 from market_data_store.coordinator.queue import QueueInspector
 from market_data_store.errors import InvalidMessage, SpoolInUse
-from market_data_store.spool import Spool, free_path
+from market_data_store.producer.client import StoreClient
+from market_data_store.producer.spool import Spool, free_path
 
 TICK = {"provider": "ibkr", "symbol": "NVDA", "size": None, "bid": None, "ask": None}
 

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from market_data_store.confirming import Confirming
 from market_data_store.errors import BrokerUnavailable
-from market_data_store.gathering import Message
+from market_data_store.producer.confirming import Confirming
+from market_data_store.producer.messages import Message
+from market_data_store.producer.results import verdict
 from market_data_store.protocol import Counts
-from market_data_store.results import verdict
 
 WRITTEN = {"written": 3, "unchanged": 1, "stale": 0, "rejected": 1}
 

@@ -21,7 +21,7 @@ from market_data_store.coordinator.feedback import FeedbackEvent
 from market_data_store.coordinator.http_broadcast import HttpFeedbackBroadcaster
 from market_data_store.coordinator.redis_publisher import RedisFeedbackPublisher
 from market_data_store.local import free_port
-from market_data_store.sink import StoreSink
+from market_data_store.producer.sink import StoreSink
 
 EVENT = FeedbackEvent.create("store.write", 850, 1_000, "hard", "no_workers")
 

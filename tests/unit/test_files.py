@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from market_data_store.datasets import DATASETS
-from market_data_store.encoding import encode
 from market_data_store.errors import InvalidMessage
 from market_data_store.files import RowFile, format_of
+from market_data_store.producer.encoding import encode
 
 
 def sent(file: Path, dataset: str, text: str) -> Any:

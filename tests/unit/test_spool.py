@@ -16,8 +16,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from market_data_store.errors import Backpressure, SpoolFull, SpoolUnavailable
-from market_data_store.gathering import Gathering, Message
-from market_data_store.spool import Spool
+from market_data_store.producer.messages import Gathering, Message
+from market_data_store.producer.spool import Spool
 
 MIB = 1024 * 1024
 
@@ -110,7 +110,7 @@ def test_a_second_one_is_refused_until_the_first_is_closed(path: Path) -> None:
 HOLDER = """
 import multiprocessing, os, sys, time
 from market_data_store.gathering import Gathering
-from market_data_store.spool import Spool
+from market_data_store.producer.spool import Spool
 spool = Spool(sys.argv[1], 1 << 20)
 gathering = Gathering(1, 1 << 20, 60)
 for n in range(3):

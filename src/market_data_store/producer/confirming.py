@@ -11,9 +11,9 @@ from collections.abc import Mapping
 from itertools import islice
 
 from market_data_store.errors import BrokerUnavailable
-from market_data_store.gathering import Message
+from market_data_store.producer.messages import Message
+from market_data_store.producer.results import Result, Results, verdict
 from market_data_store.protocol import Counts
-from market_data_store.results import Result, Results, verdict
 
 logger = logging.getLogger(__name__)
 

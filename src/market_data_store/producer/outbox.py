@@ -16,13 +16,12 @@ import threading
 import time
 from collections.abc import Iterable
 
-from market_data_store.confirming import Confirming
 from market_data_store.errors import BrokerUnavailable, InvalidMessage
-from market_data_store.gathering import Gathering, Message
-from market_data_store.pressure import Pressure
-from market_data_store.publishing import Publisher
-from market_data_store.spool import Spool
-from market_data_store.waiting import Waiting
+from market_data_store.producer.brake import Pressure
+from market_data_store.producer.confirming import Confirming
+from market_data_store.producer.messages import Gathering, Message, Waiting
+from market_data_store.producer.publishing import Publisher
+from market_data_store.producer.spool import Spool
 
 logger = logging.getLogger(__name__)
 

@@ -14,7 +14,7 @@ from celery import Celery
 
 from market_data_store.config import without_password
 from market_data_store.errors import BrokerUnavailable
-from market_data_store.gathering import Message
+from market_data_store.producer.messages import Message
 from market_data_store.protocol import ENQUEUED_AT_HEADER, QUEUE, SERIALIZER, TABLE_SERIALIZER, TASK
 
 #: RabbitMQ confirms within milliseconds, or not at all when it has run out of memory or disk.

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from market_data_store.errors import SpoolFull, SpoolInUse, SpoolUnavailable
-from market_data_store.gathering import Message, Placement
+from market_data_store.producer.messages import Message, Placement
 
 #: "mdsp": tells a spool from any other SQLite file.
 _APPLICATION_ID = 0x6D647370

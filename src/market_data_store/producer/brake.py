@@ -6,7 +6,7 @@ import time
 
 from market_data_store.coordinator.queue import QueueInspector
 from market_data_store.errors import BrokerUnavailable
-from market_data_store.throttle import Throttle
+from market_data_store.producer.throttle import Throttle
 
 
 class Pressure:

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Mapping
 from typing import Any
 
-from market_data_store.client import StoreClient
+from market_data_store.producer.client import StoreClient
 
 
 class StoreSink:

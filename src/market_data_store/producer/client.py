@@ -24,20 +24,20 @@ from celery import Celery
 
 from market_data_store.app import app as store_app
 from market_data_store.config import settings
-from market_data_store.confirming import Confirming
 from market_data_store.coordinator.queue import QueueInspector
 from market_data_store.coordinator.watermarks import Watermarks
 from market_data_store.datasets import Dataset, dataset_named
-from market_data_store.encoding import check, encode, listed, with_moment
 from market_data_store.errors import Backpressure, BrokerUnavailable, InvalidMessage, InvalidRow
-from market_data_store.gathering import Gathering
-from market_data_store.outbox import Outbox
-from market_data_store.pressure import Pressure
+from market_data_store.producer.brake import Pressure
+from market_data_store.producer.confirming import Confirming
+from market_data_store.producer.encoding import check, encode, listed, with_moment
+from market_data_store.producer.messages import Gathering
+from market_data_store.producer.outbox import Outbox
+from market_data_store.producer.publishing import Publisher
+from market_data_store.producer.results import results_of
+from market_data_store.producer.spool import Spool
+from market_data_store.producer.throttle import Throttle
 from market_data_store.protocol import QUEUE, Counts
-from market_data_store.publishing import Publisher
-from market_data_store.results import results_of
-from market_data_store.spool import Spool
-from market_data_store.throttle import Throttle
 from market_data_store.wire.arrow import Frame, frame_of, pack
 from market_data_store.wire.arrow_columns import decode_frame
 from market_data_store.wire.moments import microseconds
