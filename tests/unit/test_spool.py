@@ -109,7 +109,7 @@ def test_a_second_one_is_refused_until_the_first_is_closed(path: Path) -> None:
 
 HOLDER = """
 import multiprocessing, os, sys, time
-from market_data_store.gathering import Gathering
+from market_data_store.producer.messages import Gathering
 from market_data_store.producer.spool import Spool
 spool = Spool(sys.argv[1], 1 << 20)
 gathering = Gathering(1, 1 << 20, 60)
