@@ -10,7 +10,7 @@ _settings = settings()
 _redis = _settings.broker_url.startswith(("redis", "sentinel"))
 
 broker_url = _settings.broker_url or None
-imports = ("market_data_store.tasks",)
+imports = ("market_data_store.worker.startup", "market_data_store.worker.tasks")
 
 # --- Messages: JSON alone, one durable queue, routed directly.
 task_serializer = "json"
@@ -30,19 +30,19 @@ task_create_missing_queues = False
 task_acks_late = True
 task_reject_on_worker_lost = True  # by default a task whose process died is acknowledged (celery #1628)
 if celery_version < "5.7":
-    task_acks_on_failure_or_timeout = True  # the timeout is dealt with in `coalescing.CoalescedRequest`
+    task_acks_on_failure_or_timeout = True  # the timeout is dealt with in `worker.coalescing.CoalescedRequest`
 else:
     task_acks_on_failure = True
     task_acks_on_timeout = False
-# Not at shutdown, when what runs gets 18 s, see `shutdown`: Celery's soft shutdown would only wait besides.
+# Not at shutdown, when what runs gets 18 s, see `worker.shutdown`: Celery's soft shutdown would only wait besides.
 # Above MDS_RETRY_DEADLINE_S and what Postgres takes for a batch; below RabbitMQ's consumer timeout of 30 min.
 task_soft_time_limit = 60
 task_time_limit = 90
 
 # --- The worker.
-worker_consumer = "market_data_store.consumer:StoreConsumer"
+worker_consumer = "market_data_store.worker.consumer:StoreConsumer"
 worker_prefetch_multiplier = _settings.prefetch_messages
-# The batch in flight when the connection is lost is committed, see `coalescing.CoalescedRequest.cancel`.
+# The batch in flight when the connection is lost is committed, see `worker.coalescing.CoalescedRequest.cancel`.
 worker_cancel_long_running_tasks_on_connection_loss = True
 worker_enable_prefetch_count_reduction = False  # with quorum queues it stops consuming (celery #9512)
 worker_hijack_root_logger = True

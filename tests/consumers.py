@@ -10,7 +10,7 @@ import kombu
 from kombu.asynchronous import Hub
 from nodes import until
 
-from market_data_store.transport import Connection
+from market_data_store.transport.selection import Connection
 
 
 class Consumer:

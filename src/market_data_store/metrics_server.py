@@ -8,8 +8,6 @@ from contextlib import contextmanager
 from typing import Any
 from wsgiref.simple_server import WSGIServer
 
-from billiard import current_process
-from celery.bootsteps import StartStopStep
 from celery.signals import worker_process_init
 from prometheus_client import CollectorRegistry, start_http_server
 
@@ -74,29 +72,3 @@ def monitor_metrics() -> Iterator[None]:
         yield
     finally:
         server.stop()
-
-
-class WorkerMetrics(StartStopStep):
-    """The worker's part that serves what its pool processes count on MDS_WORKER_METRICS_PORT, if that is set."""
-
-    # Started after the pool: its first processes then know nothing of the server.
-    requires = ("celery.worker.components:Pool",)
-
-    def include_if(self, worker: Any) -> bool:
-        """Whether there is a port."""
-        return settings().worker_metrics_port > 0
-
-    def create(self, worker: Any) -> MetricsServer:
-        """Before the pool is forked."""
-        shared_metrics.begin(_slot)
-        # Not earlier: metrics that were made before `begin` count in their own process alone.
-        from market_data_store import metrics
-
-        metrics.start_at_zero()
-        return MetricsServer(settings().worker_metrics_port, "MDS_WORKER_METRICS_PORT", shared_metrics.served())
-
-
-def _slot() -> str:
-    """A pool process's number, which Celery calls %I: the lowest that no living one has."""
-    index = getattr(current_process(), "index", None)
-    return "parent" if index is None else f"child{index}"

@@ -30,7 +30,7 @@ from celery.signals import worker_process_init
 
 @worker_process_init.connect(weak=False)
 def arm(**_):
-    from market_data_store import tasks
+    from market_data_store.worker import tasks
     decode_rows = tasks.decode_rows
 
     def deadly(dataset, rows, *rest):

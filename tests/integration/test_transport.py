@@ -18,8 +18,9 @@ from consumers import consuming
 from nodes import until
 
 from market_data_store.coordinator.queue import QueueInspector
-from market_data_store.transport import Connection, channel
-from market_data_store.transport.qos import RESERVED_BYTES
+from market_data_store.transport.redis import channel
+from market_data_store.transport.redis.qos import RESERVED_BYTES
+from market_data_store.transport.selection import Connection
 
 on_redis = pytest.mark.parametrize("broker_url", ["redis"], indirect=True)
 

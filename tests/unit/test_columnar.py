@@ -15,12 +15,12 @@ from hypothesis import strategies as st
 from market_data_store.datasets import DATASETS, MAX_KEY_LENGTH
 from market_data_store.errors import InvalidMessage
 from market_data_store.protocol import is_arrow
-from market_data_store.summary import row_count
 from market_data_store.wire.arrow import Frame, frame_of, pack, unpack
 from market_data_store.wire.arrow_columns import decode_frame
 from market_data_store.wire.columns import Decoded
 from market_data_store.wire.moments import microseconds
 from market_data_store.wire.rows import decode_rows
+from market_data_store.worker.summary import row_count
 
 Row = dict[str, Any]
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from market_data_store.summary import row_count, summary
+from market_data_store.worker.summary import row_count, summary
 
 EMBED = {"callbacks": None, "errbacks": None, "chain": None, "chord": None}
 

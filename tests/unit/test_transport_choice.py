@@ -8,15 +8,17 @@ import pytest
 from kombu.transport import pyamqp
 from kombu.transport import redis as stock
 
-from market_data_store import config, transport
+from market_data_store import config
 from market_data_store.app import app
-from market_data_store.transport import Connection, amqp, channel, unsuited
+from market_data_store.transport import rabbitmq, selection
+from market_data_store.transport.redis import channel
+from market_data_store.transport.selection import Connection, unsuited
 
 
 @pytest.fixture(autouse=True)
 def decided_anew() -> Iterator[None]:
     def forget() -> None:
-        transport._is_wanted.cache_clear()
+        selection._is_wanted.cache_clear()
         config.settings.cache_clear()
 
     forget()
@@ -30,8 +32,8 @@ def decided_anew() -> Iterator[None]:
         ("redis://h:1/2", channel.Transport),
         ("rediss://h:1/2?ssl_cert_reqs=required", channel.Transport),
         ("sentinel://h:1;sentinel://h:2", channel.SentinelTransport),
-        ("amqp://h:1/v", amqp.Transport),
-        ("amqps://h:1/v", amqp.SSLTransport),
+        ("amqp://h:1/v", rabbitmq.Transport),
+        ("amqps://h:1/v", rabbitmq.SSLTransport),
     ],
 )
 def test_urls_get_our_transport_and_keep_the_rest(url: str, expected: type) -> None:
@@ -67,7 +69,7 @@ def test_the_application_has_it_and_others_in_the_process_do_not() -> None:
 def test_it_is_switched_off_by_a_variable(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     monkeypatch.setenv("MDS_STOCK_REDIS_TRANSPORT", "1")
     assert Connection("redis://h").get_transport_cls() is stock.Transport
-    assert Connection("amqp://h").get_transport_cls() is amqp.Transport
+    assert Connection("amqp://h").get_transport_cls() is rabbitmq.Transport
     assert not caplog.records
 
 

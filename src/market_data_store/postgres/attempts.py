@@ -1,8 +1,8 @@
 """How many processes a message took down with it: counted in Postgres, which outlives them and knows both brokers.
 
-A message that a broker delivers again runs alone (`coalescing`). Before it does, its pool process opens an attempt
-here, and closes it when the message was dealt with or given back. The process that finds an attempt open knows that
-the one before it died; only then does it count. An attempt may also be open because Postgres went away while a
+A message that a broker delivers again runs by itself (`worker.coalescing`). Before it does, its pool process opens an
+attempt here, and closes it when the message was dealt with or given back. The process that finds an attempt open knows
+that the one before it died; only then does it count. An attempt may also be open because Postgres went away while a
 process, alive and well, gave the message back. So it does not count when
 
 * Postgres was started since;

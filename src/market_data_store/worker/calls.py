@@ -9,11 +9,11 @@ from typing import Any
 
 import msgspec
 
-from market_data_store.coalescing import Envelope
 from market_data_store.config import settings
 from market_data_store.datasets import Dataset, dataset_named
 from market_data_store.errors import InvalidMessage
 from market_data_store.wire.arrow import Frame, unpack
+from market_data_store.worker.envelope import Envelope
 
 #: args, kwargs and embed of Celery's protocol 2; the rows stay text until their dataset is known.
 _decode_body = msgspec.json.Decoder(tuple[list[msgspec.Raw], dict[str, msgspec.Raw], dict[str, Any]]).decode

@@ -1,7 +1,7 @@
 """The worker's consumer: what Celery would log and throw away becomes a dead letter.
 
 That is a body that cannot be decompressed or decoded, a message that is no task, a task that nobody knows, and
-headers that make no sense. Each goes through the pool as a `coalescing.Job` of its own, so that Postgres is spoken to
+headers that make no sense. Each goes through the pool as a `jobs.Job` of its own, so that Postgres is spoken to
 there alone, and is acknowledged when the letter is committed.
 """
 
@@ -9,16 +9,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
-from hashlib import sha256
 from typing import Any
 
 from celery.worker.consumer import Consumer
 from celery.worker.request import logger
 
-from market_data_store.coalescing import Job
 from market_data_store.protocol import TASK
-from market_data_store.shutdown import expect_results, kill_after
+from market_data_store.worker.jobs import Job
+from market_data_store.worker.shutdown import expect_results, kill_after
+from market_data_store.worker.unusable import UnusableMessage, problem_of
 
 #: RabbitMQ's quorum queues apply acknowledgements some at a time, and forget the rest when the connection closes.
 _APPLIED_WITHIN_S = 0.5
@@ -40,7 +39,7 @@ class StoreConsumer(Consumer):
             message.ack_log_error = self._settling(message.ack_log_error)
             message.reject_log_error = self._settling(message.reject_log_error)
             try:
-                problem = _problem(message.headers)
+                problem = problem_of(message.headers)
                 return self._keep(message, problem) if problem else handle(message)
             except (*self.connection_errors, *self.channel_errors):
                 raise
@@ -110,7 +109,7 @@ class StoreConsumer(Consumer):
             logger.debug("The last events were not sent (%s)", type(error).__name__)
         if self.connection is not None and self.connection.transport.driver_type == "amqp":
             channel = self.task_consumer and self.task_consumer.channel
-            if hasattr(channel, "flush_acks"):  # of `transport.amqp`; the loop that would send them has ended
+            if hasattr(channel, "flush_acks"):  # of `transport.rabbitmq`; the loop that would send them has ended
                 channel.flush_acks()
             time.sleep(_APPLIED_WITHIN_S)
         super().shutdown()
@@ -133,61 +132,6 @@ class StoreConsumer(Consumer):
         self._keep(message, f"headers: {str(exc)[:200]}")
 
     def _keep(self, message: Any, reason: str) -> None:
-        unusable = _Unusable(message, reason, self.connection_errors)
+        unusable = UnusableMessage(message, reason, self.connection_errors)
         logger.error("Unusable message %s becomes a dead letter: %s", unusable.id, reason)
         self.on_task_request(Job(self.app.tasks[TASK], [unusable], self, lambda: None))
-
-
-def _problem(headers: Any) -> str | None:
-    """What Celery could not cope with, if anything."""
-    if not isinstance(headers, dict) or "task" not in headers:
-        return None  # no task, or one of protocol 1: Celery tells
-    for name in ("task", "id"):
-        if not isinstance(headers.get(name), str) or not headers[name]:
-            return f"{name}: {str(headers.get(name))[:80]!r} is not a string; send the message with Celery"
-    for name in ("eta", "expires"):
-        value = headers.get(name)
-        try:
-            if value is not None:
-                datetime.fromisoformat(value).astimezone(UTC)
-        except (TypeError, ValueError, OverflowError):
-            return f"{name}: {str(value)[:80]!r} is not a time"
-    return None
-
-
-class _Unusable:
-    """As much of a request as `coalescing.Job` needs."""
-
-    name = TASK
-    ignore_result = True
-
-    def __init__(self, message: Any, reason: str, connection_errors: tuple[type[Exception], ...]) -> None:
-        body = message.body or b""
-        self.body = body.encode("utf-8", "surrogatepass") if isinstance(body, str) else bytes(body)
-        self.unusable = reason
-        self.request_dict = message.headers if isinstance(message.headers, dict) else {}
-        # Without an id of its own it is known by its content, so that a redelivery leaves no second letter.
-        self.id = str(self.request_dict.get("id") or f"sha256:{sha256(self.body).hexdigest()}")
-        self.received_at = time.time()
-        self.content_type = None
-        self._message = message
-        self._ack, self._reject = message.ack_log_error, message.reject_log_error
-        self._connection_errors = connection_errors
-
-    def revoked(self) -> bool:
-        return False
-
-    def on_accepted(self, pid: int, time_accepted: float) -> None:
-        pass
-
-    def on_timeout(self, soft: bool, timeout: float) -> None:
-        if not soft:
-            self.reject(requeue=True)
-
-    def on_success(self, failed_result_runtime: Any) -> None:
-        if not self._message.acknowledged:
-            self._ack(logger, self._connection_errors)
-
-    def reject(self, requeue: bool) -> None:
-        if not self._message.acknowledged:
-            self._reject(logger, self._connection_errors, requeue=requeue)

@@ -16,8 +16,8 @@ from kombu.utils.encoding import bytes_to_str, str_to_bytes
 from kombu.utils.json import loads
 from redis.exceptions import NoPermissionError, ResponseError
 
-from market_data_store.transport.qos import QoS
-from market_data_store.transport.scripts import FETCH, MOVE
+from market_data_store.transport.redis.qos import QoS
+from market_data_store.transport.redis.scripts import FETCH, MOVE
 
 logger = logging.getLogger(__name__)
 

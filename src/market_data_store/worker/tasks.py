@@ -8,13 +8,11 @@ from __future__ import annotations
 
 import json
 import logging
-import os
-import random
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
 import msgspec
 from billiard.einfo import ExceptionInfo
@@ -24,39 +22,24 @@ from celery.exceptions import Reject
 from kombu.utils.uuid import uuid
 
 from market_data_store.app import app
-from market_data_store.calls import Call, checked, parsed
-from market_data_store.coalescing import (
-    Alone,
-    CoalescedTask,
-    Envelope,
-    Failed,
-    GiveBack,
-    Outcome,
-    Succeeded,
-    is_redelivered,
-)
 from market_data_store.config import settings
 from market_data_store.datasets import Dataset
 from market_data_store.dead_letters import DeadLetter
 from market_data_store.errors import DatabaseUnavailable, InvalidMessage
 from market_data_store.postgres.batch import Message
-from market_data_store.postgres.writer import Writer
 from market_data_store.protocol import REPLAYS_HEADER, TASK, Counts, Replayed
-from market_data_store.signals import batch_written, rows_rejected, write_retried
+from market_data_store.signals import batch_written, rows_rejected
 from market_data_store.wire.arrow import Frame
 from market_data_store.wire.arrow_columns import decode_frame
 from market_data_store.wire.moments import from_epoch_seconds
 from market_data_store.wire.rows import decode_rows
 from market_data_store.wire.text import row_text
+from market_data_store.worker.calls import Call, checked, parsed
+from market_data_store.worker.envelope import Alone, Envelope, Failed, GiveBack, Outcome, Succeeded
+from market_data_store.worker.jobs import CoalescedTask, is_redelivered
+from market_data_store.worker.retrying import persistently, process_writer
 
 logger = logging.getLogger(__name__)
-
-_T = TypeVar("_T")
-
-#: Seconds between tries while Postgres is away: doubled each time, and anywhere between half and all of it, so that
-#: the processes do not come back in step.
-_FIRST_DELAY_S = 0.1
-_MAX_DELAY_S = 5.0
 
 
 class WriteTask(CoalescedTask):
@@ -76,7 +59,7 @@ class WriteTask(CoalescedTask):
     def _run_again(self, envelope: Envelope) -> Outcome:
         """A message that did not get to its end before, unless it is the kind that takes processes down."""
         try:
-            deaths = _persistently(lambda: _writer().open_attempt(envelope.task_id))
+            deaths = persistently(lambda: process_writer().open_attempt(envelope.task_id))
         except (DatabaseUnavailable, SoftTimeLimitExceeded) as error:
             return GiveBack(_reason(error))
         outcome: Outcome | None = None
@@ -209,7 +192,7 @@ def _keep(envelope: Envelope, error: InvalidMessage) -> None:
     )
     replays = _replays(envelope)
     again = [replace(letter, id=id_, task_id=replays.task_id) for id_ in replays.ids] if replays else []
-    _persistently(lambda: _writer().keep(again or [letter]))
+    persistently(lambda: process_writer().keep(again or [letter]))
 
 
 def _replays(envelope: Envelope) -> Replayed | None:
@@ -249,7 +232,7 @@ def _row_at(rows: bytes | list[Any] | Frame, position: int) -> str:
 
 def _write(dataset: Dataset, messages: list[Message]) -> list[Counts]:
     started = time.monotonic()
-    counts = _persistently(lambda: _writer().write(dataset, messages))
+    counts = persistently(lambda: process_writer().write(dataset, messages))
     total = sum(counts, start=Counts())
     seconds = time.monotonic() - started
     batch_written.send(sender=TASK, dataset=dataset.name, counts=total, messages=len(messages), seconds=seconds)
@@ -268,27 +251,9 @@ def _write(dataset: Dataset, messages: list[Message]) -> list[Counts]:
     return counts
 
 
-def _persistently(attempt: Callable[[], _T]) -> _T:
-    """Try until MDS_RETRY_DEADLINE_S is over, then let `DatabaseUnavailable` out."""
-    deadline = time.monotonic() + settings().retry_deadline_s
-    delay_s = _FIRST_DELAY_S
-    while True:
-        try:
-            return attempt()
-        except DatabaseUnavailable as error:
-            write_retried.send(sender=TASK, sqlstate_class=error.sqlstate_class)
-            pause_s = delay_s * random.uniform(0.5, 1.0)  # noqa: S311  # no secret
-            # One pause at least, so that a message that goes back and forth does not spin.
-            time.sleep(pause_s)
-            if time.monotonic() > deadline:
-                raise
-            logger.warning("%s; trying again", error)
-            delay_s = min(delay_s * 2, _MAX_DELAY_S)
-
-
 def _survived(task_id: str) -> None:
     try:
-        _writer().close_attempt(task_id)
+        process_writer().close_attempt(task_id)
     except DatabaseUnavailable as error:
         # The attempt stays open and does not count: whoever opens the next one has to connect again as well.
         logger.warning("%s; an attempt stays open", error)
@@ -309,14 +274,3 @@ def _unexpected(error: Exception) -> InvalidMessage:
 
 def _reason(error: BaseException) -> str:
     return str(error) if isinstance(error, DatabaseUnavailable) else "the soft time limit struck"
-
-
-_writers: dict[int, Writer] = {}
-
-
-def _writer() -> Writer:
-    """The writer of this process; a fork uses none of its parent's."""
-    pid = os.getpid()
-    if pid not in _writers:
-        _writers[pid] = Writer(settings().require_database_url())
-    return _writers[pid]

@@ -1,0 +1,1 @@
+"""kombu's Redis transport, with messages taken and recorded in one step, and acknowledgements sent together."""

@@ -1,0 +1,160 @@
+"""Merges waiting messages into one job of the pool, while each stays a task of its own.
+
+How it works. Celery's own strategy (`celery.worker.strategy.default`) makes a `Request` of each message, with its
+events, its revocation and its acknowledgement, and hands it to the consumer. `strategy` runs that very code, but with
+a stand-in for the consumer (`_Gathering`) that puts the request into a `_Buffer`. When a pool process is free, and the
+buffer holds enough rows or its oldest request has waited long enough, the buffer hands the pool one `Job`: the
+requests' bodies as they came from the broker. The job's callbacks give each request its own outcome.
+
+While all processes are busy the buffer grows, so that batches become larger just when that pays.
+
+What stays in the parent process is bookkeeping: bodies are decoded in the pool alone. The way back is as Celery's:
+a request is acknowledged after its rows are committed, and goes back to the broker when the process died, when its
+time limit struck, or when the job says so.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+from celery.worker import state
+from celery.worker.request import Request
+from celery.worker.strategy import default
+
+from market_data_store.worker.jobs import CoalescedTask, Job, is_redelivered
+from market_data_store.worker.summary import row_count, summary
+
+logger = logging.getLogger(__name__)
+
+
+#: A decoded message of nothing: put where kombu caches the body, it keeps Celery from decoding it in the parent.
+_UNDECODED: tuple[Any, ...] = ((), {}, None)
+
+
+class CoalescedRequest(Request):
+    """A request that shares its pool process with others, and so cannot take that process down alone."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.rows = row_count(self.argsrepr, self.body)
+        # What events, logs and `inspect` show; by default a foreign sender's rows as text, the first 1,024 characters.
+        self._argsrepr = summary(self.argsrepr, self.kwargsrepr, self.body, self.rows)
+        self._kwargsrepr = "{...}" if self.kwargsrepr not in ("", "{}") else "{}"
+
+    def terminate(self, pool: Any, signal: Any = None) -> None:
+        """Refused once a pool process has it: the others in its batch would be terminated with it."""
+        logger.warning("Task %s[%s] is being written with others and cannot be terminated", self.name, self.id)
+
+    def cancel(self, pool: Any, signal: Any = None, emit_retry: bool = True) -> None:
+        """Nothing, on a lost connection: the batch is committed, and its redelivery then changes nothing."""
+
+    def on_timeout(self, soft: bool, timeout: float) -> None:
+        """Back to the broker first: Celery 5.6 would drop the message at its hard time limit."""
+        if not soft:
+            self.reject(requeue=True)
+        super().on_timeout(soft, timeout)
+
+
+def strategy(task: CoalescedTask, app: Any, consumer: Any, **options: Any) -> Callable[..., Any]:
+    """Celery's default strategy, with requests going to a buffer; called anew at each connection to the broker."""
+    buffer = _Buffer(task, consumer)
+    # One line a batch is logged by the pool process; one a message would cost more than the message.
+    handle = default(task, app, _Gathering(consumer, buffer), info=logger.debug, **options)
+
+    def on_message(message: Any, body: Any, *args: Any, **kwargs: Any) -> Any:
+        if body is None:  # protocol 2, with the body still encoded
+            message._decoded_cache = _UNDECODED
+        return handle(message, body, *args, **kwargs)
+
+    return on_message
+
+
+class _Gathering:
+    """Stands in for the consumer, and takes what is ready to run to the buffer instead of the pool."""
+
+    #: A rate limit would hold back single messages; the batch size is the limit here.
+    disable_rate_limits = True
+
+    def __init__(self, consumer: Any, buffer: _Buffer) -> None:
+        self._consumer = consumer
+        self._buffer = buffer
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._consumer, name)
+
+    def on_task_request(self, request: Any) -> None:
+        self._buffer.add(request)
+
+    def apply_eta_task(self, request: Any) -> None:
+        state.task_reserved(request)
+        self._buffer.add(request)
+        self._consumer.qos.decrement_eventually()
+
+
+class _Buffer:
+    """The requests that wait for a batch, of one connection to the broker.
+
+    What is in it when the connection goes is void: the broker delivers it again.
+    """
+
+    def __init__(self, task: CoalescedTask, consumer: Any) -> None:
+        self._task = task
+        self._consumer = consumer
+        self._requests: list[tuple[Any, int]] = []
+        self._rows = 0
+        self._jobs = 0
+        self._due = False
+        self._timed = False
+
+    def add(self, request: Any) -> None:
+        if is_redelivered(request):
+            # It was in a batch that did not end: should it be the reason, it must not drag others along.
+            self._hand_over([request])
+            return
+        self._requests.append((request, request.rows))
+        self._rows += request.rows
+        if self._is_full():
+            self._flush()
+        elif not self._timed:
+            self._timed = True
+            self._consumer.timer.call_after(self._task.flush_interval_s, self._on_due)
+
+    def _on_due(self) -> None:
+        self._timed = False
+        self._due = True
+        self._flush()
+
+    def _flush(self) -> None:
+        while (
+            self._requests
+            and (self._due or self._is_full())
+            and self._jobs < self._consumer.pool.num_processes
+            and not (state.should_stop is not None or state.should_terminate is not None)
+        ):
+            self._hand_over(self._taken())
+        if not self._requests:
+            self._due = False
+
+    def _is_full(self) -> bool:
+        return self._rows >= self._task.batch_rows or len(self._requests) >= self._task.batch_messages
+
+    def _taken(self) -> list[Any]:
+        rows = end = 0
+        most = min(len(self._requests), self._task.batch_messages)
+        while end < most and rows < self._task.batch_rows:
+            rows += self._requests[end][1]
+            end += 1
+        taken = [request for request, _ in self._requests[:end]]
+        del self._requests[:end]
+        self._rows -= rows
+        return taken
+
+    def _hand_over(self, requests: list[Any]) -> None:
+        self._jobs += 1
+        self._consumer.on_task_request(Job(self._task, requests, self._consumer, self._on_done))
+
+    def _on_done(self) -> None:
+        self._jobs -= 1
+        self._flush()

@@ -1,0 +1,57 @@
+"""What a pool process gets of a message, and what it answers."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from billiard.einfo import ExceptionInfo
+
+
+class Envelope(NamedTuple):
+    """What the pool gets of a message."""
+
+    task_id: str
+    body: bytes
+    #: Epoch seconds; when it was received, for a message that does not say.
+    enqueued_at: float
+    ignore_result: bool
+    reply_to: str | None
+    correlation_id: str | None
+    #: Why the message is unusable whatever its body holds.
+    unusable: str | None = None
+    #: Whether it belongs to a group, which Celery's own tracer has to tell of its end.
+    grouped: bool = False
+    #: The header of that name, whatever it holds.
+    replays: Any = None
+    #: It was delivered before, and runs alone.
+    redelivered: bool = False
+    #: The body is a table of Arrow's, not JSON.
+    columnar: bool = False
+
+
+class Succeeded(NamedTuple):
+    """The message was dealt with: acknowledge it."""
+
+    #: For events, short.
+    result: str
+    runtime: float
+
+
+class Failed(NamedTuple):
+    """The message can never be dealt with, and was kept elsewhere: acknowledge it as failed."""
+
+    error: ExceptionInfo
+    runtime: float
+
+
+class GiveBack(NamedTuple):
+    """Not now: back to the broker with it."""
+
+    reason: str
+
+
+class Alone(NamedTuple):
+    """The message asks for what only Celery's own tracer does (callbacks, a chain): run it as a task of its own."""
+
+
+Outcome = Succeeded | Failed | GiveBack | Alone

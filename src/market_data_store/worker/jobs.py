@@ -1,0 +1,164 @@
+"""Requests on their way through the pool and back: each gets its own outcome."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+from billiard.einfo import ExceptionInfo, ExceptionWithTraceback
+from celery import Task, current_app
+from celery.exceptions import TaskRevokedError, WorkerLostError
+from celery.worker import state
+from kombu.utils.uuid import uuid
+
+from market_data_store.protocol import ARROW, ENQUEUED_AT_HEADER, REPLAYS_HEADER
+from market_data_store.worker.envelope import Alone, Envelope, Failed, GiveBack, Outcome, Succeeded
+
+logger = logging.getLogger(__name__)
+
+
+class CoalescedTask(Task):
+    """A task whose waiting messages are run together, by `run_batch` in a pool process."""
+
+    abstract = True
+    Strategy = "market_data_store.worker.coalescing:strategy"
+    Request = "market_data_store.worker.coalescing:CoalescedRequest"
+
+    #: A batch is full at about this many rows ...
+    batch_rows = 5_000
+    #: ... or with this many messages, a pool process's share of what the worker may hold: a batch that took more
+    #: would leave the other processes idle.
+    batch_messages = 128
+    #: It is due after this many seconds.
+    flush_interval_s = 0.05
+
+    def run_batch(self, envelopes: Sequence[Envelope]) -> list[Outcome]:
+        """Deal with these messages, in a pool process; one outcome each, in their order."""
+        raise NotImplementedError
+
+
+def is_redelivered(request: Any) -> bool:
+    """Whether the broker has delivered the message before."""
+    return bool((getattr(request, "delivery_info", None) or {}).get("redelivered"))
+
+
+@dataclass(slots=True, eq=False)
+class Job:
+    """Requests on their way through the pool; Celery's worker takes it for a request.
+
+    `on_done` is called once, when the pool has no more to do with it.
+    """
+
+    task: CoalescedTask
+    requests: list[Any]
+    consumer: Any
+    on_done: Callable[[], None]
+    _open: bool = True
+
+    def execute_using_pool(self, pool: Any, **_: Any) -> Any:
+        """Called by the worker when a pool process is free."""
+        self.requests = [request for request in self.requests if not request.revoked()]
+        if not self.requests:
+            self._close()
+            raise TaskRevokedError("every task of the batch was revoked")
+        return pool.apply_async(
+            _run_in_pool,
+            args=(self.task.name, [_envelope(request) for request in self.requests]),
+            accept_callback=self._on_accepted,
+            timeout_callback=self._on_timeout,
+            callback=self._on_success,
+            error_callback=self._on_failure,
+            soft_timeout=self.task.soft_time_limit,
+            timeout=self.task.time_limit,
+            correlation_id=uuid(),
+        )
+
+    def _on_accepted(self, pid: int, time_accepted: float) -> None:
+        for request in self.requests:
+            request.on_accepted(pid, time_accepted)
+
+    def _on_success(self, outcomes: list[Outcome], **_: Any) -> None:
+        requests = self.requests
+        self._close()
+        for request, outcome in zip(requests, outcomes, strict=True):
+            match outcome:
+                case Succeeded(result, runtime):
+                    request.on_success((False, result, runtime))
+                case Failed(error, runtime):
+                    request.on_success((True, error, runtime))
+                case GiveBack(reason):
+                    logger.warning("Task %s[%s] goes back to the broker: %s", request.name, request.id, reason)
+                    self._give_back(request)
+                case Alone():
+                    self.consumer.on_task_request(request)
+
+    def _on_timeout(self, soft: bool, timeout: float) -> None:
+        for request in self.requests:
+            request.on_timeout(soft, timeout)
+        if not soft:
+            self._close()
+
+    def _on_failure(self, error: ExceptionInfo, **_: Any) -> None:
+        requests = self.requests
+        if not self._close():  # after a hard time limit
+            return
+        cause = error.exception
+        if isinstance(cause, ExceptionWithTraceback):
+            cause = cause.exc
+        if isinstance(cause, WorkerLostError | SystemExit):
+            logger.error("A pool process was lost; %d tasks go back to the broker", len(requests))
+        else:
+            logger.error("A batch failed; %d tasks go back to the broker", len(requests), exc_info=error.exc_info)
+        for request in requests:
+            self._give_back(request)
+
+    def _give_back(self, request: Any) -> None:
+        state.task_ready(request)
+        request.reject(requeue=True)
+
+    def _close(self) -> bool:
+        if not self._open:
+            return False
+        self._open = False
+        # Celery's timers of the time limits keep the job until these are over: 90 s of messages, were they left here.
+        self.requests = []
+        self.on_done()
+        return True
+
+
+def _envelope(request: Any) -> Envelope:
+    headers = request.request_dict
+    body = request.body
+    unusable = getattr(request, "unusable", None)
+    if request.content_type not in (None, "application/json", ARROW):
+        unusable = f"content_type: {str(request.content_type)[:80]!r} is not application/json, nor {ARROW}"
+    if isinstance(body, str):
+        body = body.encode("utf-8", "surrogatepass")
+    elif not isinstance(body, bytes | bytearray):  # protocol 1 comes decoded
+        body = msgspec.json.encode(body)
+    enqueued_at = headers.get(ENQUEUED_AT_HEADER)
+    now = time.time()
+    # NaN fails both comparisons, and a clock that is ahead counts as now.
+    if isinstance(enqueued_at, bool) or not isinstance(enqueued_at, int | float) or not 0 <= enqueued_at <= now:
+        enqueued_at = now
+    return Envelope(
+        task_id=request.id,
+        body=bytes(body),
+        enqueued_at=enqueued_at,
+        ignore_result=bool(request.ignore_result),
+        reply_to=headers.get("reply_to"),
+        correlation_id=headers.get("correlation_id"),
+        unusable=unusable,
+        grouped=bool(headers.get("group")),
+        replays=headers.get(REPLAYS_HEADER),
+        redelivered=is_redelivered(request),
+        columnar=request.content_type == ARROW,
+    )
+
+
+def _run_in_pool(task_name: str, envelopes: list[Envelope]) -> list[Outcome]:
+    return list(current_app.tasks[task_name].run_batch(envelopes))

@@ -1,0 +1,71 @@
+"""Messages that can be no task: what is wrong with them, and as much of a request as a job needs."""
+
+from __future__ import annotations
+
+import time
+from datetime import UTC, datetime
+from hashlib import sha256
+from typing import Any
+
+from celery.worker.request import logger
+
+from market_data_store.protocol import TASK
+
+
+def problem_of(headers: Any) -> str | None:
+    """What Celery could not cope with, if anything."""
+    if not isinstance(headers, dict) or "task" not in headers:
+        return None  # no task, or one of protocol 1: Celery tells
+    for name in ("task", "id"):
+        if not isinstance(headers.get(name), str) or not headers[name]:
+            return f"{name}: {str(headers.get(name))[:80]!r} is not a string; send the message with Celery"
+    for name in ("eta", "expires"):
+        value = headers.get(name)
+        try:
+            if value is not None:
+                datetime.fromisoformat(value).astimezone(UTC)
+        except (TypeError, ValueError, OverflowError):
+            return f"{name}: {str(value)[:80]!r} is not a time"
+    return None
+
+
+class UnusableMessage:
+    """As much of a request as `jobs.Job` needs."""
+
+    name = TASK
+    ignore_result = True
+
+    def __init__(self, message: Any, reason: str, connection_errors: tuple[type[Exception], ...]) -> None:
+        body = message.body or b""
+        self.body = body.encode("utf-8", "surrogatepass") if isinstance(body, str) else bytes(body)
+        self.unusable = reason
+        self.request_dict = message.headers if isinstance(message.headers, dict) else {}
+        # Without an id of its own it is known by its content, so that a redelivery leaves no second letter.
+        self.id = str(self.request_dict.get("id") or f"sha256:{sha256(self.body).hexdigest()}")
+        self.received_at = time.time()
+        self.content_type = None
+        self._message = message
+        self._ack, self._reject = message.ack_log_error, message.reject_log_error
+        self._connection_errors = connection_errors
+
+    def revoked(self) -> bool:
+        """Never: it has no task that could be."""
+        return False
+
+    def on_accepted(self, pid: int, time_accepted: float) -> None:
+        """A pool process has it."""
+
+    def on_timeout(self, soft: bool, timeout: float) -> None:
+        """Back to the broker at the hard time limit."""
+        if not soft:
+            self.reject(requeue=True)
+
+    def on_success(self, failed_result_runtime: Any) -> None:
+        """Its letter is committed: acknowledge it."""
+        if not self._message.acknowledged:
+            self._ack(logger, self._connection_errors)
+
+    def reject(self, requeue: bool) -> None:
+        """Give it back to the broker."""
+        if not self._message.acknowledged:
+            self._reject(logger, self._connection_errors, requeue=requeue)
