@@ -190,8 +190,8 @@ def monitor() -> None:
     from market_data_store.app import app
     from market_data_store.coordinator.monitor import Monitor
     from market_data_store.coordinator.receivers import connected
-    from market_data_store.metrics import count_delivery, expect_deliveries, show_look
-    from market_data_store.metrics_server import monitor_metrics
+    from market_data_store.metrics.definitions import count_delivery, expect_deliveries, show_look
+    from market_data_store.metrics.server import monitor_metrics
     from market_data_store.protocol import QUEUE
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")

@@ -10,7 +10,7 @@ from rich.live import Live
 from rich.table import Table
 
 from market_data_store.config import Settings
-from market_data_store.status import Status, StatusReader
+from market_data_store.status.reader import Status, StatusReader
 
 _INTERVAL_S = 1.0
 

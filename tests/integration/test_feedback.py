@@ -25,7 +25,7 @@ from market_data_store.coordinator.receivers import connected
 from market_data_store.coordinator.redis_publisher import RedisFeedbackPublisher
 from market_data_store.errors import Backpressure, BrokerUnavailable
 from market_data_store.local import free_port, start_valkey
-from market_data_store.metrics import count_delivery
+from market_data_store.metrics.definitions import count_delivery
 from market_data_store.producer.client import StoreClient
 from market_data_store.producer.sink import StoreSink
 from market_data_store.protocol import QUEUE

@@ -32,8 +32,8 @@ import os
 from flask import Flask
 from market_data_store.coordinator.feedback import BackpressureLevel
 from market_data_store.coordinator.monitor import Reading
-from market_data_store.metrics import show_queue
-from market_data_store.service.exposition import install
+from market_data_store.metrics.definitions import show_queue
+from market_data_store.service.metrics import install
 
 def create_app():
     app = Flask("web")

@@ -1,4 +1,4 @@
-"""Dashboard, alerts and documentation ask for metrics that exist, by labels and values that they have."""
+"""Dashboard, alerts and documentation ask for definitions that exist, by labels and values that they have."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from flask import Flask
 from market_data_core.telemetry import BackpressureLevel
 from prometheus_client.parser import text_string_to_metric_families
 
-from market_data_store import metrics
 from market_data_store.coordinator.monitor import Reading
+from market_data_store.metrics import definitions
 from market_data_store.protocol import Counts
-from market_data_store.service.exposition import install
+from market_data_store.service.metrics import install
 from market_data_store.signals import batch_written, rows_rejected, write_retried
 
 ROOT = Path(__file__).parents[2]
@@ -53,7 +53,7 @@ class Family:
 
 @cache
 def served() -> dict[str, Family]:
-    """Our metrics as a scrape gets them, each with all its outcomes."""
+    """Our definitions as a scrape gets them, each with all its outcomes."""
     app = Flask("served")
     install(app)
 
@@ -67,9 +67,9 @@ def served() -> dict[str, Family]:
     app.testing = True  # lets the exception out, which the exporter counts then
     with pytest.raises(ZeroDivisionError):
         client.get("/rows/0")
-    metrics.start_at_zero()
-    metrics.expect_deliveries(["redis", "http"])
-    metrics.show_look(100, Reading(1, 1, 1), BackpressureLevel.ok)
+    definitions.start_at_zero()
+    definitions.expect_deliveries(["redis", "http"])
+    definitions.show_look(100, Reading(1, 1, 1), BackpressureLevel.ok)
     batch_written.send(sender="test", dataset="bars", counts=Counts(written=1), messages=1, seconds=1.0)
     rows_rejected.send(sender="test", dataset=None, rows=1)
     write_retried.send(sender="test", sqlstate_class="40")

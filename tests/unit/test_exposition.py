@@ -11,8 +11,8 @@ from market_data_core.telemetry import BackpressureLevel
 from prometheus_client.parser import text_string_to_metric_families
 
 from market_data_store.coordinator.monitor import Reading
-from market_data_store.metrics import show_queue
-from market_data_store.service.exposition import install
+from market_data_store.metrics.definitions import show_queue
+from market_data_store.service.metrics import install
 
 
 def application() -> Flask:

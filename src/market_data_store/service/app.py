@@ -16,10 +16,11 @@ from werkzeug.exceptions import HTTPException
 
 from market_data_store.config import settings
 from market_data_store.errors import InvalidMessage, MarketDataStoreError
-from market_data_store.service import exposition
-from market_data_store.service.admin import Answer, Problem, create_admin, problem
+from market_data_store.service import metrics
+from market_data_store.service.admin import create_admin
+from market_data_store.service.dead_letters import create_letters
+from market_data_store.service.guard import Answer, Problem, problem
 from market_data_store.service.health import Health
-from market_data_store.service.letters import create_letters
 from market_data_store.service.page import create_page
 
 _HEALTH = Tag(name="health")
@@ -40,7 +41,7 @@ def create_app() -> Flask:
         static_folder=None,
     )
     health = Health(configured)
-    exposition.install(app)
+    metrics.install(app)
 
     @app.before_request
     def look_before_a_scrape() -> None:

@@ -10,8 +10,8 @@ from __future__ import annotations
 import logging
 from typing import Any
 
-from market_data_store import shared_metrics
 from market_data_store.config import settings
+from market_data_store.metrics import multiprocess
 
 _host = settings().bind_host
 bind = f"{f'[{_host}]' if ':' in _host else _host}:{settings().port or settings().app_port}"
@@ -28,7 +28,7 @@ logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name
 logging.getLogger("alembic.runtime.plugins").setLevel(logging.WARNING)  # eight lines of no use to anyone
 
 _slot = "parent"
-shared_metrics.begin(lambda: _slot)
+multiprocess.begin(lambda: _slot)
 
 
 def pre_fork(server: Any, worker: Any) -> None:
@@ -45,4 +45,4 @@ def post_fork(server: Any, worker: Any) -> None:
 
 def child_exit(server: Any, worker: Any) -> None:
     """When it is gone."""
-    shared_metrics.drop_gauges(worker.metrics_slot)
+    multiprocess.drop_gauges(worker.metrics_slot)

@@ -27,7 +27,7 @@ from market_data_store.coordinator.queue import QueueInspector
 from market_data_store.coordinator.redis_publisher import RedisFeedbackPublisher
 from market_data_store.coordinator.watermarks import HARD, OK, Watermarks
 from market_data_store.errors import BrokerUnavailable, DatabaseUnavailable
-from market_data_store.metrics import show_queue
+from market_data_store.metrics.definitions import show_queue
 from market_data_store.postgres import schema
 from market_data_store.postgres.connection import connect
 from market_data_store.protocol import QUEUE

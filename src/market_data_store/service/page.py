@@ -16,7 +16,7 @@ from market_data_core.telemetry import HealthStatus
 
 from market_data_store.config import Settings
 from market_data_store.coordinator.watermarks import Watermarks
-from market_data_store.service.sampling import Sample, Sampler
+from market_data_store.status.sampler import Sample, Sampler
 
 #: The browser is to load nothing from another host, and to run no script that stands in the page itself.
 _HEADERS = {

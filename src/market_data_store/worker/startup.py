@@ -10,10 +10,10 @@ from celery.bootsteps import StartStopStep
 from celery.concurrency import get_implementation
 from celery.signals import celeryd_init, worker_process_init, worker_ready
 
-from market_data_store import shared_metrics
 from market_data_store.config import settings
 from market_data_store.errors import ConfigurationError
-from market_data_store.metrics_server import MetricsServer
+from market_data_store.metrics import multiprocess
+from market_data_store.metrics.server import MetricsServer
 
 #: Objects that are made before the garbage collector looks at them; a batch of 5,000 rows makes 20,000, all without
 #: cycles.
@@ -61,12 +61,12 @@ class WorkerMetrics(StartStopStep):
 
     def create(self, worker: Any) -> MetricsServer:
         """Before the pool is forked."""
-        shared_metrics.begin(_slot)
-        # Not earlier: metrics that were made before `begin` count in their own process alone.
-        from market_data_store import metrics
+        multiprocess.begin(_slot)
+        # Not earlier: definitions that were made before `begin` count in their own process alone.
+        from market_data_store.metrics import definitions
 
-        metrics.start_at_zero()
-        return MetricsServer(settings().worker_metrics_port, "MDS_WORKER_METRICS_PORT", shared_metrics.served())
+        definitions.start_at_zero()
+        return MetricsServer(settings().worker_metrics_port, "MDS_WORKER_METRICS_PORT", multiprocess.served())
 
 
 def _slot() -> str:

@@ -10,7 +10,7 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 from prometheus_flask_exporter import PrometheusMetrics
 
-from market_data_store import shared_metrics
+from market_data_store.metrics import multiprocess
 
 __all__ = ["install"]
 
@@ -56,6 +56,6 @@ class _Exporter(PrometheusMetrics):
             encode, content_type = choose_encoder("")
             return encode(self._served(names)).decode(), content_type
 
-    def _served(self, names: Sequence[str] | None) -> shared_metrics.View:
-        served = shared_metrics.served(self.registry)
+    def _served(self, names: Sequence[str] | None) -> multiprocess.View:
+        served = multiprocess.served(self.registry)
         return served.restricted_registry(names) if names else served

@@ -11,8 +11,8 @@ from wsgiref.simple_server import WSGIServer
 from celery.signals import worker_process_init
 from prometheus_client import CollectorRegistry, start_http_server
 
-from market_data_store import shared_metrics
 from market_data_store.config import settings
+from market_data_store.metrics import multiprocess
 
 logger = logging.getLogger(__name__)
 
@@ -66,7 +66,7 @@ def monitor_metrics() -> Iterator[None]:
     if not port:
         yield
         return
-    server = MetricsServer(port, "MDS_MONITOR_METRICS_PORT", shared_metrics.served())
+    server = MetricsServer(port, "MDS_MONITOR_METRICS_PORT", multiprocess.served())
     server.start()
     try:
         yield

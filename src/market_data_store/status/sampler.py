@@ -20,7 +20,8 @@ from market_data_core.telemetry import HealthStatus
 from market_data_store.config import Settings
 from market_data_store.coordinator.feedback import BackpressureLevel, FeedbackEvent
 from market_data_store.coordinator.monitor import BROKER_UNREACHABLE
-from market_data_store.status import Database, Queue, StatusReader
+from market_data_store.status.database import Database
+from market_data_store.status.reader import Queue, StatusReader
 
 logger = logging.getLogger(__name__)
 

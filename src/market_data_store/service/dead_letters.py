@@ -18,7 +18,7 @@ from market_data_store.datasets import DATASETS
 from market_data_store.dead_letters.replay import replay
 from market_data_store.errors import InvalidMessage
 from market_data_store.postgres.connection import connect
-from market_data_store.service.admin import Answer, Body, Problem, guarded, problem
+from market_data_store.service.guard import Answer, Body, Problem, guarded, problem
 
 logger = logging.getLogger(__name__)
 

@@ -1,0 +1,1 @@
+"""One look at each part of the store, for the page, the terminal, health and metrics."""

@@ -1,0 +1,122 @@
+"""What Postgres says: rows a second, and dead letters by reason."""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+import time
+from collections import deque
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import psycopg
+
+from market_data_store import dead_letters
+from market_data_store.datasets import DATASETS
+from market_data_store.dead_letters.summary import ReasonCount, summary
+from market_data_store.errors import DatabaseUnavailable
+from market_data_store.postgres.connection import connect
+
+#: Seconds over which the rows a second are counted; Postgres itself counts once a second.
+_RATE_WINDOW_S = 5.0
+#: Seconds that Postgres has for an answer: it is told the first, and after the second the connection is given up.
+_STATEMENT_TIMEOUT_S = 1.5
+_ANSWER_TIMEOUT_S = 3.0
+#: Between two looks at the dead letters lies so many times what the first took: a million take Postgres 0.3 s.
+_LETTERS_REST = 10.0
+#: For this transaction alone: behind a pooler the connection may be another's in the next.
+_TIMEOUT = f"SET LOCAL statement_timeout = {int(_STATEMENT_TIMEOUT_S * 1000)}"
+_CHANGED_ROWS = "SELECT coalesce(sum(n_tup_ins + n_tup_upd), 0) FROM pg_stat_user_tables WHERE relname = ANY(%s)"
+
+
+@dataclass(frozen=True, slots=True)
+class Database:
+    """What Postgres says."""
+
+    #: Rows inserted and updated a second; None until there are two looks.
+    rows_per_s: float | None
+    #: None without a schema.
+    dead_letters: int | None
+    reasons: Sequence[ReasonCount] | None
+
+
+class DatabaseReader:
+    """Keeps one connection, and opens another after it was lost or gave no answer."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._connection: psycopg.Connection[Any] | None = None
+        self._totals: deque[tuple[float, int]] = deque()
+        self._letters: tuple[int, list[ReasonCount]] | tuple[None, None] = None, None
+        self._letters_due = float("-inf")
+
+    def read(self) -> Database | None:
+        """One look; None where Postgres does not answer."""
+        if not self._url:
+            return None
+        try:
+            if self._connection is None:
+                self._connection = connect(self._url)
+                self._connection.prepare_threshold = None  # a pooler may give the next statement to another server
+            with _given_up_after(_ANSWER_TIMEOUT_S, self._connection):
+                return Database(self._rows_per_s(self._connection), *self._dead_letters(self._connection))
+        except (DatabaseUnavailable, psycopg.Error):
+            self.close()
+            return None
+
+    def close(self) -> None:
+        """Give the connection back."""
+        self._totals.clear()  # the next rate would be one over the outage
+        self._letters_due = float("-inf")
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    def _rows_per_s(self, connection: psycopg.Connection[Any]) -> float | None:
+        tables = [dataset.table.name for dataset in DATASETS.values()]
+        with connection.transaction():
+            connection.execute(_TIMEOUT)
+            total = int(connection.execute(_CHANGED_ROWS, [tables]).fetchall()[0][0])
+        now = time.monotonic()
+        self._totals.append((now, total))
+        while now - self._totals[0][0] > _RATE_WINDOW_S and len(self._totals) > 2:
+            self._totals.popleft()
+        then, before = self._totals[0]
+        # Fewer than before: somebody reset the statistics.
+        return max(0.0, (total - before) / (now - then)) if now > then else None
+
+    def _dead_letters(self, connection: psycopg.Connection[Any]) -> tuple[int, list[ReasonCount]] | tuple[None, None]:
+        started = time.monotonic()
+        if started >= self._letters_due:
+            try:
+                with connection.transaction():
+                    connection.execute(_TIMEOUT)
+                    self._letters = dead_letters.count(connection), summary(connection)
+            except (psycopg.errors.UndefinedTable, psycopg.errors.QueryCanceled):
+                self._letters = None, None  # not migrated, locked, or too many for the time
+            ended = time.monotonic()
+            self._letters_due = ended + _LETTERS_REST * (ended - started)
+        return self._letters
+
+
+@contextmanager
+def _given_up_after(timeout_s: float, connection: psycopg.Connection[Any]) -> Iterator[None]:
+    """Hang up when it takes longer: a server that is stopped keeps the connection, and heeds no statement_timeout."""
+    with socket.socket(fileno=os.dup(connection.fileno())) as own:
+        timer = threading.Timer(timeout_s, _hang_up, [own])
+        timer.daemon = True
+        timer.start()
+        try:
+            yield
+        finally:
+            timer.cancel()
+
+
+def _hang_up(own: socket.socket) -> None:
+    try:
+        own.shutdown(socket.SHUT_RDWR)
+    except OSError:  # it is closed already
+        pass
