@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 from celery import Celery
+from celery.local import PromiseProxy
 from celery.signals import before_task_publish
 from kombu.serialization import register
 from kombu.utils.json import dumps, loads
@@ -40,7 +41,7 @@ register(SERIALIZER, _encoded, loads, content_type="application/json", content_e
 register(TABLE_SERIALIZER, lambda body: body[0][1], bytes, content_type=ARROW, content_encoding="binary")
 
 app = Celery("market_data_store", amqp=StoreAMQP)
-app.config_from_object(_celeryconfig())
+app.config_from_object(PromiseProxy(_celeryconfig))  # read at the first use of app.conf, not at import
 app.steps["worker"].add("market_data_store.worker.startup:WorkerMetrics")  # by name: a client has no need of it
 
 

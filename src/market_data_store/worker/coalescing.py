@@ -102,6 +102,8 @@ class _Buffer:
     def __init__(self, task: CoalescedTask, consumer: Any) -> None:
         self._task = task
         self._consumer = consumer
+        # Read once: a task's limits come from the settings, and are asked for at each message.
+        self._batch_rows, self._batch_messages = task.batch_rows, task.batch_messages
         self._requests: list[tuple[Any, int]] = []
         self._rows = 0
         self._jobs = 0
@@ -138,12 +140,12 @@ class _Buffer:
             self._due = False
 
     def _is_full(self) -> bool:
-        return self._rows >= self._task.batch_rows or len(self._requests) >= self._task.batch_messages
+        return self._rows >= self._batch_rows or len(self._requests) >= self._batch_messages
 
     def _taken(self) -> list[Any]:
         rows = end = 0
-        most = min(len(self._requests), self._task.batch_messages)
-        while end < most and rows < self._task.batch_rows:
+        most = min(len(self._requests), self._batch_messages)
+        while end < most and rows < self._batch_rows:
             rows += self._requests[end][1]
             end += 1
         taken = [request for request, _ in self._requests[:end]]

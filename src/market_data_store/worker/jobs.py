@@ -28,13 +28,23 @@ class CoalescedTask(Task):
     Strategy = "market_data_store.worker.coalescing:strategy"
     Request = "market_data_store.worker.coalescing:CoalescedRequest"
 
-    #: A batch is full at about this many rows ...
-    batch_rows = 5_000
-    #: ... or with this many messages, a pool process's share of what the worker may hold: a batch that took more
-    #: would leave the other processes idle.
-    batch_messages = 128
-    #: It is due after this many seconds.
-    flush_interval_s = 0.05
+    @property
+    def batch_rows(self) -> int:
+        """A batch is full at about this many rows ..."""
+        raise NotImplementedError
+
+    @property
+    def batch_messages(self) -> int:
+        """... or with this many messages.
+
+        It is a pool process's share of what the worker may hold: a larger batch would leave the other processes idle.
+        """
+        raise NotImplementedError
+
+    @property
+    def flush_interval_s(self) -> float:
+        """A batch is due after this many seconds."""
+        raise NotImplementedError
 
     def run_batch(self, envelopes: Sequence[Envelope]) -> list[Outcome]:
         """Deal with these messages, in a pool process; one outcome each, in their order."""

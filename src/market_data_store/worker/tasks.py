@@ -46,9 +46,21 @@ class WriteTask(CoalescedTask):
     """The base of `store.write`: single calls go one way, batches another, and both meet in `_write`."""
 
     abstract = True
-    batch_rows = settings().batch_rows
-    batch_messages = settings().prefetch_messages
-    flush_interval_s = settings().flush_interval_s
+
+    @property
+    def batch_rows(self) -> int:
+        """MDS_BATCH_ROWS."""
+        return settings().batch_rows
+
+    @property
+    def batch_messages(self) -> int:
+        """MDS_PREFETCH_MESSAGES."""
+        return settings().prefetch_messages
+
+    @property
+    def flush_interval_s(self) -> float:
+        """MDS_FLUSH_INTERVAL_S."""
+        return settings().flush_interval_s
 
     def run_batch(self, envelopes: Sequence[Envelope]) -> list[Outcome]:
         """Write these messages' rows with as few transactions as there are datasets among them."""
