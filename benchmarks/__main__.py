@@ -16,8 +16,8 @@ from benchmarks.plan import PER_MESSAGE
 from benchmarks.report import write
 from benchmarks.servers import servers
 from benchmarks.tables import markdown
+from market_data_store.cli.terminal import progress
 from market_data_store.errors import MarketDataStoreError
-from market_data_store.progress import progress
 
 console = Console(highlight=False)
 errors = Console(stderr=True, highlight=False)

@@ -22,8 +22,8 @@ from benchmarks.results import Results, Run
 from benchmarks.rounds import take_turns
 from benchmarks.servers import Servers
 from benchmarks.stations import Stations
+from market_data_store.cli.terminal import ShowProgress
 from market_data_store.errors import MarketDataStoreError
-from market_data_store.progress import Show
 
 #: What can be asked for; the first ones take turns.
 PARTS = (*GROUPS, "latency", "memory", "growth")
@@ -49,7 +49,7 @@ class Options:
 class Benchmark:
     """One run of the command; `results` grows while it goes on."""
 
-    def __init__(self, servers: Servers, directory: Path, options: Options, show: Show) -> None:
+    def __init__(self, servers: Servers, directory: Path, options: Options, show: ShowProgress) -> None:
         self.results = Results(about=_about(servers, options), skipped=dict(servers.skipped))
         self._servers, self._directory, self._options, self._show = servers, directory, options, show
         self._stations = Stations(directory)

@@ -22,7 +22,8 @@ from benchmarks.results import Memory
 from benchmarks.servers import REDIS, Servers
 from market_data_store.errors import MarketDataStoreError
 from market_data_store.local import free_port
-from market_data_store.processes import accepts, web_command, worker_command
+from market_data_store.local.host import accepts
+from market_data_store.local.processes import web_command, worker_command
 
 #: The early figure is taken after this share of the rows.
 _EARLY = 0.25

@@ -9,8 +9,8 @@ from collections.abc import Iterator, Sequence
 
 from benchmarks.contender import Contender
 from benchmarks.results import Run
+from market_data_store.cli.terminal import ShowProgress
 from market_data_store.errors import MarketDataStoreError
-from market_data_store.progress import Show
 
 _YARDSTICK_EVERY = 4
 
@@ -25,7 +25,7 @@ def order(yardstick: Contender, contenders: Sequence[Contender]) -> Iterator[Con
 
 
 def take_turns(
-    yardstick: Contender, contenders: Sequence[Contender], repeat: int, show: Show, failed: dict[str, str]
+    yardstick: Contender, contenders: Sequence[Contender], repeat: int, show: ShowProgress, failed: dict[str, str]
 ) -> Iterator[Run]:
     """All runs of all rounds. A contender that fails has no further turn; `failed` gets the reason."""
     turns = list(order(yardstick, contenders))

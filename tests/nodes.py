@@ -17,7 +17,7 @@ import psutil
 from pytest_celery import CeleryTestWorker, CeleryWorkerContainer
 
 from market_data_store.local import end_with_parent
-from market_data_store.processes import worker_command
+from market_data_store.local.processes import worker_command
 
 T = TypeVar("T")
 

@@ -12,7 +12,7 @@ from benchmarks.database import Database
 from benchmarks.stations import Application, Station, Stations
 from benchmarks.workloads import Workload
 from market_data_store.errors import MarketDataStoreError
-from market_data_store.processes import worker_command
+from market_data_store.local.processes import worker_command
 
 OURS = Application(
     name="our worker",

@@ -212,10 +212,10 @@ def _required(value: str, name: str, example: str) -> str:
 @cache
 def settings() -> Settings:
     """The settings of this process, read once; raises `ConfigurationError` that names each wrong variable."""
-    return _read(given().home / "env", ".env")
+    return _read(settings_without_local_servers().home / "env", ".env")
 
 
-def given() -> Settings:
+def settings_without_local_servers() -> Settings:
     """The settings without the servers of a running `mds up`: what its owner decides by."""
     return _read(".env")
 

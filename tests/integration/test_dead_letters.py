@@ -16,8 +16,8 @@ from conftest import QUEUE, TASK, Bar, Connection, HoldBack, Send
 from nodes import Worker, until
 
 from market_data_store import config, dead_letters
+from market_data_store.cli.dead_letters import command
 from market_data_store.datasets import DATASETS
-from market_data_store.dead_letter_commands import commands
 from market_data_store.dead_letters import DeadLetter, Letter
 from market_data_store.dead_letters.replay import messages, replay
 from market_data_store.errors import InvalidMessage
@@ -287,7 +287,7 @@ def test_a_header_that_is_no_replays_is_ignored(
 
 def in_process(*arguments: str) -> tuple[int, str]:
     """What does not talk to the broker needs no process of its own."""
-    done = CliRunner().invoke(commands, arguments, env={"COLUMNS": "160"})
+    done = CliRunner().invoke(command, arguments, env={"COLUMNS": "160"})
     return done.exit_code, str(done.exception or "") if isinstance(done.exception, InvalidMessage) else done.output
 
 

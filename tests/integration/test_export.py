@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import gzip
-import io
 import json
 import os
 import subprocess
@@ -20,15 +19,14 @@ import pytest
 from conftest import StartWorker
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from rich.console import Console
 from sqlalchemy import Text
 from sqlalchemy.dialects.postgresql import DATE, DOUBLE_PRECISION, JSONB
 from sqlalchemy.types import BigInteger, DateTime
 
 from market_data_store.datasets import DATASETS, Dataset
 from market_data_store.errors import InvalidMessage, MarketDataStoreError
-from market_data_store.exporting import Exported, export
-from market_data_store.files import RowFile
+from market_data_store.files.exporting import Exported, export
+from market_data_store.files.reader import RowFile
 from market_data_store.postgres.batch import Message
 from market_data_store.postgres.writer import Writer
 from market_data_store.producer.encoding import encode
@@ -77,7 +75,7 @@ class Store(NamedTuple):
         return counts
 
     def export(self, dataset: Dataset, file: Path, **criteria: Any) -> Exported:
-        return export(self.connection, dataset, file, criteria, Console(file=io.StringIO()))
+        return export(self.connection, dataset, file, criteria)
 
     def empty(self, dataset: Dataset) -> None:
         self.connection.execute(f"TRUNCATE {dataset.table.name}")
@@ -189,7 +187,7 @@ def test_other_programs_read_it(store: Store, tmp_path: Path, database_url: str)
     store.write(dataset, [row | values])
     with psycopg.connect(database_url, autocommit=True) as connection:
         for suffix in FORMATS:
-            export(connection, dataset, tmp_path / f"x.{suffix}", {}, Console(file=io.StringIO()))
+            export(connection, dataset, tmp_path / f"x.{suffix}", {})
     line = (tmp_path / "x.ndjson").read_text()
     assert json.loads(line) == row | values
     assert '"value":0.30000000000000004,"score":-0.0,' in line
@@ -204,7 +202,7 @@ def test_other_programs_read_it(store: Store, tmp_path: Path, database_url: str)
     option = row | {"name": None, "expiry": "2024-01-19", "strike": 1, "option_type": "C"}
     store.write(DATASETS["options"], [option])
     with psycopg.connect(database_url, autocommit=True) as connection:
-        export(connection, DATASETS["options"], tmp_path / "options.csv", {}, Console(file=io.StringIO()))
+        export(connection, DATASETS["options"], tmp_path / "options.csv", {})
     assert (tmp_path / "options.csv").read_text().splitlines()[1].startswith("p,S,2024-01-19,1,C,2024-01-02T14:30:00.5")
 
 
@@ -335,7 +333,7 @@ def test_a_mistake_is_one_line(tmp_path: Path, arguments: list[str], message: st
 PEAK = """
 import sys
 from pathlib import Path
-from market_data_store.cli import cli
+from market_data_store.cli.main import cli
 cli(sys.argv[1:], standalone_mode=False)
 (line,) = (line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
 print(line.split()[1])

@@ -18,17 +18,18 @@ from conftest import Connection
 from nodes import Worker, until
 from rich.console import Console
 
-from market_data_store import config, recording
+from market_data_store import config
+from market_data_store.cli import recording
+from market_data_store.cli.jobs import command
+from market_data_store.cli.recording import recorded
 from market_data_store.errors import (
     ConfigurationError,
     DatabaseUnavailable,
     InvalidJobRun,
     MarketDataStoreError,
 )
-from market_data_store.job_commands import jobs
 from market_data_store.job_tracking import JobRunTracker
 from market_data_store.protocol import Counts
-from market_data_store.recording import recorded
 
 on_redis = pytest.mark.parametrize("broker_url", ["redis"], indirect=True)
 
@@ -289,7 +290,7 @@ QUOTES = "ts,bid\n2024-01-02T00:00:00Z,1\n2024-01-02T00:00:01Z,x\n"
 
 
 def list_jobs(*arguments: str) -> tuple[int, list[str]]:
-    done = CliRunner().invoke(jobs, arguments)
+    done = CliRunner().invoke(command, arguments)
     assert done.exception is None or isinstance(done.exception, SystemExit), done.exception
     return done.exit_code, done.output.splitlines()
 

@@ -32,7 +32,7 @@ import os
 from flask import Flask
 from market_data_store.coordinator.feedback import BackpressureLevel
 from market_data_store.coordinator.monitor import Reading
-from market_data_store.metrics.definitions import show_queue
+from market_data_store.metrics.definitions import set_queue_gauges
 from market_data_store.service.metrics import install
 
 def create_app():
@@ -41,7 +41,7 @@ def create_app():
 
     @app.get("/depth/<int:depth>")
     def depth(depth):
-        show_queue(100, Reading(depth, None, None), BackpressureLevel.soft)
+        set_queue_gauges(100, Reading(depth, None, None), BackpressureLevel.soft)
         return str(os.getpid())
 
     return app

@@ -195,7 +195,7 @@ def test_the_servers_of_a_running_mds_up_are_found_and_everything_else_wins_over
 def test_the_owner_of_mds_up_decides_without_the_servers_of_an_earlier_run(read: Read) -> None:
     write(".mds/env", "DATABASE_URL=postgresql://embedded/d\n")
     read()
-    assert config.given().database_url == ""
+    assert config.settings_without_local_servers().database_url == ""
 
 
 def test_mds_home_says_where_the_servers_of_mds_up_are_found(read: Read) -> None:

@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 from market_data_store.config import Settings
-from market_data_store.processes import web_command, worker_command
+from market_data_store.local.processes import web_command, worker_command
 
 ROOT = Path(__file__).parents[2]
 UNITS = ROOT / "deploy/systemd"

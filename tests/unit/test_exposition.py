@@ -11,7 +11,7 @@ from market_data_core.telemetry import BackpressureLevel
 from prometheus_client.parser import text_string_to_metric_families
 
 from market_data_store.coordinator.monitor import Reading
-from market_data_store.metrics.definitions import show_queue
+from market_data_store.metrics.definitions import set_queue_gauges
 from market_data_store.service.metrics import install
 
 
@@ -70,7 +70,7 @@ def test_a_second_application_counts_its_own() -> None:
 
 def test_the_queue_is_shown_and_names_are_picked() -> None:
     app = application()
-    show_queue(2_000, Reading(1_234, None, None), BackpressureLevel.soft)
+    set_queue_gauges(2_000, Reading(1_234, None, None), BackpressureLevel.soft)
     picked = samples(app, "?name[]=mds_queue_depth&name[]=mds_backpressure_level&name[]=none")
     assert picked == {("mds_queue_depth", frozenset()): 1_234, ("mds_backpressure_level", frozenset()): 1}
 

@@ -11,7 +11,7 @@ import pytest
 
 from market_data_store.datasets import DATASETS
 from market_data_store.errors import InvalidMessage
-from market_data_store.files import RowFile, format_of
+from market_data_store.files.reader import RowFile, format_of
 from market_data_store.producer.encoding import encode
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from market_data_store.cli.flower import flower_environment
 from market_data_store.config import Settings
 from market_data_store.errors import ConfigurationError
-from market_data_store.processes import flower_environment
 
 
 @pytest.fixture(autouse=True)

@@ -17,10 +17,12 @@ from celery import Celery
 from redis.exceptions import LockError, RedisError
 from redis.lock import Lock
 
+from market_data_store.config import Settings
 from market_data_store.coordinator.feedback import BackpressureLevel, FeedbackEvent, backpressure_changed
 from market_data_store.coordinator.queue import QueueInspector
 from market_data_store.coordinator.watermarks import HARD, OK, Watermarks
 from market_data_store.errors import BrokerUnavailable
+from market_data_store.protocol import QUEUE
 
 logger = logging.getLogger(__name__)
 
@@ -77,6 +79,24 @@ class Monitor:
         self._depth = 0
         self._told: tuple[BackpressureLevel, str | None] | None = None
         self._told_at = float("-inf")
+
+    @classmethod
+    def from_settings(
+        cls, app: Celery, settings: Settings, *, on_reading: Callable[[Reading, BackpressureLevel], None] | None = None
+    ) -> Monitor:
+        """The configured monitor of the store's queue."""
+        return cls(
+            app,
+            QUEUE,
+            capacity=settings.queue_capacity,
+            watermarks=Watermarks.of(settings),
+            interval_s=settings.monitor_interval_s,
+            heartbeat_s=settings.feedback_heartbeat_s,
+            redis_url=settings.feedback_url,
+            namespace=settings.namespace,
+            management_url=settings.rabbitmq_management_url,
+            on_reading=on_reading,
+        )
 
     def run(self, stop: threading.Event) -> None:
         """Loop until `stop` is set."""

@@ -59,7 +59,7 @@ def start_at_zero() -> None:
         RETRIES.labels(sqlstate_class)
 
 
-def show_queue(capacity: int, reading: Reading, level: BackpressureLevel) -> None:
+def set_queue_gauges(capacity: int, reading: Reading, level: BackpressureLevel) -> None:
     """Set the gauges of the queue; what is unknown keeps its last value."""
     known = ((QUEUE_DEPTH, reading.depth), (QUEUE_RESERVED, reading.reserved), (WORKERS, reading.workers))
     for gauge, value in known:
@@ -69,14 +69,14 @@ def show_queue(capacity: int, reading: Reading, level: BackpressureLevel) -> Non
     LEVEL.set(_LEVELS[level])
 
 
-def show_look(capacity: int, reading: Reading, level: BackpressureLevel) -> None:
+def set_monitor_gauges(capacity: int, reading: Reading, level: BackpressureLevel) -> None:
     """Set all gauges by a look of the monitor, which asks for the depth each time."""
-    show_queue(capacity, reading, level)
+    set_queue_gauges(capacity, reading, level)
     BROKER_UP.set(reading.depth is not None)
     LOOKED.set_to_current_time()
 
 
-def expect_deliveries(receivers: Iterable[str]) -> None:
+def init_delivery_counters(receivers: Iterable[str]) -> None:
     """Show these receivers before the first delivery, for the reason of `start_at_zero`."""
     for receiver in receivers:
         for outcome in ("delivered", "failed"):

@@ -17,7 +17,7 @@ from alembic.script import ScriptDirectory
 from alembic.util import CommandError
 from sqlalchemy.exc import SQLAlchemyError
 
-from market_data_store.config import resource, settings
+from market_data_store.config import resource, settings_without_local_servers
 from market_data_store.errors import ConfigurationError, MigrationFailed
 from market_data_store.postgres.connection import connect
 
@@ -39,6 +39,11 @@ class Revisions:
     def up_to_date(self) -> bool:
         """Whether no migration is due."""
         return self.current == self.head
+
+    @property
+    def state(self) -> str:
+        """Up to date, or what to do."""
+        return "up to date" if self.up_to_date else f"revision {self.head} is due; run `mds migrate`"
 
 
 def revisions(url: str) -> Revisions:
@@ -89,7 +94,8 @@ def _migrating() -> Iterator[None]:
 
 
 def _config(url: str) -> Config:
-    path = Path(settings().alembic_ini) if settings().alembic_ini else resource("alembic.ini")
+    given = settings_without_local_servers().alembic_ini
+    path = Path(given) if given else resource("alembic.ini")
     if not path.is_file():
         raise ConfigurationError(f"ALEMBIC_INI={str(path)!r}: no such file")
     config = Config(path)

@@ -27,7 +27,7 @@ from market_data_store.coordinator.queue import QueueInspector
 from market_data_store.coordinator.redis_publisher import RedisFeedbackPublisher
 from market_data_store.coordinator.watermarks import HARD, OK, Watermarks
 from market_data_store.errors import BrokerUnavailable, DatabaseUnavailable
-from market_data_store.metrics.definitions import show_queue
+from market_data_store.metrics.definitions import set_queue_gauges
 from market_data_store.postgres import schema
 from market_data_store.postgres.connection import connect
 from market_data_store.protocol import QUEUE
@@ -173,12 +173,12 @@ class Health:
             depth = self._inspector.depth()
             reserved = self._inspector.reserved()
         except BrokerUnavailable as error:
-            show_queue(self._settings.queue_capacity, Reading(None, None, None), HARD)
+            set_queue_gauges(self._settings.queue_capacity, Reading(None, None, None), HARD)
             unknown = Finding("unhealthy", {"error": "unknown while the broker is away"})
             return {"broker": _unavailable("the broker", error), "queue": unknown}
         capacity = self._settings.queue_capacity
         self._level = self._watermarks.level(self._level, depth / capacity)
-        show_queue(capacity, Reading(depth, reserved, None), self._level)
+        set_queue_gauges(capacity, Reading(depth, reserved, None), self._level)
         details = {"depth": str(depth), "capacity": str(capacity), "utilization": f"{depth / capacity:.2f}"}
         details |= {"level": self._level.value} | ({} if reserved is None else {"reserved": str(reserved)})
         return {
@@ -191,7 +191,7 @@ class Health:
             count = len(self._workers.workers())
         except BrokerUnavailable:
             return {"workers": Finding("unhealthy", {"error": "unknown while the broker is away"})}
-        show_queue(self._settings.queue_capacity, Reading(None, None, count), self._level)
+        set_queue_gauges(self._settings.queue_capacity, Reading(None, None, count), self._level)
         details = {"alive": str(count)}
         if count:
             return {"workers": Finding("healthy", details)}

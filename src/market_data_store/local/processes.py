@@ -6,9 +6,7 @@ Owns who is started with which environment, and that all of it ends, in order: w
 from __future__ import annotations
 
 import os
-import re
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -20,17 +18,13 @@ from pathlib import Path
 from typing import IO
 
 from market_data_store.config import Settings
-from market_data_store.errors import ConfigurationError, MarketDataStoreError
+from market_data_store.errors import MarketDataStoreError
 from market_data_store.local import end_with_parent, start_postgres, start_valkey
 from market_data_store.postgres import schema
 
 #: A PaaS kills after 30 s; what is left by then is killed here first, and nothing of it is acknowledged.
 STOP_TIMEOUT_S = 25.0
-#: Flower's own default.
-FLOWER_PORT = 5555
 
-# What examples have where a password belongs.
-_PLACEHOLDER = re.compile(r"|password|secret|change[-_ ]?(me|it)|<.*>", re.IGNORECASE)
 
 Log = Callable[[str, str], None]
 
@@ -136,66 +130,6 @@ def web_command() -> list[str]:
     """The web process, as in the Procfile."""
     configuration = "python:market_data_store.service.gunicorn_conf"
     return ["gunicorn", "-c", configuration, "market_data_store.service.app:create_app()"]
-
-
-def flower_command() -> list[str]:
-    """Flower; it wants `flower_environment`."""
-    return ["celery", "-A", "market_data_store.app", "flower"]
-
-
-def flower_environment(settings: Settings, *, port: int | None = None) -> dict[str, str]:
-    """This process's environment with Flower's settings; variables, since everybody can read a command line.
-
-    Raises `ConfigurationError` where Flower would be open to all, unless in development: there its page and its API,
-    on this machine, need no password, and can change nothing.
-    """
-    environment = dict(os.environ)
-    # Whatever is there: Kubernetes sets FLOWER_PORT to tcp://... beside a service `flower`, and Flower reads it.
-    environment["FLOWER_PORT"] = str(port or settings.port or FLOWER_PORT)
-    environment["FLOWER_ADDRESS"] = settings.bind_host
-    environment.setdefault("FLOWER_MAX_TASKS", "10000")  # some 20 MB; Flower's default is ten times that
-    environment.setdefault("FLOWER_TASKS_COLUMNS", "name,args,state,result,received,runtime,worker,uuid")
-    if settings.rabbitmq_management_url:
-        environment.setdefault("FLOWER_BROKER_API", settings.rabbitmq_management_url.rstrip("/") + "/api/")
-    pairs = settings.flower_basic_auth
-    if settings.environment == "production" and not all(map(_is_own, pairs.split(","))):
-        raise ConfigurationError(
-            "FLOWER_BASIC_AUTH is not user:password with a password of your own; set it (in ASCII), "
-            "or MDS_ENV=development to run Flower without"
-        )
-    if pairs:
-        environment["FLOWER_BASIC_AUTH"] = pairs  # it may come from `.env`
-    else:
-        environment.pop("FLOWER_BASIC_AUTH", None)  # empty, it lets nobody in
-        environment["FLOWER_UNAUTHENTICATED_API"] = "true"
-        # Any page that is open in a browser on this machine can call the API.
-        environment.setdefault("FLOWER_READ_ONLY", "true")
-    return environment
-
-
-def _is_own(pair: str) -> bool:
-    user, _, password = pair.partition(":")
-    # Flower compares with hmac.compare_digest, which knows ASCII alone.
-    return bool(user) and pair.isascii() and not _PLACEHOLDER.fullmatch(password)
-
-
-def require_free(port: int, option: str) -> None:
-    """Raises `MarketDataStoreError` when something listens on the port already; 0 is none."""
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError as error:
-            raise MarketDataStoreError(f"port {port}: {error.strerror}; choose another with {option}") from error
-
-
-def accepts(port: int) -> bool:
-    """Whether something listens on the port."""
-    try:
-        socket.create_connection(("127.0.0.1", port), timeout=1.0).close()
-    except OSError:
-        return False
-    return True
 
 
 def wait_until(ready: Callable[[], bool], running: Running, what: str, *, timeout_s: float = 60.0) -> None:

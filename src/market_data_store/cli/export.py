@@ -9,10 +9,12 @@ from typing import Any
 import click
 from rich.console import Console
 
-from market_data_store import exporting
+from market_data_store.cli.terminal import progress
 from market_data_store.config import settings
 from market_data_store.datasets import DATASETS, dataset_named
-from market_data_store.files import format_of
+from market_data_store.files import exporting
+from market_data_store.files.exporting import Exported
+from market_data_store.files.reader import format_of
 from market_data_store.postgres.connection import connect
 from market_data_store.wire.moments import aware
 
@@ -24,7 +26,7 @@ def _moment(context: click.Context, parameter: click.Parameter, value: str | Non
         raise click.BadParameter(f"{value!r} is no time; write 2024-01-02 or 2024-01-02T14:30:00Z") from None
 
 
-@click.command()
+@click.command("export")
 @click.argument("dataset", type=click.Choice(list(DATASETS)))
 @click.argument("file", type=click.Path(dir_okay=False, allow_dash=True, path_type=Path))
 @click.option("--provider", help="Rows of this provider alone.")
@@ -32,7 +34,7 @@ def _moment(context: click.Context, parameter: click.Parameter, value: str | Non
 @click.option("--interval", help="Bars of this interval alone, such as 1m.")
 @click.option("--start", callback=_moment, metavar="TIME", help="Rows from this time (ts) on; UTC unless it says more.")
 @click.option("--end", callback=_moment, metavar="TIME", help="Rows before this time.")
-def export(dataset: str, file: Path, symbol: str | None, interval: str | None, **criteria: Any) -> None:
+def command(dataset: str, file: Path, symbol: str | None, interval: str | None, **criteria: Any) -> None:
     """Write the rows of DATASET to FILE (.csv, .ndjson, .jsonl, also .gz; - writes NDJSON to standard output).
 
     `mds load FILE --dataset DATASET` reads it back. It has all columns but enqueued_at, which says when a row was sent:
@@ -51,5 +53,11 @@ def export(dataset: str, file: Path, symbol: str | None, interval: str | None, *
         format_of(file)  # before anything else is asked for
     console = Console(highlight=False, stderr=to_stdout)
     criteria |= {"symbol": symbol and symbol.upper(), "interval": interval}
-    with connect(settings().require_database_url()) as connection:
-        exporting.export(connection, chosen, file, criteria, console).show(file, console)
+    with connect(settings().require_database_url()) as connection, progress(console) as show:
+
+        def on_progress(so_far: Exported, total: int) -> None:
+            show(so_far.rows, total, f"{so_far.rows:,} of about {total:,} rows", f"{so_far.rate:,.0f} rows/s")
+
+        done = exporting.export(connection, chosen, file, criteria, on_progress=on_progress)
+    details = f"{done.rows:,} rows, {done.seconds:.2f} s, {done.rate:,.0f} rows/s"
+    console.print(f"{file.name}: {details}", markup=False)

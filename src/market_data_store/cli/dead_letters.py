@@ -10,39 +10,38 @@ from typing import Any
 
 import click
 import psycopg
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
 
 from market_data_store import dead_letters
+from market_data_store.app import app
+from market_data_store.cli.terminal import console, moment, printable
 from market_data_store.config import settings
 from market_data_store.datasets import DATASETS
 from market_data_store.dead_letters import Letter
+from market_data_store.dead_letters.replay import messages
 from market_data_store.errors import InvalidMessage
 from market_data_store.postgres.connection import connect
-from market_data_store.terminal import moment, printable
-
-console = Console(highlight=False)
 
 _POLL_INTERVAL_S = 0.2
 
 _of_dataset = click.option("--dataset", type=click.Choice(list(DATASETS)), help="Letters of rows of this dataset.")
 
 
-def _selected(command: Callable[..., None]) -> Callable[..., None]:
+def _selected(decorated: Callable[..., None]) -> Callable[..., None]:
     """The options that say which letters."""
     for option in (
         click.option("--all", "every", is_flag=True, help="All letters."),
         _of_dataset,
         click.option("--id", "ids", type=click.IntRange(1), multiple=True, help="This letter; may be repeated."),
     ):
-        command = option(command)
-    return command
+        decorated = option(decorated)
+    return decorated
 
 
 @click.group("dead-letters")
-def commands() -> None:
+def command() -> None:
     """Rows and messages that could not be written.
 
     \b
@@ -53,7 +52,7 @@ def commands() -> None:
     """
 
 
-@commands.command("list")
+@command.command("list")
 @_of_dataset
 @click.option("--limit", type=click.IntRange(1), default=100, show_default=True, help="At most so many.")
 @click.option("--after", type=click.IntRange(0), default=0, metavar="ID", help="Go on after this letter.")
@@ -78,7 +77,7 @@ def list_(dataset: str | None, limit: int, after: int) -> None:
         console.print(f"there are more: --after {letters[limit - 1].id}")
 
 
-@commands.command()
+@command.command()
 @click.argument("id", type=click.IntRange(1))
 def show(id: int) -> None:  # click names it for the argument
     """Show a letter whole, with the row or the message as it was sent.
@@ -94,7 +93,7 @@ def show(id: int) -> None:  # click names it for the argument
         console.print(f"{name:<12}{printable(value)}", markup=False, soft_wrap=True)
 
 
-@commands.command()
+@command.command()
 @_selected
 @click.option(
     "--timeout", type=click.FloatRange(0), default=60.0, show_default=True, help="Seconds to wait; 0: do not."
@@ -110,10 +109,6 @@ def replay(ids: tuple[int, ...], dataset: str | None, every: bool, timeout: floa
     """
     chosen = _chosen(ids, dataset, every)
     settings().require_broker_url()
-    # Celery's app reads the settings when it is imported: only now are they complete.
-    from market_data_store.app import app
-    from market_data_store.dead_letters.replay import messages
-
     with _connection() as connection, _progress() as progress:
         since = _now(connection)
         bar = progress.add_task("sent", total=dead_letters.count(connection, ids=chosen, dataset=dataset))
@@ -143,7 +138,7 @@ def replay(ids: tuple[int, ...], dataset: str | None, every: bool, timeout: floa
         sys.exit(1)
 
 
-@commands.command()
+@command.command()
 @_selected
 @click.option("--yes", is_flag=True, help="Do not ask.")
 def purge(ids: tuple[int, ...], dataset: str | None, every: bool, yes: bool) -> None:

@@ -5,14 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import click
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from market_data_store.cli.terminal import console, moment, printable
 from market_data_store.job_tracking import STATUSES, JobRunTracker
-from market_data_store.terminal import moment, printable
-
-console = Console(highlight=False)
 
 #: Characters. A narrower terminal breaks the lines itself: a table of that width has columns of single letters.
 _MIN_WIDTH = 120
@@ -26,7 +23,7 @@ _PLAIN_WIDTH = 10_000
 @click.option("--stuck", is_flag=True, help="Runs that have not ended, and of which nothing is heard.")
 @click.option("--minutes", type=click.IntRange(0), default=15, show_default=True, help="With --stuck: for so long.")
 @click.option("--limit", type=click.IntRange(1), default=50, show_default=True, help="At most so many.")
-def jobs(job: str | None, status: str | None, stuck: bool, minutes: int, limit: int) -> None:
+def command(job: str | None, status: str | None, stuck: bool, minutes: int, limit: int) -> None:
     """List runs of jobs, the newest first: those of `mds load`, and of others that record theirs in job_runs.
 
     A run that was killed stays `running`; --stuck finds it.

@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 from rich.console import Console
 
+from market_data_store.cli.terminal import console
 from market_data_store.errors import MarketDataStoreError
 from market_data_store.job_tracking import JobRunTracker
 from market_data_store.protocol import Counts
@@ -20,7 +21,7 @@ _INTERVAL_S = 10.0
 
 @contextmanager
 def recorded(
-    job_name: str, dataset_name: str, provider: str | None, metadata: Mapping[str, Any], console: Console
+    job_name: str, dataset_name: str, provider: str | None, metadata: Mapping[str, Any], console: Console = console
 ) -> Iterator[Callable[[Counts], None]]:
     """Record the block as a run, which ends as the block does; hands out what takes the counts so far.
 

@@ -9,24 +9,22 @@ from __future__ import annotations
 import gzip
 import os
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import IO, Any
 
 import psycopg
 from psycopg import sql
-from rich.console import Console
 from sqlalchemy import Column, DateTime
 from sqlalchemy.dialects.postgresql import DOUBLE_PRECISION
 
 from market_data_store.datasets import Dataset
 from market_data_store.errors import MarketDataStoreError
-from market_data_store.files import format_of
+from market_data_store.files.chunks import chunks
+from market_data_store.files.reader import format_of
 from market_data_store.postgres.connection import first_line
-from market_data_store.progress import progress
 
 #: What stands for standard output, which gets NDJSON.
 STDOUT = Path("-")
@@ -68,19 +66,25 @@ class Exported:
     rows: int
     seconds: float
 
-    def show(self, file: Path, console: Console) -> None:
-        """Print it."""
-        rate = self.rows / max(self.seconds, 1e-9)
-        console.print(f"{file.name}: {self.rows:,} rows, {self.seconds:.2f} s, {rate:,.0f} rows/s", markup=False)
+    @property
+    def rate(self) -> float:
+        """Rows a second."""
+        return self.rows / max(self.seconds, 1e-9)
 
 
 def export(
-    connection: psycopg.Connection[Any], dataset: Dataset, file: Path, criteria: Mapping[str, Any], console: Console
+    connection: psycopg.Connection[Any],
+    dataset: Dataset,
+    file: Path,
+    criteria: Mapping[str, Any],
+    *,
+    on_progress: Callable[[Exported, int], None] = lambda *_: None,
 ) -> Exported:
     """Write the rows that meet the criteria (provider, symbol, interval, start, end: those that are not None).
 
-    A file that is there already is replaced when the new one is complete. Raises `InvalidMessage` for a name of unknown
-    format, `MarketDataStoreError` when Postgres or the disk fails; then the file is as it was.
+    `on_progress` takes what is written so far, and about how many rows there are. A file that is there already is
+    replaced when the new one is complete. Raises `InvalidMessage` for a name of unknown format, `MarketDataStoreError`
+    when Postgres or the disk fails; then the file is as it was.
     """
     format_, gzipped = ("ndjson", False) if file == STDOUT else format_of(file)
     given = {name: value for name, value in criteria.items() if value is not None}
@@ -94,12 +98,11 @@ def export(
             if format_ == "csv":
                 stream.write(",".join(column.name for column in dataset.columns).encode() + b"\n")
             copy_out = sql.SQL(_COPY[format_]).format(select)
-            with progress(console) as show, cursor.copy(copy_out, given) as copy:
-                for chunk in _chunks(copy):
+            with cursor.copy(copy_out, given) as copy:
+                for chunk in chunks(copy, _ROWS_AT_ONCE):  # Postgres sends each row by itself
                     stream.write(b"".join(chunk))
                     rows += len(chunk)
-                    rate = rows / max(time.monotonic() - started, 1e-9)
-                    show(rows, total, f"{rows:,} of about {max(total, rows):,} rows", f"{rate:,.0f} rows/s")
+                    on_progress(Exported(rows, time.monotonic() - started), max(total, rows))
     except psycopg.Error as error:
         raise MarketDataStoreError(f"Postgres: {first_line(error)} (SQLSTATE {error.sqlstate or 'none'})") from error
     except OSError as error:
@@ -128,13 +131,6 @@ def _expected(cursor: psycopg.Cursor[Any], select: sql.Composed, given: Mapping[
     """About how many rows there are, as Postgres's planner sees it: to count them takes as long as to export them."""
     ((plans,),) = cursor.execute(sql.SQL("EXPLAIN (FORMAT JSON) {}").format(select), given).fetchall()
     return int(plans[0]["Plan"]["Plan Rows"])
-
-
-def _chunks(copy: Iterable[Any]) -> Iterator[list[Any]]:
-    """Postgres sends each row by itself."""
-    rows = iter(copy)
-    while chunk := list(islice(rows, _ROWS_AT_ONCE)):
-        yield chunk
 
 
 @contextmanager

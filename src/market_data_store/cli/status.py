@@ -1,21 +1,53 @@
-"""The store's status in a table that is looked at while it changes (`mds status --watch`)."""
+"""`mds status`: what the store's parts say, once or in a table that changes."""
 
 from __future__ import annotations
 
+import sys
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 
+import click
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from market_data_store.config import Settings
+from market_data_store import dead_letters
+from market_data_store.app import app
+from market_data_store.cli.terminal import console
+from market_data_store.config import Settings, settings, without_password
+from market_data_store.coordinator.queue import QueueInspector
+from market_data_store.postgres import schema
+from market_data_store.postgres.connection import connect
+from market_data_store.protocol import QUEUE
 from market_data_store.status.reader import Status, StatusReader
 
 _INTERVAL_S = 1.0
 
 
-def watch(settings: Settings, console: Console) -> None:
+@click.command("status")
+@click.option("--watch", is_flag=True, help="Keep refreshing until Ctrl-C.")
+def command(watch: bool) -> None:
+    """Show the schema's revision, how deep the queue is and which workers answer."""
+    database_url, _ = settings().require_database_url(), settings().require_broker_url()
+    if watch:
+        _watch(settings(), console)
+    table = Table(show_header=False, box=None, pad_edge=False)
+    found = schema.revisions(database_url)
+    table.add_row("database", without_password(database_url), found.state)
+    if found.current is not None:
+        with connect(database_url) as connection:
+            table.add_row("dead letters", f"{dead_letters.count(connection):,}", "")
+    with closing(QueueInspector(app, QUEUE)) as inspector:
+        depth, workers = inspector.depth(), inspector.workers()
+    table.add_row("broker", without_password(settings().broker_url), "")
+    table.add_row("queue", f"{depth:,} waiting", f"{depth / settings().queue_capacity:.0%} of capacity")
+    table.add_row("workers", str(len(workers)), ", ".join(workers))
+    console.print(table)
+    if not workers or not found.up_to_date:
+        sys.exit(1)
+
+
+def _watch(settings: Settings, console: Console) -> None:
     """Show the status until interrupted: a live table in a terminal, a line a look elsewhere."""
     with ExitStack() as stack:
         reader = StatusReader(settings, stack)

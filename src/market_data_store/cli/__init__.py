@@ -1,0 +1,1 @@
+"""The command `mds`: one file a command, as its name."""

@@ -1,0 +1,70 @@
+"""`mds demo`: a month of real bars through the store, and whether Postgres holds them as they are."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+from collections.abc import Iterator
+from datetime import datetime
+from typing import Any
+
+import click
+import psycopg
+
+from market_data_store.cli.load import load_and_show
+from market_data_store.cli.terminal import console
+from market_data_store.cli.up import print_line, running_store
+from market_data_store.config import resource
+from market_data_store.datasets import DATASETS
+from market_data_store.errors import MarketDataStoreError
+from market_data_store.files.reader import RowFile
+from market_data_store.local import processes
+from market_data_store.postgres.connection import connect
+
+#: One-minute bars of the CME Euro FX future, January 2024; see the README beside it.
+FILE = resource("data") / "6EH4-1min-bars-2024-01.csv.gz"
+DEFAULTS = {"provider": "CME", "symbol": "6EH4", "interval": "1m"}
+#: Differences that are shown.
+_MAX_SHOWN = 20
+
+_ROWS = """
+    SELECT ts, open, high, low, close, volume FROM bars_ohlcv
+    WHERE provider = %(provider)s AND symbol = %(symbol)s AND interval = %(interval)s
+"""
+
+
+@click.command("demo")
+@click.option("--show-log", is_flag=True, help="Show the worker's log.")
+@click.option("--keep-log", is_flag=True, hidden=True)
+def command(show_log: bool, keep_log: bool) -> None:
+    """Send a month of real CME bars through the store, and compare what Postgres holds with the file.
+
+    Starts what `mds up` starts. Exits with 1 and what differs when the two are not equal; run again, it finds every
+    row unchanged.
+    """
+    if keep_log:
+        click.echo("--keep-log is now called --show-log; the old name goes with version 0.6", err=True)
+    log = print_line if show_log or keep_log else lambda *_: None
+    with running_store({"worker": processes.worker_command()}, log) as running:
+        summary = load_and_show(RowFile(FILE, DATASETS["bars"]), DEFAULTS, job_name="mds demo")
+        with connect(running.database_url) as connection:
+            found = list(differences(connection))
+        console.print(f"compared      {'equal to the file' if not found else f'{len(found):,} differ'}")
+        for difference in found[:_MAX_SHOWN]:
+            console.print(f"  {difference}", markup=False)
+        if found or summary.rejected:
+            raise MarketDataStoreError("what Postgres holds is not what was sent")
+
+
+def differences(connection: psycopg.Connection[Any]) -> Iterator[str]:
+    """Rows of the file that Postgres does not hold as they are, and rows that the file does not have."""
+    stored = {row[0]: row[1:] for row in connection.execute(_ROWS, DEFAULTS)}
+    with gzip.open(FILE, "rt", newline="") as lines:
+        for row in csv.DictReader(lines):
+            ts = datetime.fromisoformat(f"{row['timestamp_utc']}+00:00")
+            values = tuple(float(row[name]) for name in ("open", "high", "low", "close", "volume"))
+            held = stored.pop(ts, None)
+            if held != values:
+                yield f"{ts:%Y-%m-%d %H:%M}: the file has {values}, Postgres {held or 'nothing'}"
+    for ts, values in stored.items():
+        yield f"{ts:%Y-%m-%d %H:%M}: the file has nothing, Postgres {values}"

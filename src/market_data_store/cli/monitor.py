@@ -1,0 +1,38 @@
+"""`mds monitor`: watch the queue, and publish feedback."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import threading
+from functools import partial
+
+import click
+
+from market_data_store.app import app
+from market_data_store.config import settings
+from market_data_store.coordinator.monitor import Monitor
+from market_data_store.coordinator.receivers import connected
+from market_data_store.metrics.definitions import count_delivery, init_delivery_counters, set_monitor_gauges
+from market_data_store.metrics.server import monitor_metrics
+
+logger = logging.getLogger(__name__)
+
+
+@click.command("monitor")
+def command() -> None:
+    """Watch the queue, and tell producers when to slow down; until SIGTERM or Ctrl-C.
+
+    Several may run: one leads (by a lock in Redis, where there is one), another takes over when it is gone.
+    """
+    configured = settings()
+    configured.require_broker_url()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    loop = Monitor.from_settings(app, configured, on_reading=partial(set_monitor_gauges, configured.queue_capacity))
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    with monitor_metrics(), connected(configured, count_delivery) as receivers:
+        init_delivery_counters(name for name in receivers if name != "log")  # to write a line cannot fail
+        logger.info("Feedback goes to %s", ", ".join(receivers))
+        loop.run(stop)

@@ -1,0 +1,81 @@
+"""`mds up`: the whole store on this machine."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from functools import partial
+
+import click
+
+from market_data_store.app import app
+from market_data_store.cli.flower import FLOWER_PORT
+from market_data_store.cli.terminal import PORT, console
+from market_data_store.config import settings_without_local_servers, without_password
+from market_data_store.coordinator.queue import QueueInspector
+from market_data_store.errors import MarketDataStoreError
+from market_data_store.local import processes
+from market_data_store.local.host import accepts, require_free
+from market_data_store.protocol import QUEUE
+
+
+@click.command("up")
+@click.option("--web-port", type=PORT, default=8081, show_default=True, help="Health, metrics, status page; 0: none.")
+@click.option("--flower-port", type=PORT, default=FLOWER_PORT, show_default=True, help="Flower; 0: no Flower.")
+@click.option("--concurrency", type=click.IntRange(1), help="Pool processes of the worker.  [default: one a core]")
+def command(web_port: int, flower_port: int, concurrency: int | None) -> None:
+    """Run the store on this machine until Ctrl-C: web, worker, monitor and Flower, on 127.0.0.1.
+
+    Postgres and Valkey come along and keep their data in .mds (MDS_HOME), unless DATABASE_URL and BROKER_URL are set.
+    Other mds commands in this directory find them.
+
+    \b
+    mds up
+    DATABASE_URL=postgresql://me@db/market mds up --concurrency 4
+    """
+    commands = {
+        "worker": processes.worker_command(concurrency=concurrency),
+        "monitor": ["market_data_store", "monitor"],
+    }
+    pages = {}
+    if web_port:
+        commands["web"], pages["WEB"] = processes.web_command(), web_port
+    if flower_port:
+        commands["flower"], pages["FLOWER"] = ["market_data_store", "flower", f"--port={flower_port}"], flower_port
+    require_free(web_port, "--web-port")
+    require_free(flower_port, "--flower-port")
+    with running_store(commands, print_line, web_port=web_port) as running:
+        for name, port in pages.items():
+            processes.wait_until(partial(accepts, port), running, f"{name.lower()} listens")
+            console.print(f"{name:<13} http://127.0.0.1:{port}")
+        console.print("Ready; Ctrl-C stops everything.")
+        try:
+            while (ended := running.ended()) is None:
+                time.sleep(0.2)
+        except KeyboardInterrupt:
+            console.print("Stopping.")
+            return
+        raise MarketDataStoreError(f"{ended.name} ended with status {ended.popen.returncode}")
+
+
+@contextmanager
+def running_store(
+    commands: dict[str, list[str]], log: processes.Log, *, web_port: int = 0
+) -> Iterator[processes.Running]:
+    """The store with its worker ready, and its URLs printed."""
+    own = settings_without_local_servers()
+    with processes.servers(own) as running, processes.announced(own.home, running):
+        for name, url in (("DATABASE_URL", running.database_url), ("BROKER_URL", running.broker_url)):
+            console.print(f"{name:<13} {url if name in running.urls else without_password(url)}", soft_wrap=True)
+        with (
+            processes.processes(running, commands, log, own, web_port=web_port),
+            closing(QueueInspector(app, QUEUE)) as inspector,
+        ):
+            processes.wait_until(lambda: bool(inspector.workers()), running, "a worker is ready")
+            yield running
+
+
+def print_line(name: str, line: str) -> None:
+    """Print a line of a process's log, with the process's name."""
+    console.print(f"{name:>7} | {line}", markup=False, soft_wrap=True)

@@ -1,0 +1,1 @@
+"""Rows out of files, files through the store, and rows into files."""

@@ -1,0 +1,198 @@
+"""A directory with the data of one server, which one process has to itself, and the server that runs in it."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import pwd
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Self
+
+import psycopg
+
+from market_data_store.errors import ServerStartError
+from market_data_store.local.host import end_with_parent
+
+#: Long enough for a recovery after kill -9 that has gigabytes to read; an empty server is ready in less than 1 s.
+START_TIMEOUT_S = 60.0
+#: After this a server that was told to stop is killed.
+STOP_TIMEOUT_S = 20.0
+# Not the caller's, of which initdb would write TZ into postgresql.conf and which may hold secrets.
+_ENVIRONMENT = {"PATH": os.defpath, "LC_ALL": "C"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class EmbeddedServer:
+    """A running server; it ends with `stop` or with its `with` block."""
+
+    name: str
+    url: str
+    port: int
+    process: subprocess.Popen[bytes]
+    _directory: Directory
+
+    @property
+    def pid(self) -> int:
+        """Process id of the server (Postgres: the postmaster)."""
+        return self.process.pid
+
+    def stop(self, timeout_s: float = STOP_TIMEOUT_S) -> None:
+        """End the server with all data on disk (kill it after `timeout_s`), then release its directory; idempotent."""
+        end(self.process, self._directory.stop_signal, timeout_s)
+        self._directory.release()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Directory:
+    """The directory of one server, which this process has to itself."""
+
+    name: str
+    path: Path
+    stop_signal: signal.Signals
+    lock: IO[bytes]
+    log: IO[bytes]
+    #: Size of the log before this start, in bytes.
+    log_start: int
+    undo: ExitStack
+
+    def launch(
+        self, command: Sequence[str], *, user: pwd.struct_passwd | None = None, pass_fds: Sequence[int] = ()
+    ) -> subprocess.Popen[bytes]:
+        """Start a program that writes to the log and ends with this process, or when the start of the server fails."""
+        process = subprocess.Popen(
+            command,
+            cwd=self.path if user is None else "/",
+            env=_ENVIRONMENT,
+            stdin=subprocess.DEVNULL,
+            stdout=self.log,
+            stderr=subprocess.STDOUT,
+            pass_fds=pass_fds,
+            user=user.pw_uid if user else None,
+            group=user.pw_gid if user else None,
+            extra_groups=[] if user else None,
+            # A terminal's Ctrl-C goes to its whole process group; the owner stops a server after the server's clients.
+            start_new_session=True,
+            preexec_fn=end_with_parent(self.stop_signal),
+        )
+        self.undo.callback(end, process, self.stop_signal, STOP_TIMEOUT_S)
+        self.lock.truncate(0)
+        self.lock.write(b"%d" % process.pid)
+        self.lock.flush()
+        return process
+
+    def wait_until(self, ready: Callable[[], bool], process: subprocess.Popen[bytes]) -> None:
+        """Poll; raises `ServerStartError` with the end of the log when the process ends before or time is up."""
+        deadline = time.monotonic() + START_TIMEOUT_S
+        while not ready():
+            if process.poll() is not None:
+                raise self._failure(f"did not start (exit status {process.returncode})")
+            if time.monotonic() > deadline:
+                raise self._failure(f"was not ready after {START_TIMEOUT_S:.0f} s")
+            time.sleep(0.01)
+
+    def _failure(self, what: str) -> ServerStartError:
+        self.log.seek(self.log_start)
+        last_lines = self.log.read().decode(errors="replace").splitlines()[-5:]
+        return ServerStartError("\n  ".join([f"{self.name} {what}; the end of {self.log.name}:", *last_lines]))
+
+    def release(self) -> None:
+        """Let another process take the directory; idempotent."""
+        if not self.lock.closed:
+            # Closing alone would leave the lock with any child that this process has forked meanwhile.
+            fcntl.flock(self.lock, fcntl.LOCK_UN)
+            self.lock.close()
+
+
+@contextmanager
+def taken(name: str, path: Path, stop_signal: signal.Signals) -> Iterator[Directory]:
+    """Take the directory; when the block fails, end what it launched and release the directory.
+
+    Two locks: `lock` stays with the owner and tells whether one lives. The log's goes to the server and its children
+    with their output, so it is free only when the last of them is gone.
+    """
+    path = path.resolve()
+    with ExitStack() as undo:
+        try:
+            path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            check_owner(path, path.stat(), os.geteuid())
+            lock = undo.enter_context((path / "lock").open("a+b"))
+            if not _acquire(lock):
+                raise ServerStartError(f"another `mds up` is using {path}; stop it or choose another directory")
+            with (path / "server.log").open("a+b") as log:
+                _end_leftover(path, lock, log, stop_signal)
+                size = log.seek(0, os.SEEK_END)
+                yield Directory(
+                    name=name, path=path, stop_signal=stop_signal, lock=lock, log=log, log_start=size, undo=undo
+                )
+        except (OSError, psycopg.Error) as error:
+            raise ServerStartError(f"{name} did not start in {path}: {error}") from error
+        undo.pop_all()
+
+
+def _acquire(file: IO[bytes]) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _end_leftover(path: Path, lock: IO[bytes], log: IO[bytes], stop_signal: signal.Signals) -> None:
+    """Wait for a server whose owner was killed to end; tell it to, for systems that have not (macOS)."""
+    lock.seek(0)
+    pid = int(lock.read() or 0)
+    if pid and not _acquire(log):
+        try:
+            os.kill(pid, stop_signal)
+        except ProcessLookupError:
+            pass  # children of it hold the log for a moment longer
+    deadline = time.monotonic() + STOP_TIMEOUT_S
+    while not _acquire(log):
+        if time.monotonic() > deadline:
+            raise ServerStartError(f"process {pid} of an earlier run is still using {path}; end it")
+        time.sleep(0.01)
+    lock.truncate(0)
+
+
+def end(process: subprocess.Popen[bytes], stop_signal: signal.Signals, timeout_s: float) -> None:
+    """Have a process end, and kill it after `timeout_s`."""
+    process.send_signal(stop_signal)
+    try:
+        process.wait(timeout_s)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+def check_owner(path: Path, status: os.stat_result, uid: int) -> None:
+    """Raise `ServerStartError` where a path belongs to another user."""
+    if status.st_uid != uid:
+        raise ServerStartError(f"{path} belongs to user {status.st_uid}, not {uid}; choose another directory")
+
+
+@contextmanager
+def path_for(user: pwd.struct_passwd | None, cluster: Path) -> Iterator[tuple[str, tuple[int, ...]]]:
+    """The directory as Postgres shall name it, and the file descriptors that it needs for that.
+
+    `nobody` may be unable to get to it, below /root or pytest's directories, but can through an open descriptor
+    (initdb and postgres 15.18 and 18.6 do, with parallel workers and a recovery from a crash).
+    """
+    fd = os.open(cluster, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    try:
+        check_owner(cluster, os.fstat(fd), user.pw_uid if user else os.geteuid())
+        yield (f"/proc/self/fd/{fd}", (fd,)) if user and sys.platform == "linux" else (str(cluster), ())
+    finally:
+        os.close(fd)

@@ -1,0 +1,59 @@
+"""Ports of this machine, and children that end with their parent."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import socket
+import sys
+from collections.abc import Callable
+
+from market_data_store.errors import MarketDataStoreError
+
+_PR_SET_PDEATHSIG = 1
+
+
+def free_port() -> int:
+    """A TCP port of 127.0.0.1 that nothing listens on at this moment."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def end_with_parent(signal_number: signal.Signals) -> Callable[[], None] | None:
+    """Have a child get this signal when its parent ends, even by kill -9: a `preexec_fn` for `subprocess.Popen`.
+
+    For the main thread only, see the module. None where the system has nothing of the kind (all but Linux).
+    """
+    if sys.platform != "linux":
+        return None
+    prctl, parent = ctypes.CDLL(None).prctl, os.getpid()
+
+    def in_child() -> None:
+        # Popen calls this after setuid, which would clear the setting.
+        prctl(_PR_SET_PDEATHSIG, int(signal_number))
+        if os.getppid() != parent:  # the parent ended before the setting was made
+            os._exit(1)
+
+    return in_child
+
+
+def require_free(port: int, option: str) -> None:
+    """Raises `MarketDataStoreError` when something listens on the port already; 0 is none."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError as error:
+            raise MarketDataStoreError(f"port {port}: {error.strerror}; choose another with {option}") from error
+
+
+def accepts(port: int) -> bool:
+    """Whether something listens on the port."""
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=1.0).close()
+    except OSError:
+        return False
+    return True
