@@ -1,4 +1,7 @@
-"""market-data-store: batched, idempotent, lossless writes of market data to Postgres, by way of Celery."""
+"""market-data-store: batched, idempotent, lossless writes of market data to Postgres, by way of Celery.
+
+Public names are imported when they are asked for, so that `import market_data_store` costs nothing.
+"""
 
 from __future__ import annotations
 
@@ -8,19 +11,61 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from market_data_store.coordinator.feedback import FeedbackBus
+    from market_data_store.errors import (
+        Backpressure,
+        BrokerUnavailable,
+        ConfigurationError,
+        DatabaseUnavailable,
+        InvalidJobRun,
+        InvalidMessage,
+        InvalidRow,
+        MarketDataStoreError,
+        MigrationFailed,
+        ServerStartError,
+        SpoolFull,
+        SpoolInUse,
+        SpoolUnavailable,
+    )
     from market_data_store.producer.client import StoreClient
+    from market_data_store.producer.sink import StoreSink
     from market_data_store.store_client import AsyncStoreClient
 
 # What a library logs is for its user to show, or not.
 logging.getLogger(__name__).addHandler(logging.NullHandler())
 
-__all__ = ["AsyncStoreClient", "FeedbackBus", "StoreClient"]
+__all__ = [
+    "AsyncStoreClient",
+    "Backpressure",
+    "BrokerUnavailable",
+    "ConfigurationError",
+    "DatabaseUnavailable",
+    "FeedbackBus",
+    "InvalidJobRun",
+    "InvalidMessage",
+    "InvalidRow",
+    "MarketDataStoreError",
+    "MigrationFailed",
+    "ServerStartError",
+    "SpoolFull",
+    "SpoolInUse",
+    "SpoolUnavailable",
+    "StoreClient",
+    "StoreSink",
+]
 
-_MODULES = {"AsyncStoreClient": "store_client", "FeedbackBus": "coordinator.feedback", "StoreClient": "producer.client"}
+_MODULES = {
+    "AsyncStoreClient": "store_client",
+    "FeedbackBus": "coordinator.feedback",
+    "StoreClient": "producer.client",
+    "StoreSink": "producer.sink",
+}
 
 
 def __getattr__(name: str) -> Any:
-    # Imported on demand: the client needs a configuration, `mds --help` and the floors below it do not.
-    if name in _MODULES:
-        return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
+    if name in __all__:
+        return getattr(import_module(f"{__name__}.{_MODULES.get(name, 'errors')}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

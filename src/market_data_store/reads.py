@@ -16,7 +16,10 @@ from psycopg import sql
 from psycopg.rows import dict_row
 
 from market_data_store.datasets import DATASETS, Dataset
+from market_data_store.postgres.connection import connect
 from market_data_store.wire.moments import aware
+
+__all__ = ["Row", "bars", "connect", "latest_prices", "ticks"]
 
 #: From one to the next by the key's index; DISTINCT would read the whole of it.
 _PROVIDERS = """
