@@ -328,7 +328,7 @@ def test_reasons_show_no_value(database: Connection) -> None:
     for dataset in DATASETS.values():
         fields = fields_of(dataset)
         numbers = {
-            field.name: 1 for field in fields if not field.key and not field.is_text and field.name != "metadata"
+            field.name: 1 for field in fields if not field.key and not field.kind.is_text and field.name != "metadata"
         }
         good = {**numbers, "provider": "p", "symbol": "s", "ts": 0, "interval": "1m", "name": "n", "title": "t"}
         for value in NASTY:

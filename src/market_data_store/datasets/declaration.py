@@ -41,6 +41,8 @@ class Rule:
     enqueued_at: bool = False
     #: Stored by its first letter, and only these are known.
     letters: str = ""
+    #: Also holds the fields of a row that the dataset does not know.
+    keeps_unknown: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +104,7 @@ def seq_column(*content: str) -> Column[Any]:
 
 def metadata_column() -> Column[Any]:
     """What a row holds beyond its fields."""
-    return Column("metadata", JSONB, nullable=True, info={"rule": Rule()})
+    return Column("metadata", JSONB, nullable=True, info={"rule": Rule(keeps_unknown=True)})
 
 
 def declare(name: str, table: str, *columns: Column[Any]) -> Dataset:

@@ -14,7 +14,7 @@ import psycopg
 from psycopg import sql
 from psycopg.rows import class_row
 
-from market_data_store.wire.fields import hash63
+from market_data_store.wire.hashes import hash63
 from market_data_store.wire.moments import UNIX_TO_EPOCH_US
 from market_data_store.wire.text import row_text
 

@@ -17,14 +17,13 @@ from typing import IO, Any
 
 import psycopg
 from psycopg import sql
-from sqlalchemy import Column, DateTime
-from sqlalchemy.dialects.postgresql import DOUBLE_PRECISION
 
 from market_data_store.datasets import Dataset
 from market_data_store.errors import MarketDataStoreError
 from market_data_store.files.chunks import chunks
 from market_data_store.files.reader import format_of
 from market_data_store.postgres.connection import first_line
+from market_data_store.wire.fields import Field, fields_of
 
 #: What stands for standard output, which gets NDJSON.
 STDOUT = Path("-")
@@ -53,10 +52,6 @@ _COPY = {
     # JSON holds no control characters, so this quotes nothing; COPY's text format would double backslashes.
     "ndjson": r"COPY ({}) TO STDOUT (FORMAT csv, QUOTE E'\x01', DELIMITER E'\x02')",
 }
-#: ISO 8601 also in CSV, where Postgres has `2024-01-02 14:30:00+00`.
-_TS = "to_json({0}) #>> '{{}}'"
-#: JSON's -0 is an integer for many a reader, `mds load` among them, and loses its sign.
-_NUMBER = "CASE WHEN {0} = 0 AND {0}::text = '-0' THEN json '-0.0' ELSE to_json({0}) END"
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,16 +110,14 @@ def _selection(dataset: Dataset, format_: str, given: Mapping[str, Any]) -> sql.
     return sql.SQL(_SELECT).format(
         output=sql.SQL(_OUTPUT[format_]),
         table=sql.Identifier(dataset.table.name),
-        values=sql.SQL(", ").join(map(_value, dataset.columns)),
+        values=sql.SQL(", ").join(map(_value, fields_of(dataset))),
         criteria=sql.SQL(" AND ").join(criteria),
         key=sql.SQL(", ").join(sql.Identifier("stored", name) for name in dataset.key),
     )
 
 
-def _value(column: Column[Any]) -> sql.Composed:
-    types = {DateTime: _TS, DOUBLE_PRECISION: _NUMBER}
-    written = next((form for type_, form in types.items() if isinstance(column.type, type_)), "{0}")
-    return sql.SQL(written + " AS {1}").format(sql.Identifier("stored", column.name), sql.Identifier(column.name))
+def _value(f: Field) -> sql.Composed:
+    return sql.SQL(f.kind.export + " AS {1}").format(sql.Identifier("stored", f.name), sql.Identifier(f.name))
 
 
 def _expected(cursor: psycopg.Cursor[Any], select: sql.Composed, given: Mapping[str, Any]) -> int:

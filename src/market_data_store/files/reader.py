@@ -9,21 +9,18 @@ import csv
 import gzip
 import io
 import json
-import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, Literal
 
 import msgspec
-from sqlalchemy import BigInteger
-from sqlalchemy.dialects.postgresql import JSONB
 
 from market_data_store.datasets import Dataset
 from market_data_store.errors import InvalidMessage
-
-_INTEGER = re.compile("0|-?[1-9][0-9]{0,18}")
+from market_data_store.wire.fields import fields_of
+from market_data_store.wire.text import json_cell, python_value
 
 
 def format_of(path: Path) -> tuple[Literal["csv", "ndjson"], bool]:
@@ -63,7 +60,7 @@ class RowFile:
 
     def rows(self) -> Iterator[Any]:
         """The rows in order."""
-        known = {name for c in self.dataset.columns for name in (c.name, *c.info["rule"].aliases)}
+        known = {name for f in fields_of(self.dataset) for name in f.names}
         for name in self.columns:
             if name not in known:
                 fields = ", ".join(c.name for c in self.dataset.columns)
@@ -94,7 +91,8 @@ class RowFile:
                 )
         renamed = {column: name for name, column in self.columns.items()}
         names = [renamed.get(name, name) for name in names]
-        readers = {name: read for name, read in _cell_readers(self.dataset).items() if name in names}
+        kinds = {f.name: f.kind for f in fields_of(self.dataset) if f.name in names}
+        readers = {name: kind.from_csv for name, kind in kinds.items() if kind.from_csv is not None}
         try:
             for values in lines:
                 if len(values) == len(names):
@@ -111,40 +109,12 @@ class RowFile:
     def _ndjson(self, text: IO[str]) -> Iterator[Any]:
         for line in text:
             if line.strip():
-                yield self._renamed(line) if self.columns else _json(line)
+                yield self._renamed(line) if self.columns else json_cell(line)
 
     def _renamed(self, line: str) -> Any:
-        row = _python(line)
+        row = python_value(line)
         if isinstance(row, dict):
             for name, column in self.columns.items():
                 if column in row:
                     row[name] = row.pop(column)
         return msgspec.Raw(json.dumps(row).encode())
-
-
-def _cell_readers(dataset: Dataset) -> dict[str, Callable[[str], Any]]:
-    """Of the columns for which a text means something else to the worker, what makes a value of it."""
-    readers: dict[str, Callable[[str], Any]] = {}
-    for column in dataset.columns:
-        if isinstance(column.type, JSONB):
-            readers[column.name] = _json
-        elif isinstance(column.type, BigInteger) and column.primary_key:
-            readers[column.name] = _sequence
-    return readers
-
-
-def _sequence(text: str) -> int | str:
-    """As a text, an integer of 19 digits or below 0 is a trade id, which the worker hashes."""
-    return int(text) if _INTEGER.fullmatch(text) and -(2**63) <= int(text) < 2**63 else text
-
-
-def _json(line: str) -> Any:
-    """The line as it stands; NaN and the like are for the worker to refuse."""
-    return msgspec.Raw(line.strip().encode()) if not isinstance(_python(line), str) else line.strip()
-
-
-def _python(line: str) -> Any:
-    try:
-        return json.loads(line)
-    except (ValueError, RecursionError):
-        return line.strip()

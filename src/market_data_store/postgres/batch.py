@@ -11,13 +11,13 @@ from typing import Any
 
 import psycopg
 from psycopg.types.json import Jsonb
-from sqlalchemy.dialects.postgresql import JSONB
 
 from market_data_store.datasets import Dataset
 from market_data_store.dead_letters import DeadLetter
 from market_data_store.postgres.connection import first_line
 from market_data_store.protocol import Counts, Replayed
 from market_data_store.wire.columns import Decoded
+from market_data_store.wire.fields import fields_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,8 +66,8 @@ class Batch:
         order = sorted(range(len(messages)), key=lambda i: messages[i].enqueued_at)
         parts = [messages[i].decoded for i in order]
         columns = [list(chain.from_iterable(part.columns[c] for part in parts)) for c in range(len(dataset.columns))]
-        for place, column in enumerate(dataset.columns):
-            if isinstance(column.type, JSONB):
+        for place, f in enumerate(fields_of(dataset)):
+            if f.kind.copy_type == "jsonb":
                 columns[place] = [value and Jsonb(value, dumps=bytes) for value in columns[place]]
         sizes = [len(part.positions) for part in parts]
         message = list(chain.from_iterable(map(repeat, order, sizes)))

@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from functools import cache
 
 from psycopg import sql
-from sqlalchemy import BigInteger, DateTime, Text
-from sqlalchemy.dialects.postgresql import DATE, JSONB
 
 from market_data_store.datasets import ENQUEUED_AT, Dataset
+from market_data_store.wire.fields import fields_of
 
 _STAGE = "CREATE TEMPORARY TABLE {stage} (LIKE {table}, message integer NOT NULL) ON COMMIT DELETE ROWS"
 _COPY = "COPY {table} ({columns}) FROM STDIN (FORMAT BINARY)"
@@ -65,16 +64,11 @@ def statements_of(dataset: Dataset) -> Statements:
             sql.SQL("{0} = excluded.{0}").format(sql.Identifier(name)) for name in (*values, ENQUEUED_AT)
         ),
     }
-    # Timestamps and dates are handed over as the integers by which Postgres stores them: psycopg formats those in C.
-    stored_as = {Text: "text", DateTime: "int8", DATE: "int4", JSONB: "jsonb", BigInteger: "int8"}
-    types = [
-        next((t for c, t in stored_as.items() if isinstance(column.type, c)), "float8") for column in dataset.columns
-    ]
     return Statements(
         stage=sql.SQL(_STAGE).format(**parts),
         copy=sql.SQL(_COPY).format(**parts),
         copy_to_stage=sql.SQL(_COPY_TO_STAGE).format(**parts),
-        types=[*types, "int8", "int4"],
+        types=[*(f.kind.copy_type for f in fields_of(dataset)), "int8", "int4"],
         upsert=sql.SQL(_UPSERT).format(**parts),
         outcomes=sql.SQL(_OUTCOMES).format(**parts),
     )

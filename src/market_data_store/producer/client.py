@@ -40,6 +40,7 @@ from market_data_store.producer.throttle import Throttle
 from market_data_store.protocol import QUEUE, Counts
 from market_data_store.wire.arrow import Frame, frame_of, pack
 from market_data_store.wire.arrow_columns import decode_frame
+from market_data_store.wire.fields import fields_of
 from market_data_store.wire.moments import microseconds
 
 logger = logging.getLogger(__name__)
@@ -146,7 +147,7 @@ class StoreClient:
         target = dataset_named(dataset)
         standard, named = self._standard(defaults)
         given = listed(rows)
-        if any(c.info["rule"].enqueued_at for c in target.columns):
+        if any(f.rule.enqueued_at for f in fields_of(target)):
             given = [with_moment(row) for row in given]
         with self._writing:
             self._admit()

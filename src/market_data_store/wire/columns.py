@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
-import msgspec
-from sqlalchemy import Text
-
 from market_data_store.datasets import Dataset
 from market_data_store.errors import InvalidMessage
-from market_data_store.wire.fields import Field, fields_of, hash63
+from market_data_store.wire.fields import Field, fields_of
+from market_data_store.wire.hashes import content_hashes
 from market_data_store.wire.reasons import shown
 
 
@@ -49,8 +47,8 @@ class Decoded:
 def finished(f: Field, column: list[Any]) -> list[Any]:
     """A column's values as they are stored; None stays."""
     if None not in column:
-        return f.finish(column)
-    present = iter(f.finish([value for value in column if value is not None]))
+        return f.kind.finish(column)
+    present = iter(f.kind.finish([value for value in column if value is not None]))
     return [None if value is None else next(present) for value in column]
 
 
@@ -77,11 +75,10 @@ def completed(
             complete[f.name] = [default if value is None else value for value in column]
     for f in fields:
         if f.rule.content_hash and None in complete[f.name]:
-            hashes: Iterator[Any] = _content_hashes(f.rule.content_hash, complete, unknown, count)
-            if isinstance(dataset.table.columns[f.name].type, Text):
-                hashes = (f"{value:016x}" for value in hashes)
+            hashes = content_hashes(f.rule.content_hash, complete, unknown, count)
             complete[f.name] = [
-                value if own is None else own for own, value in zip(complete[f.name], hashes, strict=True)
+                f.kind.from_hash(value) if own is None else own
+                for own, value in zip(complete[f.name], hashes, strict=True)
             ]
     return list(complete.values())
 
@@ -98,23 +95,12 @@ def with_unknown(column: list[Any] | None, unknown: Sequence[Mapping[str, Any]],
     ]
 
 
-def _content_hashes(
-    names: tuple[str, ...], columns: Mapping[str, list[Any]], unknown: Sequence[Mapping[str, Any]], count: int
-) -> Iterator[int]:
-    encode = msgspec.json.Encoder(order="deterministic").encode
-    contents = zip(*(columns[name] for name in names if name != "*"), strict=True)
-    extras: Sequence[Mapping[str, Any]] = unknown if "*" in names and unknown else [{}] * count
-    for content, extra in zip(contents, extras, strict=True):
-        rest = {k: v for k, v in extra.items() if v is not None}
-        yield hash63(encode((content, rest) if rest else content))
-
-
 def wire_value(f: Field, value: Any) -> Any:
     """As the decoder of a whole message takes it."""
     if isinstance(value, dict) and value.keys() == {"__type__", "__value__"}:
         value = value["__value__"]
     # msgspec takes the text null for no value, in all fields but texts; so does this.
-    return None if isinstance(value, str) and not f.is_text and value.lower() == "null" else value
+    return None if isinstance(value, str) and not f.kind.is_text and value.lower() == "null" else value
 
 
 @lru_cache(maxsize=256)
@@ -125,7 +111,7 @@ def _encoded_defaults(dataset: Dataset, defaults: bytes) -> dict[str, Any]:
         value = next((wire_value(f, given[name]) for name in f.names if given.get(name) is not None), None)
         if value is not None:
             try:
-                (standard[f.name],) = f.finish([f.checked(value)])
+                (standard[f.name],) = f.kind.finish([f.checked(value)])
             except ValueError as error:
                 raise InvalidMessage(f"defaults: {error}") from error
     return standard

@@ -29,9 +29,9 @@ from market_data_store.wire.columns import (
     wire_value,
     with_unknown,
 )
-from market_data_store.wire.fields import fields_of, has_nul
+from market_data_store.wire.fields import fields_of
 from market_data_store.wire.reasons import json_problem, shown
-from market_data_store.wire.text import Unreadable, row_text
+from market_data_store.wire.text import Unreadable, has_nul, row_text
 
 #: More fields than this, and a row is decoded without a shape of its own.
 _MAX_SHAPE_FIELDS = 64
@@ -63,13 +63,13 @@ class _Shape:
             if wire_name is not None:
                 rename[f"f{len(members)}"] = wire_name
                 optional = not f.required or f.name in defaulted
-                type_ = f.wire | None if optional else f.wire
+                type_ = f.kind.wire | None if optional else f.kind.wire
                 members.append((f"f{len(members)}", type_, None if optional else msgspec.NODEFAULT))
         for name in sorted(names.difference(rename.values())):
-            if fields.keeps_unknown:
+            if fields.use_unknown:
                 self.unknown.append((len(members), name))
             rename[f"f{len(members)}"] = name
-            members.append((f"f{len(members)}", Any if fields.keeps_unknown else msgspec.Raw, None))
+            members.append((f"f{len(members)}", Any if fields.use_unknown else msgspec.Raw, None))
         struct = msgspec.defstruct("Row", members, rename=rename, kw_only=True, forbid_unknown_fields=True, gc=False)
         self.decode = msgspec.json.Decoder(list[struct], strict=False).decode  # type: ignore[valid-type]
 
@@ -144,7 +144,7 @@ def _finished(
     """Stored values by column, from decoded ones: each finished, then completed; raises ValueError."""
     stored = []
     for f, column in zip(fields_of(dataset), columns, strict=True):
-        if f.name == "metadata":
+        if f.rule.keeps_unknown:
             column = with_unknown(column, unknown, count)
         stored.append(None if column is None else finished(f, column))
     return completed(dataset, stored, unknown, standard, enqueued_at, count)
@@ -226,7 +226,7 @@ def _decode_row(dataset: Dataset, row: Any, standard: dict[str, Any], enqueued_a
         columns.append(None if value is None else [f.checked(value)])
     unknown = {name: value for name, value in row.items() if name not in used and not isinstance(value, Unreadable)}
     try:
-        if unknown and any(f.name == "metadata" for f in fields_of(dataset)):
+        if unknown and any(f.rule.keeps_unknown for f in fields_of(dataset)):
             json.dumps(unknown, allow_nan=False)
         stored = _finished(dataset, columns, [unknown] if unknown else [], standard, enqueued_at, 1)
     except (ValueError, TypeError) as error:  # only what the row has beyond its fields is left to be wrong

@@ -1,12 +1,16 @@
-"""A row as JSON text, for dead letters."""
+"""JSON text: rows as dead letters keep them, single values, and what Postgres has in no text."""
 
 from __future__ import annotations
 
 import json
 import math
+import re
 from typing import Any
 
 import msgspec
+
+#: NUL as JSON writes it, behind an even number of backslashes; Postgres has it in no text.
+_NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
 
 
 class Unreadable:
@@ -40,3 +44,21 @@ def _without_nan(value: Any) -> Any:
     if isinstance(value, list):
         return [_without_nan(item) for item in value]
     return value
+
+
+def has_nul(text: bytes) -> bool:
+    """Whether JSON text holds a NUL character."""
+    return b"\\u0000" in text and _NUL.search(text) is not None
+
+
+def json_cell(text: str) -> Any:
+    """JSON text as it stands, not decoded; text that is not JSON (NaN, say) stays a text, for the worker to refuse."""
+    return msgspec.Raw(text.strip().encode()) if not isinstance(python_value(text), str) else text.strip()
+
+
+def python_value(text: str) -> Any:
+    """JSON text as a Python object; the text itself where it is not JSON."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return text.strip()

@@ -1,0 +1,55 @@
+"""The table of kinds covers what the datasets declare, and says so about a type that it does not know."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from sqlalchemy import Column, MetaData, Numeric, Table
+
+import market_data_store
+from market_data_store.datasets import DATASETS, Dataset, Rule
+from market_data_store.errors import ConfigurationError
+from market_data_store.wire.fields import fields_of
+from market_data_store.wire.kinds import kind_of
+
+every_dataset = pytest.mark.parametrize("dataset", DATASETS.values(), ids=lambda dataset: dataset.name)
+
+
+@every_dataset
+def test_each_declared_column_has_a_kind(dataset: Dataset) -> None:
+    assert [f.name for f in fields_of(dataset)] == [column.name for column in dataset.columns]
+    assert {f.kind.copy_type for f in fields_of(dataset)} <= {"text", "int8", "int4", "float8", "jsonb"}
+
+
+def test_a_type_without_a_kind_is_named_with_its_column() -> None:
+    table = Table("prices", MetaData(), Column("price", Numeric(10, 2), info={"rule": Rule()}))
+    with pytest.raises(
+        ConfigurationError, match=r"prices\.price: columns of type Numeric.* are not supported; use one"
+    ):
+        kind_of(table.columns["price"])
+
+
+def test_only_the_column_that_keeps_unknown_fields_is_special() -> None:
+    keepers = {
+        dataset.name: [f.name for f in fields_of(dataset) if f.rule.keeps_unknown] for dataset in DATASETS.values()
+    }
+    assert {name for name, columns in keepers.items() if columns} == {"fundamentals", "news", "signals"}
+    assert all(columns in ([], ["metadata"]) for columns in keepers.values())
+
+
+def test_nothing_else_asks_for_a_type_of_sqlalchemy() -> None:
+    package = Path(market_data_store.__file__).parent
+    asking = {
+        str(file.relative_to(package).with_suffix(""))
+        for file in package.rglob("*.py")
+        if re.search(r"^\s*(from|import) sqlalchemy\b", file.read_text(), re.MULTILINE)
+    }
+    assert {name for name in asking if not name.startswith("migrations/")} <= {
+        "datasets/catalogue",
+        "datasets/declaration",
+        "postgres/schema",  # its errors, of migrations
+        "postgres/tables",
+        "wire/kinds",
+    }
