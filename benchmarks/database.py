@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from itertools import islice
@@ -114,8 +114,8 @@ def copy_in(connection: psycopg.Connection[Any], rows: Iterable[Sequence[Any]], 
 
 
 @contextmanager
-def created(server_url: str, name: str) -> Iterator[Database]:
-    """A database of this name on the server, migrated; dropped at the end.
+def created(server_url: str, name: str, migrate: Callable[[str], object] = schema.upgrade) -> Iterator[Database]:
+    """A database of this name on the server, migrated (`migrate` gets its URL); dropped at the end.
 
     Raises `MarketDataStoreError` when there is one already: it may be somebody's.
     """
@@ -131,7 +131,7 @@ def created(server_url: str, name: str) -> Iterator[Database]:
         except psycopg.Error as error:
             raise MarketDataStoreError(f"database {name}: cannot be created: {error}") from error
         try:
-            schema.upgrade(url)
+            migrate(url)
             with connect(url) as own:
                 own.execute(_FOR_PEERS)
             yield Database(url)

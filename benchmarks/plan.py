@@ -22,12 +22,17 @@ GROUPS = ("writer", "drain", "kinds", "peers", "client")
 PER_MESSAGE = (1, 10, 100, 500, 2_000)
 #: As many as `write_table` puts into a message.
 TABLE_ROWS = 5_000
-#: Of --rows, by what a contender is: its share, so that the slow ones do not take the day.
-_SHARES = {1: 1 / 20, 10: 1 / 4}
-_TABLES = 3
+#: Share of --rows, by rows a message: the slow ones get fewer.
+SHARES = {1: 1 / 20, 10: 1 / 4}
+TABLE_SHARE = 3
 _EXECUTEMANY = {500: 1 / 4, 1: 1 / 200}
 _BATCHES = {500: 1 / 4, 1: 1 / 20}
 _SQLALCHEMY, _PREDECESSOR = 1 / 10, 1 / 4
+
+
+def sized(rows: int, kind: str, per_message: int, share: float = 1.0) -> Workload:
+    """A workload of a share of the rows, and at least ten messages."""
+    return Workload(kind, max(round(rows * share), 10 * per_message), per_message)
 
 
 class Plan:
@@ -50,8 +55,8 @@ class Plan:
         return [contender for name in GROUPS if name in only for contender in groups[name]()]
 
     def workload(self, kind: str = "fresh", per_message: int = 500, share: float = 1.0) -> Workload:
-        """Of so many rows, and ten messages at least."""
-        return Workload(kind, max(round(self._rows * share), 10 * per_message), per_message)
+        """A share of --rows."""
+        return sized(self._rows, kind, per_message, share)
 
     def _writer(self) -> Iterator[Contender]:
         database = self._servers.database
@@ -62,9 +67,9 @@ class Plan:
     def _drain(self) -> Iterator[Contender]:
         for per_message in self._per_message:
             for broker in self._servers.brokers.items():
-                yield self._drained(OURS, broker, self.workload("fresh", per_message, _SHARES.get(per_message, 1.0)))
+                yield self._drained(OURS, broker, self.workload("fresh", per_message, SHARES.get(per_message, 1.0)))
         for broker in self._servers.brokers.items():
-            yield self._drained(OURS_OF_TABLES, broker, self.workload("fresh", TABLE_ROWS, _TABLES))
+            yield self._drained(OURS_OF_TABLES, broker, self.workload("fresh", TABLE_ROWS, TABLE_SHARE))
 
     def _kinds(self) -> Iterator[Contender]:
         for kind in KINDS[1:]:

@@ -82,12 +82,19 @@ def running(command: Sequence[str], env: Mapping[str, str], log: Path) -> Iterat
         process.kill()
 
 
-def answer(command: Sequence[str], env: Mapping[str, str], timeout_s: float = 600.0) -> Any:
+def answer(command: Sequence[str], env: Mapping[str, str], timeout_s: float = 600.0, cwd: Path | None = None) -> Any:
     """Run a program whose last line of output is JSON, and return that; raises `MarketDataStoreError`."""
-    done = subprocess.run(list(command), env=dict(env), capture_output=True, text=True, timeout=timeout_s, check=False)
+    return json.loads(output(command, env, timeout_s, cwd).splitlines()[-1])
+
+
+def output(command: Sequence[str], env: Mapping[str, str], timeout_s: float = 600.0, cwd: Path | None = None) -> str:
+    """Run a program, and return its output; raises `MarketDataStoreError` with the end of what it complains of."""
+    done = subprocess.run(
+        list(command), env=dict(env), cwd=cwd, capture_output=True, text=True, timeout=timeout_s, check=False
+    )
     if done.returncode:
         raise MarketDataStoreError(f"{' '.join(command[1:4])} ended with {done.returncode}:\n{done.stderr[-2_000:]}")
-    return json.loads(done.stdout.splitlines()[-1])
+    return done.stdout
 
 
 def children(pid: int) -> list[int]:

@@ -46,6 +46,8 @@ class Application:
     queue: str
     #: Variables of its own, name and value.
     environment: tuple[tuple[str, str], ...] = ()
+    #: Programs besides `produce` whose messages the worker writes to get warm.
+    warm_up: tuple[tuple[str, ...], ...] = ()
 
 
 class Station:
@@ -71,9 +73,10 @@ class Station:
     def warm_up(self) -> None:
         """Wait until it is ready, let it write something, and have it wait."""
         self._process.until_logged("ready.")
-        self.database.clear()
-        self._produce(_WARM_UP)
-        self.database.until_committed(_WARM_UP.markers())
+        for program in (self.application.produce, *self.application.warm_up):
+            self.database.clear()
+            self._produce(program, _WARM_UP)
+            self.database.until_committed(_WARM_UP.markers())
         self.pause()
 
     def pause(self) -> None:
@@ -87,8 +90,12 @@ class Station:
 
     def enqueue(self, workload: Workload) -> float:
         """Put the workload's messages into the queue; seconds that the sender took for it."""
+        self.until_paused()
+        return self._produce(self.application.produce, workload)
+
+    def until_paused(self) -> None:
+        """Wait until it takes no message that is put into the queue now."""
         time.sleep(max(0.0, self._paused_at + _PAUSE_S - time.monotonic()))
-        return self._produce(workload)
 
     def drain(self, workload: Workload, pids: Mapping[str, int]) -> Timing:
         """Time the queue's way into the table, and what each process used for it (microseconds of CPU a row)."""
@@ -110,9 +117,9 @@ class Station:
         self._process.kill()
         self._broker.close()
 
-    def _produce(self, workload: Workload) -> float:
+    def _produce(self, program: tuple[str, ...], workload: Workload) -> float:
         arguments = [workload.kind, *map(str, (workload.rows, workload.per_message, workload.first))]
-        command = [self.application.python, "-m", *self.application.produce, *arguments, str(workload.live_symbols)]
+        command = [self.application.python, "-m", *program, *arguments, str(workload.live_symbols)]
         return float(processes.answer(command, self._env)["seconds"])
 
     def _tell(self, command: str, *, wait: bool) -> None:

@@ -1,7 +1,8 @@
-"""Virtual environments of the peers, each made once and kept in ~/.cache (XDG_CACHE_HOME)."""
+"""Virtual environments beside the running one, each made once and kept in ~/.cache (XDG_CACHE_HOME)."""
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 import shutil
@@ -16,6 +17,9 @@ from market_data_store.errors import MarketDataStoreError
 _CELERY = [f"celery[redis]=={version('celery')}", f"kombu=={version('kombu')}"]
 _PSYCOPG = f"psycopg[binary]=={version('psycopg')}"
 
+#: Environments of one name that are kept, the last used ones; each takes some 400 MB.
+_KEPT = 6
+
 #: What each peer is, with the same Celery and psycopg as ours where it allows that.
 REQUIREMENTS = {
     "executemany": [*_CELERY, _PSYCOPG],
@@ -27,21 +31,38 @@ REQUIREMENTS = {
 
 def python_of(peer: str) -> str:
     """The interpreter of a peer's environment; raises `MarketDataStoreError` when it cannot be made."""
-    requirements = REQUIREMENTS[peer]
-    digest = hashlib.sha256("\n".join([sys.version, *requirements]).encode()).hexdigest()[:12]
+    return python_with(peer, REQUIREMENTS[peer], REQUIREMENTS[peer])
+
+
+def python_with(name: str, key: Sequence[str], arguments: Sequence[str]) -> str:
+    """The interpreter of an environment that `pip install` with these arguments has filled.
+
+    It is made once for each name and key; the key says all that decides what is in it. Raises `MarketDataStoreError`.
+    """
+    digest = hashlib.sha256("\n".join([sys.version, *key]).encode()).hexdigest()[:12]
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "market-data-store" / "benchmarks"
-    directory = cache / f"{peer}-{digest}"
+    cache.mkdir(parents=True, exist_ok=True)
+    directory = cache / f"{name}-{digest}"
     complete = directory / "complete"
-    if not complete.exists():
-        shutil.rmtree(directory, ignore_errors=True)
-        _run([sys.executable, "-m", "venv", str(directory)], peer)
-        _run([str(directory / "bin" / "pip"), "install", "-q", *requirements], peer)
+    with (cache / f"{name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # another run may be making the same one
+        if not complete.exists():
+            shutil.rmtree(directory, ignore_errors=True)
+            _run([sys.executable, "-m", "venv", str(directory)], name)
+            _run([str(directory / "bin" / "pip"), "install", "-q", *arguments], name)
         complete.touch()
+        _remove_oldest(cache, name)
     return str(directory / "bin" / "python")
 
 
-def _run(command: Sequence[str], peer: str) -> None:
+def _remove_oldest(cache: Path, name: str) -> None:
+    made = sorted(cache.glob(f"{name}-*/complete"), key=lambda path: path.stat().st_mtime, reverse=True)
+    for complete in made[_KEPT:]:
+        shutil.rmtree(complete.parent)
+
+
+def _run(command: Sequence[str], name: str) -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         reason = (done.stderr.strip() or "no output").splitlines()[-1]
-        raise MarketDataStoreError(f"the environment of {peer} cannot be made: {reason}")
+        raise MarketDataStoreError(f"the environment of {name} cannot be made: {reason}")

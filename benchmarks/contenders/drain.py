@@ -48,7 +48,7 @@ class Drain:
     def prepare(self) -> None:
         """Fill the table and the queue."""
         with self._station() as station:
-            self._enqueue_s = station.enqueue(self._workload)
+            self._enqueue_s = self._enqueue(station)
             fill(self._database, self._workload)
 
     def run(self) -> Timing:
@@ -56,6 +56,10 @@ class Drain:
         with self._station() as station:
             timing = station.drain(self._workload, self._pids)
         return Timing(timing.rows, timing.seconds, {"enqueued_a_second": timing.rows / self._enqueue_s, **timing.facts})
+
+    def _enqueue(self, station: Station) -> float:
+        """Seconds that it took."""
+        return station.enqueue(self._workload)
 
     @contextmanager
     def _station(self) -> Iterator[Station]:
