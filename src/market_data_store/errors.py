@@ -5,6 +5,8 @@ The message of each says what is wrong, which value, and what to do. Errors of d
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 
 class MarketDataStoreError(Exception):
     """The root: `except MarketDataStoreError` catches everything that this package raises on purpose."""
@@ -14,8 +16,38 @@ class ConfigurationError(MarketDataStoreError):
     """A setting has a wrong value or is missing."""
 
 
+@dataclass(frozen=True, slots=True)
+class Reason:
+    """Why a row or a message is refused, as a sentence that quotes the value and as a pattern that does not."""
+
+    text: str
+    #: The same sentence with … for each value: what dead letters are counted by. It may be shown to anyone.
+    pattern: str
+
+    @classmethod
+    def of(cls, template: str, *values: str, **constants: object) -> Reason:
+        """Make both from one template.
+
+        `values` fill its `{}` and come from a message; the pattern has … for each. `constants` fill its `{name}`; they
+        come from the code and stand in the pattern too.
+        """
+        hidden = ["…"] * len(values)
+        return cls(template.format(*values, **constants), template.format(*hidden, **constants))
+
+    def at(self, place: str) -> Reason:
+        """The reason with the name of a field, or of an argument, in front."""
+        return Reason(f"{place}: {self.text}", f"{place}: {self.pattern}")
+
+
 class InvalidMessage(MarketDataStoreError, ValueError):
-    """A message, or a call of `StoreClient.write`, is unusable as a whole (dataset unknown, rows not a list, ...)."""
+    """A message, or a call of `StoreClient.write`, is unusable as a whole (dataset unknown, rows not a list, ...).
+
+    `pattern` is the reason without values, or None for an error that is made of a text.
+    """
+
+    def __init__(self, reason: str | Reason) -> None:
+        super().__init__(reason if isinstance(reason, str) else reason.text)
+        self.pattern = None if isinstance(reason, str) else reason.pattern
 
 
 class InvalidRow(MarketDataStoreError, ValueError):

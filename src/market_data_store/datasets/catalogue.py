@@ -27,7 +27,7 @@ from market_data_store.datasets.declaration import (
     text_column,
     ts_column,
 )
-from market_data_store.errors import InvalidMessage
+from market_data_store.errors import InvalidMessage, Reason
 
 DATASETS: Mapping[str, Dataset] = MappingProxyType(
     {
@@ -140,4 +140,5 @@ def dataset_named(name: object) -> Dataset:
     """The dataset of that name; `InvalidMessage` names the known ones."""
     if isinstance(name, str) and name in DATASETS:
         return DATASETS[name]
-    raise InvalidMessage(f"dataset: {str(name)[:80]!r} is unknown; use one of {', '.join(DATASETS)}")
+    known = ", ".join(DATASETS)
+    raise InvalidMessage(Reason.of("dataset: {} is unknown; use one of {known}", repr(str(name)[:80]), known=known))

@@ -17,7 +17,7 @@ from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from typing import Any
 
-from market_data_store.errors import InvalidMessage
+from market_data_store.errors import InvalidMessage, Reason
 from market_data_store.wire.text import Unreadable, row_text
 
 #: Types of texts that point elsewhere, and what they are sent as.
@@ -88,13 +88,14 @@ def unpack(body: bytes) -> tuple[str, Frame, Any]:
     arrow = pyarrow_module()
     try:
         if any(_is_compressed(message.metadata.to_pybytes()) for message in arrow.ipc.MessageReader.open_stream(body)):
-            raise InvalidMessage("body: the stream is compressed; send it uncompressed")
+            raise InvalidMessage(Reason.of("body: the stream is compressed; send it uncompressed"))
         batches, rows = [], 0
         stream = arrow.ipc.open_stream(body)
         for batch in stream:
             rows += batch.num_rows
             if rows > len(body):  # a column of nulls takes no room
-                raise InvalidMessage(f"rows: {rows:,} in {len(body):,} bytes; send rows that have a key each")
+                numbers = f"{rows:,}", f"{len(body):,}"
+                raise InvalidMessage(Reason.of("rows: {} in {} bytes; send rows that have a key each", *numbers))
             batches.append(batch)
         table = arrow.Table.from_batches(batches, stream.schema)
         table.validate(full=True)  # it is anybody's: offsets may point anywhere
@@ -102,14 +103,16 @@ def unpack(body: bytes) -> tuple[str, Frame, Any]:
     except InvalidMessage:
         raise
     except (arrow.ArrowException, OSError, ValueError, struct.error) as error:
-        raise InvalidMessage(f"body: no Arrow IPC stream that can be read ({type(error).__name__})") from error
+        reason = Reason.of("body: no Arrow IPC stream that can be read ({kind})", kind=type(error).__name__)
+        raise InvalidMessage(reason) from error
     said = table.schema.metadata or {}
     try:
         return said[b"dataset"].decode(), frame, json.loads(said.get(b"defaults") or "null")
     except KeyError:
-        raise InvalidMessage("dataset: missing; put it into the schema's metadata, as `dataset`") from None
+        reason = Reason.of("dataset: missing; put it into the schema's metadata, as `dataset`")
+        raise InvalidMessage(reason) from None
     except (ValueError, RecursionError) as error:
-        raise InvalidMessage("body: dataset or defaults cannot be read") from error
+        raise InvalidMessage(Reason.of("body: dataset or defaults cannot be read")) from error
 
 
 def _is_compressed(metadata: bytes) -> bool:
@@ -148,9 +151,10 @@ def pyarrow_module() -> Any:
         import pyarrow
         import pyarrow.compute
     except ImportError:
-        raise InvalidMessage(
+        reason = Reason.of(
             "body: tables need Arrow; pip install 'market-data-store[arrow]' where it is written and where workers run"
-        ) from None
+        )
+        raise InvalidMessage(reason) from None
     return pyarrow
 
 
@@ -160,7 +164,7 @@ def _readable(table: Any) -> Frame:
     names = table.column_names
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
-        raise InvalidMessage(f"{twice[:80]}: two columns have this name; rename one")
+        raise InvalidMessage(Reason.of("{}: two columns have this name; rename one", twice[:80]))
     for place, field in enumerate(table.schema):
         if arrow.types.is_timestamp(field.type):
             # The number is of UTC, whatever the zone is, which Python need not know; a naive time is UTC.

@@ -9,10 +9,10 @@ from functools import lru_cache
 from typing import Any
 
 from market_data_store.datasets import Dataset
-from market_data_store.errors import InvalidMessage
+from market_data_store.errors import InvalidMessage, Reason
 from market_data_store.wire.fields import Field, fields_of
 from market_data_store.wire.hashes import content_hashes
-from market_data_store.wire.reasons import shown
+from market_data_store.wire.reasons import reason_of, shown
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +21,8 @@ class Reject:
 
     position: int
     reason: str
+    #: The reason without values.
+    pattern: str
     #: The row as JSON text.
     row: str
 
@@ -113,17 +115,17 @@ def _encoded_defaults(dataset: Dataset, defaults: bytes) -> dict[str, Any]:
             try:
                 (standard[f.name],) = f.kind.finish([f.checked(value)])
             except ValueError as error:
-                raise InvalidMessage(f"defaults: {error}") from error
+                raise InvalidMessage(reason_of(error).at("defaults")) from error
     return standard
 
 
 def stored_defaults(dataset: Dataset, defaults: Mapping[str, Any]) -> dict[str, Any]:
     """A dataset's stored values for what rows leave out; raises `InvalidMessage`."""
     if not isinstance(defaults, Mapping):
-        raise InvalidMessage(f"defaults: expected an object, got {shown(defaults)}")
+        raise InvalidMessage(Reason.of("defaults: expected an object, got {}", shown(defaults)))
     try:
         return _encoded_defaults(dataset, json.dumps(dict(defaults), default=str).encode()) if defaults else {}
     except (TypeError, RecursionError) as error:
-        raise InvalidMessage(f"defaults: {shown(defaults)} is not JSON") from error
+        raise InvalidMessage(Reason.of("defaults: {} is not JSON", shown(defaults))) from error
     except ValueError as error:
-        raise error if isinstance(error, InvalidMessage) else InvalidMessage("defaults: not JSON") from error
+        raise error if isinstance(error, InvalidMessage) else InvalidMessage(Reason.of("defaults: not JSON")) from error

@@ -17,6 +17,7 @@ import msgspec
 
 from market_data_store.datasets import Dataset, Rule
 from market_data_store.wire.kinds import Kind, kind_of
+from market_data_store.wire.reasons import WrongValue
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +33,7 @@ class Field:
     required: bool
 
     def checked(self, value: Any) -> Any:
-        """One value as `kind.finish` takes it; the ValueError's text names field, value and remedy."""
+        """One value as `kind.finish` takes it; raises `WrongValue`, which names field, value and remedy."""
         try:
             if isinstance(value, Decimal | date | UUID) and not isinstance(value, datetime):
                 value = str(value)  # Celery's own JSON decodes them
@@ -47,7 +48,7 @@ class Field:
                     raise ValueError("NUL")
             self.kind.finish([decoded])
         except (ValueError, TypeError, RecursionError) as error:
-            raise ValueError(f"{self.name}: {self.kind.problem(value)}") from error
+            raise WrongValue(self.kind.problem(value).at(self.name)) from error
         return decoded
 
 

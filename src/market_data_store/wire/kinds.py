@@ -18,7 +18,7 @@ from sqlalchemy import BigInteger, Column, DateTime, Text
 from sqlalchemy.dialects.postgresql import DATE, DOUBLE_PRECISION, JSONB
 
 from market_data_store.datasets import MAX_KEY_LENGTH, MAX_TEXT_LENGTH, Rule
-from market_data_store.errors import ConfigurationError
+from market_data_store.errors import ConfigurationError, Reason
 from market_data_store.wire import arrow_casts
 from market_data_store.wire.hashes import hash63
 from market_data_store.wire.moments import EPOCH, EPOCH_DATE, MICROSECOND, microseconds
@@ -53,7 +53,7 @@ class Kind:
     #: What msgspec accepts for it in JSON.
     wire: Any
     #: What is said of a value that it does not accept, without the field's name.
-    problem: Callable[[Any], str]
+    problem: Callable[[Any], Reason]
     #: What COPY gets: Postgres's name of the type by which a stored value is sent in binary.
     copy_type: str
     finish: Finish = list

@@ -1,4 +1,4 @@
-"""What is said about a wrong value: field, value and remedy."""
+"""The sentences about wrong values: each names the value and the remedy, and has a pattern without the value."""
 
 from __future__ import annotations
 
@@ -7,9 +7,26 @@ from collections.abc import Callable
 from typing import Any
 
 from market_data_store.datasets import MAX_TEXT_LENGTH
+from market_data_store.errors import Reason
 
-#: Of a wrong value, so many characters stand in a reason.
+#: Maximum number of characters of a value in a reason.
 _MAX_SHOWN = 80
+
+
+class WrongValue(ValueError):
+    """A row holds what its dataset does not take."""
+
+    def __init__(self, reason: Reason) -> None:
+        super().__init__(reason.text)
+        self.reason = reason
+
+
+def reason_of(error: ValueError) -> Reason:
+    """The reason that an error of decoding carries."""
+    if isinstance(error, WrongValue):
+        return error.reason
+    # Raised by a library: its text may quote the row.
+    return Reason(str(error), "the value cannot be decoded")
 
 
 def shown(value: Any) -> str:
@@ -18,13 +35,13 @@ def shown(value: Any) -> str:
     return text if len(text) <= _MAX_SHOWN else f"{text[:_MAX_SHOWN]}... ({len(text):,} characters)"
 
 
-def number_problem(value: Any) -> str:
+def number_problem(value: Any) -> Reason:
     """What is wrong with a number."""
     if isinstance(value, float | str) and _is_not_finite(value):
-        return f"{shown(value)} is not a finite number"
+        return Reason.of("{} is not a finite number", shown(value))
     if isinstance(value, int | float) and not isinstance(value, bool):
-        return f"{shown(value)} is beyond 64 bits"
-    return f"{shown(value)} is not a number"
+        return Reason.of("{} is beyond 64 bits", shown(value))
+    return Reason.of("{} is not a number", shown(value))
 
 
 def _is_not_finite(value: float | str) -> bool:
@@ -34,51 +51,55 @@ def _is_not_finite(value: float | str) -> bool:
         return False
 
 
-def integer_problem(value: Any) -> str:
+def integer_problem(value: Any) -> Reason:
     """What is wrong with an integer."""
     if isinstance(value, float | str) and _is_not_finite(value):
-        return f"{shown(value)} is not a finite number"
+        return Reason.of("{} is not a finite number", shown(value))
     if isinstance(value, str) and value.lstrip("-").isdigit():
-        return f"{shown(value)} is beyond 64 bits"
+        return Reason.of("{} is beyond 64 bits", shown(value))
     if isinstance(value, int) and not isinstance(value, bool):
-        return f"{shown(value)} is beyond 64 bits"
-    return f"{shown(value)} is not an integer"
+        return Reason.of("{} is beyond 64 bits", shown(value))
+    return Reason.of("{} is not an integer", shown(value))
 
 
-def ts_problem(value: Any) -> str:
+def ts_problem(value: Any) -> Reason:
     """What is wrong with a time."""
-    return f"{shown(value)} is not a time from year 1 to 9999; send ISO 8601 or epoch seconds"
+    return Reason.of("{} is not a time from year 1 to 9999; send ISO 8601 or epoch seconds", shown(value))
 
 
-def date_problem(value: Any) -> str:
+def date_problem(value: Any) -> Reason:
     """What is wrong with a date."""
-    return f"{shown(value)} is not a date; send YYYY-MM-DD"
+    return Reason.of("{} is not a date; send YYYY-MM-DD", shown(value))
 
 
-def text_problem(limit: int) -> Callable[[Any], str]:
-    """Says what is wrong with a text of at most `limit` characters."""
+def text_problem(limit: int) -> Callable[[Any], Reason]:
+    """Make a function that says what is wrong with a text of at most `limit` characters."""
 
-    def problem(value: Any) -> str:
+    def problem(value: Any) -> Reason:
         if not isinstance(value, str):
-            return f"{shown(value)} is not a string"
+            return Reason.of("{} is not a string", shown(value))
         if not value:
-            return "'' is empty"
+            return Reason.of("{} is empty", shown(value))
         if len(value) > limit:
-            return f"{shown(value)} is too long, at most {limit:,} characters"
+            return Reason.of("{} is too long, at most {limit:,} characters", shown(value), limit=limit)
         if "\0" in value:
-            return f"{shown(value)} holds a NUL character"
-        return f"{shown(value)} is not valid Unicode"
+            return Reason.of("{} holds a NUL character", shown(value))
+        return Reason.of("{} is not valid Unicode", shown(value))
 
     return problem
 
 
-def letters_problem(letters: str) -> Callable[[Any], str]:
-    """Says what is wrong with a value that must be one of these letters."""
-    return lambda value: f"{shown(value)} is none of {', '.join(letters)}"
+def letters_problem(letters: str) -> Callable[[Any], Reason]:
+    """Make a function that says what is wrong with a value that must be one of these letters."""
+    return lambda value: Reason.of("{} is none of {known}", shown(value), known=", ".join(letters))
 
 
-def json_problem(value: Any) -> str:
+def json_problem(value: Any) -> Reason:
     """What is wrong with a row's metadata."""
     if not isinstance(value, dict):
-        return f"{shown(value)} is not an object"
-    return f"{shown(value)} is longer than {MAX_TEXT_LENGTH:,} bytes or holds a NUL character or a non-finite number"
+        return Reason.of("{} is not an object", shown(value))
+    return Reason.of(
+        "{} is longer than {limit:,} bytes or holds a NUL character or a non-finite number",
+        shown(value),
+        limit=MAX_TEXT_LENGTH,
+    )

@@ -19,7 +19,7 @@ from typing import Any
 import msgspec
 
 from market_data_store.datasets import Dataset
-from market_data_store.errors import InvalidMessage
+from market_data_store.errors import InvalidMessage, Reason
 from market_data_store.wire.columns import (
     Decoded,
     Reject,
@@ -30,7 +30,7 @@ from market_data_store.wire.columns import (
     with_unknown,
 )
 from market_data_store.wire.fields import fields_of
-from market_data_store.wire.reasons import json_problem, shown
+from market_data_store.wire.reasons import WrongValue, json_problem, reason_of, shown
 from market_data_store.wire.text import Unreadable, has_nul, row_text
 
 #: More fields than this, and a row is decoded without a shape of its own.
@@ -158,9 +158,9 @@ def _split(text: bytes) -> Iterator[Any]:
         try:
             rows = json.loads(text)
         except (ValueError, RecursionError) as error:
-            raise InvalidMessage("rows: not JSON that can be read") from error
+            raise InvalidMessage(Reason.of("rows: not JSON that can be read")) from error
         if not isinstance(rows, list):
-            raise InvalidMessage(f"rows: expected a list of objects, got {shown(rows)}") from None
+            raise InvalidMessage(Reason.of("rows: expected a list of objects, got {}", shown(rows))) from None
         yield from rows
 
 
@@ -177,7 +177,8 @@ def _loads(text: msgspec.Raw) -> Any:
         try:
             fields = msgspec.json.decode(text, type=dict[str, msgspec.Raw])
         except ValueError as error:
-            raise ValueError(f"row: {shown(Unreadable(bytes(text)))} cannot be read as an object") from error
+            reason = Reason.of("row: {} cannot be read as an object", shown(Unreadable(bytes(text))))
+            raise WrongValue(reason) from error
         return {name: _loads_value(value) for name, value in fields.items()}
 
 
@@ -198,9 +199,9 @@ def _decode_one_by_one(dataset: Dataset, rows: list[Any], standard: dict[str, An
             stored = _decode_row(dataset, row, standard, enqueued_at)
         except RecursionError:
             # Kept as one string: Postgres's parser has a limit of its own.
-            rejects.append(Reject(position, "row: nested too deeply", json.dumps(row_text(raw))))
+            rejects.append(_reject(position, Reason.of("row: nested too deeply"), json.dumps(row_text(raw))))
         except ValueError as error:
-            rejects.append(Reject(position, str(error), row_text(raw)))
+            rejects.append(_reject(position, reason_of(error), row_text(raw)))
         else:
             positions.append(position)
             for column, value in zip(columns, stored, strict=True):
@@ -208,10 +209,14 @@ def _decode_one_by_one(dataset: Dataset, rows: list[Any], standard: dict[str, An
     return Decoded(dataset, columns, positions, rejects)
 
 
+def _reject(position: int, reason: Reason, row: str) -> Reject:
+    return Reject(position, reason.text, reason.pattern, row)
+
+
 def _decode_row(dataset: Dataset, row: Any, standard: dict[str, Any], enqueued_at: int) -> list[Any]:
-    """One row's stored values; the ValueError's text is the reason for a reject."""
+    """One row's stored values; raises `WrongValue`."""
     if not isinstance(row, dict):
-        raise ValueError(f"row: expected an object, got {shown(row)}")
+        raise WrongValue(Reason.of("row: expected an object, got {}", shown(row)))
     columns: list[list[Any] | None] = []
     used: set[str] = set()
     for f in fields_of(dataset):
@@ -222,7 +227,8 @@ def _decode_row(dataset: Dataset, row: Any, standard: dict[str, Any], enqueued_a
         if value is None and f.required and f.name not in standard:
             kind = "key column" if f.key else "required"
             state = "missing" if name is None else "null"
-            raise ValueError(f"{f.name}: {state} ({kind}); give it in the row or in defaults")
+            reason = Reason.of("{state} ({kind}); give it in the row or in defaults", state=state, kind=kind)
+            raise WrongValue(reason.at(f.name))
         columns.append(None if value is None else [f.checked(value)])
     unknown = {name: value for name, value in row.items() if name not in used and not isinstance(value, Unreadable)}
     try:
@@ -230,5 +236,5 @@ def _decode_row(dataset: Dataset, row: Any, standard: dict[str, Any], enqueued_a
             json.dumps(unknown, allow_nan=False)
         stored = _finished(dataset, columns, [unknown] if unknown else [], standard, enqueued_at, 1)
     except (ValueError, TypeError) as error:  # only what the row has beyond its fields is left to be wrong
-        raise ValueError(f"metadata: {json_problem(unknown)}") from error
+        raise WrongValue(json_problem(unknown).at("metadata")) from error
     return [value for (value,) in stored]

@@ -11,7 +11,7 @@ import msgspec
 
 from market_data_store.config import settings
 from market_data_store.datasets import Dataset, dataset_named
-from market_data_store.errors import InvalidMessage
+from market_data_store.errors import InvalidMessage, Reason
 from market_data_store.wire.arrow import Frame, unpack
 from market_data_store.worker.envelope import Envelope
 
@@ -34,7 +34,8 @@ def parsed(envelope: Envelope) -> tuple[Call, bool]:
         raise InvalidMessage(envelope.unusable)
     limit = settings().max_message_bytes
     if len(envelope.body) > limit:
-        raise InvalidMessage(f"body: {len(envelope.body):,} bytes, at most {limit:,} (MDS_MAX_MESSAGE_BYTES)")
+        sizes = f"{len(envelope.body):,}", f"{limit:,}"
+        raise InvalidMessage(Reason.of("body: {} bytes, at most {} (MDS_MAX_MESSAGE_BYTES)", *sizes))
     if envelope.columnar:
         return checked(*unpack(envelope.body)), True
     args: Sequence[Any]
@@ -44,14 +45,16 @@ def parsed(envelope: Envelope) -> tuple[Call, bool]:
         args, kwargs, embed = _parsed_by_python(envelope.body)
     names = ("dataset", "rows", "defaults")
     if len(args) > len(names):
-        raise InvalidMessage(f"args: {len(args)} given, store.write takes dataset, rows and defaults")
+        number = str(len(args))
+        raise InvalidMessage(Reason.of("args: {} given, store.write takes dataset, rows and defaults", number))
     given: dict[str, Any] = {**dict(zip(names, args, strict=False)), **kwargs}
     for name in given:
         if name not in names:
-            raise InvalidMessage(f"kwargs: {name[:80]!r} is unknown; store.write takes dataset, rows and defaults")
+            template = "kwargs: {} is unknown; store.write takes dataset, rows and defaults"
+            raise InvalidMessage(Reason.of(template, repr(name[:80])))
     for name in ("dataset", "rows"):
         if name not in given:
-            raise InvalidMessage(f"{name}: missing; send store.write(dataset, rows, defaults=None)")
+            raise InvalidMessage(Reason.of("missing; send store.write(dataset, rows, defaults=None)").at(name))
     rows = bytes(given["rows"]) if isinstance(given["rows"], msgspec.Raw) else given["rows"]
     call = checked(_python(given["dataset"]), rows, _python(given.get("defaults")))
     return call, not any(embed.values())
@@ -64,7 +67,7 @@ def _parsed_by_python(body: bytes) -> tuple[list[Any], dict[str, Any], dict[str,
         if not (isinstance(args, list) and isinstance(kwargs, dict) and isinstance(embed, dict | None)):
             raise ValueError("no arguments")
     except (ValueError, TypeError, RecursionError) as error:
-        raise InvalidMessage("body: not the JSON of a Celery task ([args, kwargs, embed])") from error
+        raise InvalidMessage(Reason.of("body: not the JSON of a Celery task ([args, kwargs, embed])")) from error
     return args, kwargs, embed or {}
 
 
@@ -74,13 +77,13 @@ def _python(value: Any) -> Any:
     try:
         return json.loads(bytes(value))
     except (ValueError, RecursionError) as error:
-        raise InvalidMessage("body: dataset or defaults cannot be read") from error
+        raise InvalidMessage(Reason.of("body: dataset or defaults cannot be read")) from error
 
 
 def checked(dataset: Any, rows: Any, defaults: Any) -> Call:
     """The call with these arguments; raises `InvalidMessage`."""
     if not isinstance(rows, bytes | list | Frame):
-        raise InvalidMessage(f"rows: expected a list of objects, got {str(rows)[:80]!r}")
+        raise InvalidMessage(Reason.of("rows: expected a list of objects, got {}", repr(str(rows)[:80])))
     if not isinstance(defaults, Mapping | None):
-        raise InvalidMessage(f"defaults: expected an object, got {str(defaults)[:80]!r}")
+        raise InvalidMessage(Reason.of("defaults: expected an object, got {}", repr(str(defaults)[:80])))
     return Call(dataset_named(dataset), rows, dict(defaults or {}))
