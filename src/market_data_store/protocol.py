@@ -21,6 +21,8 @@ TABLE_SERIALIZER = "store-arrow"
 ENQUEUED_AT_HEADER = "enqueued_at"
 #: The header that names the dead letters of which a message was made, see `replay`.
 REPLAYS_HEADER = "replays"
+#: The content type of a message as any Celery client sends it.
+JSON = "application/json"
 #: The content type of a message that is an Arrow IPC stream.
 ARROW = "application/vnd.apache.arrow.stream"
 #: The first bytes of an IPC stream; JSON never begins with them.

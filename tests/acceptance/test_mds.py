@@ -224,8 +224,8 @@ def test_migrate_goes_down_and_up_again(up: Up, tmp_path: Path) -> None:
         connection.execute("DROP DATABASE IF EXISTS other")
         connection.execute("CREATE DATABASE other")
     other = url.replace("/market_data", "/other")
-    steps = [([], "none -> 0002", 0), (["--status"], "revision 0002 of 0002", 0), (["--down"], "0002 -> 0001", 0)]
-    for arguments, said, code in [*steps, (["--status"], "revision 0001 of 0002", 1), ([], "0001 -> 0002", 0)]:
+    steps = [([], "none -> 0003", 0), (["--status"], "revision 0003 of 0003", 0), (["--down"], "0003 -> 0002", 0)]
+    for arguments, said, code in [*steps, (["--status"], "revision 0002 of 0003", 1), ([], "0002 -> 0003", 0)]:
         done = mds(tmp_path, "migrate", *arguments, DATABASE_URL=other)
         assert (done.returncode, said in done.stdout) == (code, True), done
 

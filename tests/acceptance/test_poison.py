@@ -176,7 +176,10 @@ def test_a_poison_message_that_is_replayed_keeps_its_letter(
     deadly: Deadly, start_worker: StartWorker, send: Send, bars: list[Bar], database: Connection, producer: Any
 ) -> None:
     body = b'[["bars", [{"note": "POISON"}]], {}, {}]'
-    kept = dead_letters.DeadLetter(task_id="poison", position=0, reason="message: ...", enqueued_at=0, body=body)
+    reason = "message: ..."
+    kept = dead_letters.DeadLetter(
+        task_id="poison", position=0, reason=reason, pattern=reason, enqueued_at=0, body=body
+    )
     dead_letters.keep(database, [kept])
     start_worker(**deadly.environment, KILLS="process")
     assert replay(producer, database) == 1

@@ -151,7 +151,7 @@ def test_honcho_runs_it_as_it_stands_and_its_end_loses_nothing(
 ) -> None:
     honcho = [HONCHO, "start", "-f", str(PROCFILE), "-d", str(tmp_path)]
     release = subprocess.run([*honcho, "release"], env=environment, capture_output=True, text=True, timeout=120)
-    assert "-> 0002" in release.stdout, release
+    assert "-> 0003" in release.stdout, release
     base = free_base_port()
     platform = Platform(tmp_path / "honcho.log", {"web": base, "flower": base + 100 * TYPES.index("flower")})
     with started([*honcho, "-p", str(base), *TYPES], environment, platform.log) as running:

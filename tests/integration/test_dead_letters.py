@@ -37,6 +37,7 @@ NOT_SANE = "ALTER TABLE bars_ohlcv DROP CONSTRAINT sane"
 
 def letter(**changes: Any) -> DeadLetter:
     given = {"task_id": "t", "position": 0, "reason": "close: 'x' is not a number", "enqueued_at": 0, "dataset": "bars"}
+    given["pattern"] = "close: … is not a number"
     return DeadLetter(**{**given, "row": '{"close": "x"}', "defaults": {"provider": "p"}, **changes})
 
 

@@ -34,7 +34,7 @@ Connection = psycopg.Connection[tuple[Any, ...]]
 MakeDatabase = Callable[[], str]
 
 TIMEOUT_S = 30.0
-HEAD = "0002"
+HEAD = "0003"
 #: As in migrations/env.py.
 ADVISORY_LOCK = 0x6D6473
 

@@ -714,8 +714,8 @@ def test_the_writer_goes_on_after_rows_were_refused(writer: Writer, database: Co
 
 
 def letter(**changes: Any) -> DeadLetter:
-    given: dict[str, Any] = {"task_id": "t", "position": 0, "reason": "body: no JSON", "enqueued_at": 0, **changes}
-    return DeadLetter(**given)
+    given: dict[str, Any] = {"task_id": "t", "position": 0, "reason": "body: no JSON", "enqueued_at": 0}
+    return DeadLetter(**{**given, "pattern": "body: no JSON", **changes})
 
 
 def test_a_message_that_is_unusable_as_a_whole_is_kept_once_with_its_body(writer: Writer, database: Connection) -> None:

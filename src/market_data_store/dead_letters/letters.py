@@ -1,4 +1,4 @@
-"""Rows and messages that can never be written: kept with their reason and all that a replay needs."""
+"""Rows and messages that can never be written: kept with their reason and everything that a replay needs."""
 
 from __future__ import annotations
 
@@ -18,21 +18,27 @@ from market_data_store.wire.hashes import hash63
 from market_data_store.wire.moments import UNIX_TO_EPOCH_US
 from market_data_store.wire.text import row_text
 
-#: Characters.
+#: Maximum length of a task's id, and of a content type, an encoding and a compression, in characters and in bytes.
 _MAX_TASK_ID = 255
-#: Whole letters read at once: a body may have 16 MiB.
+_MAX_PROPERTY_BYTES = 255  # AMQP carries no longer ones, and a replay sends them again
+#: Maximum length of a pattern, in characters.
+_MAX_PATTERN = 300
+#: Number of whole letters read at once: a body may have 16 MiB.
 _STREAMED_AT_ONCE = 20
 
 _KEEP = """
     INSERT INTO dead_letters
-        (task_id, position, content_hash, dataset, reason, sqlstate, row, defaults, body, enqueued_at)
-    VALUES (%s, %s, %s, %s, %s, %s, %s::json, %s::json, %s,
+        (task_id, position, content_hash, dataset, reason, pattern, sqlstate, row, defaults,
+         body, body_bytes, body_sha256, content_type, content_encoding, compression, enqueued_at)
+    VALUES (%s, %s, %s, %s, %s, %s, %s, %s::json, %s::json, %s, %s, %s, %s, %s, %s,
             timestamptz '2000-01-01Z' + %s * interval '1 microsecond')
     ON CONFLICT (task_id, position, content_hash) DO NOTHING
 """
 _RENEW = """
-    UPDATE dead_letters AS letter SET reason = refused.reason, sqlstate = refused.sqlstate, refused_at = now()
-    FROM unnest(%s::bigint[], %s::text[], %s::text[], %s::text[]) AS refused (id, task_id, reason, sqlstate)
+    UPDATE dead_letters AS letter
+    SET reason = refused.reason, pattern = refused.pattern, sqlstate = refused.sqlstate, refused_at = now()
+    FROM unnest(%s::bigint[], %s::text[], %s::text[], %s::text[], %s::text[])
+        AS refused (id, task_id, reason, pattern, sqlstate)
     WHERE letter.id = refused.id AND letter.task_id = refused.task_id
     RETURNING letter.id
 """
@@ -45,7 +51,11 @@ _SELECTED = sql.SQL("""
     FROM dead_letters
     WHERE (%(ids)s::bigint[] IS NULL OR id = ANY(%(ids)s)) AND (%(dataset)s::text IS NULL OR dataset = %(dataset)s)
 """)
-_LISTED = "SELECT id, created_at, refused_at, task_id, position, dataset, reason, sqlstate, enqueued_at"
+_LISTED = """
+    SELECT id, created_at, refused_at, task_id, position, dataset, reason, pattern, sqlstate, enqueued_at,
+           body_bytes, encode(body_sha256, 'hex') AS body_sha256, content_type, content_encoding, compression,
+           job, file, line
+"""
 _PAYLOAD = "row::text, defaults::text, body"
 _NEXT = "AND id > %(after)s ORDER BY id LIMIT %(limit)s"
 _PAGE = sql.SQL(f"{_LISTED} {{}} {_NEXT}").format(_SELECTED)
@@ -67,6 +77,8 @@ class DeadLetter:
     position: int
     #: Names the field, the value and the remedy.
     reason: str
+    #: The reason without values: letters are counted by it.
+    pattern: str
     #: Microseconds since 2000-01-01 UTC.
     enqueued_at: int
     dataset: str | None = None
@@ -75,6 +87,11 @@ class DeadLetter:
     row: str | None = None
     defaults: Mapping[str, Any] | None = None
     body: bytes | None = None
+    #: What the message says of its body.
+    content_type: str | None = None
+    content_encoding: str | None = None
+    #: How `body` is compressed.
+    compression: str | None = None
     #: The letter of this task that was sent again and refused again: it stays, with this reason.
     id: int | None = None
 
@@ -93,8 +110,21 @@ class Letter:
     position: int
     dataset: str | None
     reason: str
+    #: The reason without values; None for a letter of version 0.4, until it is refused again.
+    pattern: str | None
     sqlstate: str | None
     enqueued_at: datetime
+    #: Length and SHA-256 (hexadecimal) of a message's whole body, and what the message says of it.
+    body_bytes: int | None = None
+    body_sha256: str | None = None
+    content_type: str | None = None
+    content_encoding: str | None = None
+    #: How `body` is compressed; None for one that is not.
+    compression: str | None = None
+    #: Where a load found the row: the id of its run, the file and the line.
+    job: int | None = None
+    file: str | None = None
+    line: int | None = None
     #: JSON text, as sent.
     row: str | None = None
     defaults: str | None = None
@@ -125,7 +155,10 @@ def settle(connection: psycopg.Connection[Any], letters: Sequence[tuple[int, str
 
 
 def _renewals(letters: Sequence[DeadLetter]) -> list[list[Any]]:
-    rows = [(letter.id, stored_id(letter.task_id), _text(letter.reason), letter.sqlstate) for letter in letters]
+    rows = [
+        (letter.id, stored_id(letter.task_id), _text(letter.reason), _pattern(letter), letter.sqlstate)
+        for letter in letters
+    ]
     return [list(column) for column in zip(*rows, strict=True)]
 
 
@@ -149,12 +182,26 @@ def _parameters(letter: DeadLetter, as_json: Callable[[str | None], str | None])
         hash63(content),
         letter.dataset,
         _text(letter.reason),
+        _pattern(letter),
         letter.sqlstate,
         as_json(letter.row),
         as_json(defaults),
         letter.body,
-        max(letter.enqueued_at, -UNIX_TO_EPOCH_US),  # nothing was enqueued before 1970,
+        None if letter.body is None else len(letter.body),
+        None if letter.body is None else sha256(letter.body).digest(),
+        _property(letter.content_type),
+        _property(letter.content_encoding),
+        _property(letter.compression),
+        max(letter.enqueued_at, -UNIX_TO_EPOCH_US),  # nothing was enqueued before 1970
     )
+
+
+def _pattern(letter: DeadLetter) -> str:
+    return _text(letter.pattern)[:_MAX_PATTERN]
+
+
+def _property(value: str | None) -> str | None:
+    return None if value is None else _text(value).encode()[:_MAX_PROPERTY_BYTES].decode("utf-8", "ignore")
 
 
 def stored_id(task_id: str) -> str:

@@ -23,6 +23,7 @@ from market_data_store.errors import BrokerUnavailable
 from market_data_store.protocol import (
     ARROW,
     ENQUEUED_AT_HEADER,
+    JSON,
     QUEUE,
     REPLAYS_HEADER,
     SERIALIZER,
@@ -115,23 +116,31 @@ def _send_rows(app: Celery, letters: list[Letter]) -> Sent:
 
 
 def _send_whole(app: Celery, letter: Letter) -> Sent:
-    """The body as it is: it may be no JSON, which no serializer would take."""
+    """Send the body unchanged, past all serializers: it need not be JSON."""
     sent = Sent(uuid(), (letter.id,), whole=True)
-    body = letter.body or b""
-    content = (ARROW, "binary") if is_arrow(body) else ("application/json", "utf-8")
-    described = {"argsrepr": "<a dead letter>", "kwargsrepr": "{}"}
+    content_type, content_encoding = _content(letter)
+    headers = {"task": TASK, "id": sent.task_id, "lang": "py", "argsrepr": "<a dead letter>", "kwargsrepr": "{}"}
+    if letter.compression:
+        headers["compression"] = letter.compression
     with app.producer_or_acquire() as producer:
         producer.publish(
-            body,
+            letter.body or b"",
             routing_key=QUEUE,
             declare=[app.amqp.queues[QUEUE]],
-            content_type=content[0],
-            content_encoding=content[1],
-            headers={"task": TASK, "id": sent.task_id, "lang": "py", **described, **_headers(letter, sent)},
+            content_type=content_type,
+            content_encoding=content_encoding,
+            headers={**headers, **_headers(letter, sent)},
             correlation_id=sent.task_id,
             retry=True,
         )
     return sent
+
+
+def _content(letter: Letter) -> tuple[str, str]:
+    if letter.content_type:
+        return letter.content_type, letter.content_encoding or "binary"
+    # A letter of version 0.4, which did not store it.
+    return (ARROW, "binary") if is_arrow(letter.body or b"") else (JSON, "utf-8")
 
 
 def _headers(letter: Letter, sent: Sent) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Dead letters by reason, fit to be shown to anyone: what a reason repeats of a row is left out."""
+"""Dead letters counted by the pattern of their reason, which holds no value and so may be shown to anyone."""
 
 from __future__ import annotations
 
@@ -8,49 +8,35 @@ from typing import Any
 import psycopg
 
 _SUMMARY = """
-    SELECT dataset, reason, count(*), extract(epoch FROM max(created_at))::float8
-    FROM (
-        SELECT dataset, created_at, CASE
-            WHEN sqlstate IS NULL THEN left(regexp_replace(regexp_replace(regexp_replace(
-                reason, %(values)s, '…'), %(unclosed)s, '…'), %(numbers)s, '…', 'g'), 300)
-            ELSE 'Postgres refuses the row (SQLSTATE ' || sqlstate || ')'
-        END AS reason
-        FROM dead_letters
-        ORDER BY id DESC
-        LIMIT %(newest)s
-    ) AS letters
-    GROUP BY dataset, reason
-    ORDER BY count(*) DESC, dataset, reason
+    SELECT dataset, pattern, count(*), extract(epoch FROM max(created_at))::float8
+    FROM dead_letters
+    WHERE %(dataset)s::text IS NULL OR dataset = %(dataset)s
+    GROUP BY dataset, pattern
+    ORDER BY count(*) DESC, dataset, pattern
     LIMIT %(limit)s
 """
-#: What a reason repeats of a row. A value may itself hold quotes, and its end may be cut off (`fields.shown`): so from
-#: the first quote or bracket to the last one, or to the last `... (1,000 characters)`, whichever comes later.
-_HIDDEN = {
-    "values": r"""['"{\[].*(?:['"}\]]|\.\.\. \([0-9,]+ characters\))""",
-    "unclosed": r"""['"{\[].*""",
-    # The numbers of our own sentences stay: beyond 64 bits, ISO 8601, from year 1 to 9999.
-    "numbers": r"(?<!beyond |ISO |year | to |[[:alnum:]._])[-+]?[0-9][[:alnum:].,+-]*(?: \([0-9,]+ characters\))?",
-}
-#: Letters that a summary looks at: each costs Postgres three regular expressions.
-_SUMMARIZED = 10_000
+#: Shown for letters without a pattern: version 0.4 stored none. A replay that refuses them again gives them one.
+NOT_CLASSIFIED = "not classified"
 
 
 @dataclass(frozen=True, slots=True)
 class ReasonCount:
-    """How many letters have one reason, which holds no value of a row (… stands for it)."""
+    """How many letters have one reason."""
 
     #: None for messages that are unusable as a whole.
     dataset: str | None
-    reason: str
+    #: The reason with … for each value; None for letters of version 0.4.
+    pattern: str | None
     count: int
-    #: Of the newest, epoch seconds.
+    #: When the newest was kept, in epoch seconds.
     last_ts: float
 
+    @property
+    def reason(self) -> str:
+        """The pattern, or words for there being none."""
+        return NOT_CLASSIFIED if self.pattern is None else self.pattern
 
-def summary(connection: psycopg.Connection[Any], *, limit: int = 20) -> list[ReasonCount]:
-    """The most frequent reasons of the newest 10,000 letters, fit to be shown to anyone: no values, symbols, numbers.
 
-    Of what Postgres refused only the SQLSTATE is told: its messages come in any language and from anybody's triggers.
-    """
-    parameters = {**_HIDDEN, "newest": _SUMMARIZED, "limit": limit}
-    return [ReasonCount(*row) for row in connection.execute(_SUMMARY, parameters)]
+def summary(connection: psycopg.Connection[Any], *, dataset: str | None = None, limit: int = 20) -> list[ReasonCount]:
+    """The most frequent reasons of all letters, or of one dataset's: no values, symbols or numbers of rows."""
+    return [ReasonCount(*row) for row in connection.execute(_SUMMARY, {"dataset": dataset, "limit": limit})]

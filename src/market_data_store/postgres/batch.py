@@ -14,6 +14,7 @@ from psycopg.types.json import Jsonb
 
 from market_data_store.datasets import Dataset
 from market_data_store.dead_letters import DeadLetter
+from market_data_store.errors import Reason
 from market_data_store.postgres.connection import first_line
 from market_data_store.protocol import Counts, Replayed
 from market_data_store.wire.columns import Decoded
@@ -34,14 +35,15 @@ class Message:
     #: The letters that it was made of.
     replays: Replayed | None = None
 
-    def refuse(self, position: int, reason: str, row: str, sqlstate: str | None = None) -> DeadLetter:
+    def refuse(self, position: int, reason: Reason, row: str, sqlstate: str | None = None) -> DeadLetter:
         """The letter of a row of this message."""
         id_ = self.letter(position)
         return DeadLetter(
             task_id=self.task_id if self.replays is None or id_ is None else self.replays.task_id,
             position=position,
             dataset=self.decoded.dataset.name,
-            reason=reason,
+            reason=reason.text,
+            pattern=reason.pattern,
             sqlstate=sqlstate,
             row=row,
             defaults=self.defaults,
@@ -104,7 +106,9 @@ class Batch:
         index, position = self._origins[row]
         message = self._messages[index]
         self._counts[index].rejected += 1
-        reason = f"Postgres refuses the row: {first_line(error)}"
+        # Not even the shape of Postgres's own sentence: it comes in any language, and from anybody's triggers.
+        pattern = f"Postgres refuses the row (SQLSTATE {error.sqlstate})"
+        reason = Reason(f"Postgres refuses the row: {first_line(error)}", pattern)
         return message.refuse(position, reason, message.row_text(position), error.sqlstate)
 
     def replayed(self, rows: Sequence[int]) -> list[tuple[int, str]]:

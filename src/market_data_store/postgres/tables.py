@@ -45,6 +45,19 @@ dead_letters = Table(
     Column("defaults", JSON),
     Column("body", LargeBinary),
     Column(ENQUEUED_AT, DateTime(timezone=True), nullable=False),
+    # The reason without values, by which letters are counted; NULL for letters of version 0.4.
+    Column("pattern", Text),
+    # Of the whole body, of which `body` may be the beginning only.
+    Column("body_bytes", BigInteger),
+    Column("body_sha256", LargeBinary),
+    # What the message says of its body.
+    Column("content_type", Text),
+    Column("content_encoding", Text),
+    Column("compression", Text),
+    # Where a load found the row: its run in `job_runs`, and the place in a file.
+    Column("job", BigInteger),
+    Column("file", Text),
+    Column("line", BigInteger),
     # A message that is delivered again leaves no second letter.
     Index("dead_letters_origin", "task_id", "position", "content_hash", unique=True),
 )

@@ -28,6 +28,7 @@ from psycopg.errors import UniqueViolation
 from market_data_store import dead_letters
 from market_data_store.datasets import Dataset
 from market_data_store.dead_letters import DeadLetter
+from market_data_store.errors import Reason
 from market_data_store.postgres import attempts
 from market_data_store.postgres.batch import Batch, Message
 from market_data_store.postgres.connection import unavailable
@@ -92,7 +93,9 @@ class Writer:
         """
         counts = [Counts(rejected=len(m.decoded.rejects)) for m in messages]
         letters = [
-            m.refuse(reject.position, reject.reason, reject.row) for m in messages for reject in m.decoded.rejects
+            m.refuse(reject.position, Reason(reject.reason, reject.pattern), reject.row)
+            for m in messages
+            for reject in m.decoded.rejects
         ]
         batch = Batch(dataset, messages, counts)
         try:

@@ -95,7 +95,11 @@ class DatabaseReader:
                 with connection.transaction():
                     connection.execute(_TIMEOUT)
                     self._letters = dead_letters.count(connection), summary(connection)
-            except (psycopg.errors.UndefinedTable, psycopg.errors.QueryCanceled):
+            except (
+                psycopg.errors.UndefinedTable,
+                psycopg.errors.UndefinedColumn,
+                psycopg.errors.QueryCanceled,
+            ):
                 self._letters = None, None  # not migrated, locked, or too many for the time
             ended = time.monotonic()
             self._letters_due = ended + _LETTERS_REST * (ended - started)

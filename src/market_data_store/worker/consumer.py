@@ -14,6 +14,7 @@ from typing import Any
 from celery.worker.consumer import Consumer
 from celery.worker.request import logger
 
+from market_data_store.errors import Reason
 from market_data_store.protocol import TASK
 from market_data_store.worker.jobs import Job
 from market_data_store.worker.shutdown import expect_results, kill_after
@@ -44,7 +45,8 @@ class StoreConsumer(Consumer):
             except (*self.connection_errors, *self.channel_errors):
                 raise
             except Exception as error:  # noqa: BLE001  # a message is anybody's, and must not stop the worker
-                return self._keep(message, f"headers: cannot be dealt with ({type(error).__name__})")
+                kind = type(error).__name__
+                return self._keep(message, Reason.of("headers: cannot be dealt with ({kind})", kind=kind))
             finally:
                 # The request has them by now; in the message they would keep it alive, until the garbage collector
                 # comes by: 100 KB each.
@@ -116,22 +118,23 @@ class StoreConsumer(Consumer):
 
     def on_decode_error(self, message: Any, exc: Exception) -> None:
         """A body that cannot be decompressed or decoded."""
-        self._keep(message, f"body: cannot be decoded ({type(exc).__name__})")
+        self._keep(message, Reason.of("body: cannot be decoded ({kind})", kind=type(exc).__name__))
 
     def on_unknown_message(self, body: Any, message: Any) -> None:
         """A message that is no task."""
-        self._keep(message, "headers: the message is no Celery task; send it with send_task('store.write', ...)")
+        reason = Reason.of("headers: the message is no Celery task; send it with send_task('store.write', ...)")
+        self._keep(message, reason)
 
     def on_unknown_task(self, body: Any, message: Any, exc: Exception) -> None:
         """A task that this worker does not have."""
-        name = (message.headers or {}).get("task")
-        self._keep(message, f"task: {str(name)[:80]!r} is unknown here; the queue is for 'store.write'")
+        name = repr(str((message.headers or {}).get("task"))[:80])
+        self._keep(message, Reason.of("task: {} is unknown here; the queue is for 'store.write'", name))
 
     def on_invalid_task(self, body: Any, message: Any, exc: Exception) -> None:
         """A task whose headers or content type cannot be used."""
-        self._keep(message, f"headers: {str(exc)[:200]}")
+        self._keep(message, Reason.of("headers: {}", str(exc)[:200]))
 
-    def _keep(self, message: Any, reason: str) -> None:
+    def _keep(self, message: Any, reason: Reason) -> None:
         unusable = UnusableMessage(message, reason, self.connection_errors)
-        logger.error("Unusable message %s becomes a dead letter: %s", unusable.id, reason)
+        logger.error("Unusable message %s becomes a dead letter: %s", unusable.id, reason.text)
         self.on_task_request(Job(self.app.tasks[TASK], [unusable], self, lambda: None))

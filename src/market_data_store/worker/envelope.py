@@ -6,6 +6,9 @@ from typing import Any, NamedTuple
 
 from billiard.einfo import ExceptionInfo
 
+from market_data_store.errors import Reason
+from market_data_store.protocol import ARROW
+
 
 class Envelope(NamedTuple):
     """What the pool gets of a message."""
@@ -18,15 +21,23 @@ class Envelope(NamedTuple):
     reply_to: str | None
     correlation_id: str | None
     #: Why the message is unusable whatever its body holds.
-    unusable: str | None = None
+    unusable: Reason | None = None
     #: Whether it belongs to a group, which Celery's own tracer has to tell of its end.
     grouped: bool = False
     #: The header of that name, whatever it holds.
     replays: Any = None
     #: It was delivered before, and runs alone.
     redelivered: bool = False
-    #: The body is a table of Arrow's, not JSON.
-    columnar: bool = False
+    #: What the message says of its body.
+    content_type: str | None = None
+    content_encoding: str | None = None
+    #: How the body is compressed; None for one that is not, or no longer.
+    compression: str | None = None
+
+    @property
+    def columnar(self) -> bool:
+        """The body is an Arrow table, not JSON."""
+        return self.content_type == ARROW
 
 
 class Succeeded(NamedTuple):

@@ -15,7 +15,8 @@ from celery.exceptions import TaskRevokedError, WorkerLostError
 from celery.worker import state
 from kombu.utils.uuid import uuid
 
-from market_data_store.protocol import ARROW, ENQUEUED_AT_HEADER, REPLAYS_HEADER
+from market_data_store.errors import Reason
+from market_data_store.protocol import ARROW, ENQUEUED_AT_HEADER, JSON, REPLAYS_HEADER
 from market_data_store.worker.envelope import Alone, Envelope, Failed, GiveBack, Outcome, Succeeded
 
 logger = logging.getLogger(__name__)
@@ -143,13 +144,15 @@ class Job:
 def _envelope(request: Any) -> Envelope:
     headers = request.request_dict
     body = request.body
-    unusable = getattr(request, "unusable", None)
-    if request.content_type not in (None, "application/json", ARROW):
-        unusable = f"content_type: {str(request.content_type)[:80]!r} is not application/json, nor {ARROW}"
+    content_type, content_encoding = request.content_type, request.content_encoding
+    unusable: Reason | None = getattr(request, "unusable", None)
+    if unusable is None and content_type not in (None, JSON, ARROW):
+        template = "content_type: {} is not application/json, nor {arrow}"
+        unusable = Reason.of(template, repr(str(content_type)[:80]), arrow=ARROW)
     if isinstance(body, str):
-        body = body.encode("utf-8", "surrogatepass")
+        body, content_encoding = body.encode("utf-8", "surrogatepass"), "utf-8"
     elif not isinstance(body, bytes | bytearray):  # protocol 1 comes decoded
-        body = msgspec.json.encode(body)
+        body, content_type, content_encoding = msgspec.json.encode(body), JSON, "utf-8"
     enqueued_at = headers.get(ENQUEUED_AT_HEADER)
     now = time.time()
     # NaN fails both comparisons, and a clock that is ahead counts as now.
@@ -166,8 +169,15 @@ def _envelope(request: Any) -> Envelope:
         grouped=bool(headers.get("group")),
         replays=headers.get(REPLAYS_HEADER),
         redelivered=is_redelivered(request),
-        columnar=request.content_type == ARROW,
+        content_type=_text(content_type),
+        content_encoding=_text(content_encoding),
+        compression=_text(getattr(request, "compression", None)),
     )
+
+
+def _text(value: Any) -> str | None:
+    """A property of a message, which may be of any type, as a text."""
+    return None if value is None else str(value)
 
 
 def _run_in_pool(task_name: str, envelopes: list[Envelope]) -> list[Outcome]:

@@ -25,9 +25,9 @@ from market_data_store.app import app
 from market_data_store.config import settings
 from market_data_store.datasets import Dataset
 from market_data_store.dead_letters import DeadLetter
-from market_data_store.errors import DatabaseUnavailable, InvalidMessage
+from market_data_store.errors import DatabaseUnavailable, InvalidMessage, Reason
 from market_data_store.postgres.batch import Message
-from market_data_store.protocol import REPLAYS_HEADER, TASK, Counts, Replayed
+from market_data_store.protocol import JSON, REPLAYS_HEADER, TASK, Counts, Replayed
 from market_data_store.signals import batch_written, rows_rejected
 from market_data_store.wire.arrow import Frame
 from market_data_store.wire.arrow_columns import decode_frame
@@ -178,6 +178,8 @@ def write(self: WriteTask, dataset: str, rows: list[Any], defaults: dict[str, An
         reply_to=None,
         correlation_id=None,
         replays=getattr(request, REPLAYS_HEADER, None),
+        content_type=JSON,
+        content_encoding="utf-8",
     )
     try:
         try:
@@ -199,7 +201,11 @@ def _keep(envelope: Envelope, error: InvalidMessage) -> None:
         task_id=envelope.task_id,
         position=0,
         reason=str(error),
+        pattern=error.pattern or "message: cannot be used",
         body=envelope.body,
+        content_type=envelope.content_type,
+        content_encoding=envelope.content_encoding,
+        compression=envelope.compression,
         enqueued_at=from_epoch_seconds(envelope.enqueued_at),
     )
     replays = _replays(envelope)
@@ -273,15 +279,18 @@ def _survived(task_id: str) -> None:
 
 def _deadly(deaths: int) -> InvalidMessage:
     return InvalidMessage(
-        f"message: {deaths + 1} deliveries, and each took its process down (MDS_MAX_DELIVERIES); "
-        "give the worker more memory, or send the rows in smaller messages"
+        Reason.of(
+            "message: {} deliveries, and each took its process down (MDS_MAX_DELIVERIES); "
+            "give the worker more memory, or send the rows in smaller messages",
+            str(deaths + 1),
+        )
     )
 
 
 def _unexpected(error: Exception) -> InvalidMessage:
     # Not the error's text: it may hold what the message holds.
     logger.error("A message could not be dealt with (%s) and was kept as a dead letter", type(error).__name__)
-    return InvalidMessage(f"message: cannot be dealt with ({type(error).__name__})")
+    return InvalidMessage(Reason.of("message: cannot be dealt with ({kind})", kind=type(error).__name__))
 
 
 def _reason(error: BaseException) -> str:

@@ -9,23 +9,25 @@ from typing import Any
 
 from celery.worker.request import logger
 
+from market_data_store.errors import Reason
 from market_data_store.protocol import TASK
 
 
-def problem_of(headers: Any) -> str | None:
+def problem_of(headers: Any) -> Reason | None:
     """What Celery could not cope with, if anything."""
     if not isinstance(headers, dict) or "task" not in headers:
         return None  # no task, or one of protocol 1: Celery tells
     for name in ("task", "id"):
         if not isinstance(headers.get(name), str) or not headers[name]:
-            return f"{name}: {str(headers.get(name))[:80]!r} is not a string; send the message with Celery"
+            found = repr(str(headers.get(name))[:80])
+            return Reason.of("{} is not a string; send the message with Celery", found).at(name)
     for name in ("eta", "expires"):
         value = headers.get(name)
         try:
             if value is not None:
                 datetime.fromisoformat(value).astimezone(UTC)
         except (TypeError, ValueError, OverflowError):
-            return f"{name}: {str(value)[:80]!r} is not a time"
+            return Reason.of("{} is not a time", repr(str(value)[:80])).at(name)
     return None
 
 
@@ -35,15 +37,19 @@ class UnusableMessage:
     name = TASK
     ignore_result = True
 
-    def __init__(self, message: Any, reason: str, connection_errors: tuple[type[Exception], ...]) -> None:
+    def __init__(self, message: Any, reason: Reason, connection_errors: tuple[type[Exception], ...]) -> None:
         body = message.body or b""
-        self.body = body.encode("utf-8", "surrogatepass") if isinstance(body, str) else bytes(body)
+        self.content_type, self.content_encoding = message.content_type, message.content_encoding
+        if isinstance(body, str):
+            body, self.content_encoding = body.encode("utf-8", "surrogatepass"), "utf-8"
+        self.body = bytes(body)
         self.unusable = reason
         self.request_dict = message.headers if isinstance(message.headers, dict) else {}
+        # kombu has decompressed the body, unless that is what went wrong.
+        self.compression = self.request_dict.get("compression") if message.errors else None
         # Without an id of its own it is known by its content, so that a redelivery leaves no second letter.
         self.id = str(self.request_dict.get("id") or f"sha256:{sha256(self.body).hexdigest()}")
         self.received_at = time.time()
-        self.content_type = None
         self._message = message
         self._ack, self._reject = message.ack_log_error, message.reject_log_error
         self._connection_errors = connection_errors

@@ -1,0 +1,32 @@
+"""Dead letters' patterns, and where they come from: what the body is, and which place of a load."""
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0003"
+down_revision = "0002"
+branch_labels = None
+depends_on = None
+
+#: All nullable and without a default: Postgres changes its catalogue only, however many letters there are.
+COLUMNS = {
+    "pattern": sa.Text,
+    "body_bytes": sa.BigInteger,
+    "body_sha256": sa.LargeBinary,
+    "content_type": sa.Text,
+    "content_encoding": sa.Text,
+    "compression": sa.Text,
+    "job": sa.BigInteger,
+    "file": sa.Text,
+    "line": sa.BigInteger,
+}
+
+
+def upgrade() -> None:
+    for name, type_ in COLUMNS.items():
+        op.add_column("dead_letters", sa.Column(name, type_))
+
+
+def downgrade() -> None:
+    for name in reversed(COLUMNS):
+        op.drop_column("dead_letters", name)

@@ -1,0 +1,276 @@
+"""What a letter says of its message, and that old and new versions work beside each other while they are replaced."""
+
+from __future__ import annotations
+
+import json
+import zlib
+from collections.abc import Iterator
+from hashlib import sha256
+from typing import Any
+
+import kombu
+import psycopg
+import pytest
+from celery import Celery
+from conftest import QUEUE, TASK, Bar, Connection, StartWorker, database_at
+from nodes import Worker, until
+
+from market_data_store import dead_letters
+from market_data_store.datasets import DATASETS
+from market_data_store.dead_letters import DeadLetter, Letter
+from market_data_store.dead_letters.replay import messages, replay
+from market_data_store.errors import DatabaseUnavailable
+from market_data_store.postgres import schema
+from market_data_store.postgres.batch import Message
+from market_data_store.postgres.writer import Writer
+from market_data_store.protocol import ARROW, JSON, Counts
+from market_data_store.status.database import DatabaseReader
+from market_data_store.wire.arrow import frame_of, pack
+from market_data_store.wire.rows import decode_rows
+from market_data_store.wire.text import row_text
+
+on_redis = pytest.mark.parametrize("broker_url", ["redis"], indirect=True)
+
+UNKNOWN = json.dumps([["candles", []], {}, {}]).encode()
+#: As version 0.4.0 stores a letter, and gives one that is refused again its new reason.
+KEEP_0_4 = """
+    INSERT INTO dead_letters
+        (task_id, position, content_hash, dataset, reason, sqlstate, row, defaults, body, enqueued_at)
+    VALUES (%s, %s, %s, %s, %s, %s, %s::json, %s::json, %s,
+            timestamptz '2000-01-01Z' + %s * interval '1 microsecond')
+    ON CONFLICT (task_id, position, content_hash) DO NOTHING
+"""
+OLD = ["old", 0, 1, "bars", "close: 'x' is not a number", None, '{"close": "x"}', None, None, 0]
+OLD_WHOLE = ["old whole", 0, 1, None, "dataset: 'candles' is unknown", None, None, None, UNKNOWN, 0]
+
+
+def whole(task_id: str, body: bytes = UNKNOWN, **options: Any) -> DeadLetter:
+    return DeadLetter(task_id=task_id, position=0, reason="r", pattern="p", enqueued_at=0, body=body, **options)
+
+
+def letters(database: Connection) -> dict[str, Letter]:
+    return {one.task_id: one for one in dead_letters.stream(database)}
+
+
+@pytest.fixture
+def channel(broker_url: str) -> Iterator[Any]:
+    """A channel on the broker on which the queue is declared."""
+    with kombu.Connection(broker_url) as connection:
+        channel = connection.default_channel
+        kombu.Queue(QUEUE, queue_arguments={"x-queue-type": "quorum"})(channel).declare()
+        yield channel
+
+
+# --- What is kept of a message's body --------------------------------------------------------------------------------
+
+
+def test_a_letter_says_what_its_body_is(worker: Worker, channel: Any, database: Connection, bars: list[Bar]) -> None:
+    long = "x" * 300
+    sent: dict[str, tuple[bytes, dict[str, Any], dict[str, Any]]] = {
+        "json": (UNKNOWN, {"content_type": JSON, "content_encoding": "utf-8"}, {}),
+        "table": (pack("candles", b"{}", frame_of({"x": []})), {"content_type": ARROW}, {}),
+        "other": (b"\x00\xff", {"content_type": "application/x-own", "content_encoding": "binary"}, {}),
+        "compressed": (zlib.compress(UNKNOWN), {"content_type": JSON}, {"compression": "gzip"}),
+        "badly compressed": (b"\x00 not so", {"content_type": JSON}, {"compression": "gzip"}),
+        "strangely compressed": (UNKNOWN, {"content_type": JSON}, {"compression": f"é{long}"}),
+        "another task": (UNKNOWN, {"content_type": JSON}, {"task": "other.task"}),
+    }
+    publisher = kombu.Producer(channel, auto_declare=False)
+    for id_, (body, properties, headers) in sent.items():
+        publisher.publish(body, routing_key=QUEUE, headers={"task": TASK, "id": id_, **headers}, **properties)
+    until(lambda: dead_letters.count(database) == len(sent))
+    found = {id_: (one.content_type, one.content_encoding, one.compression) for id_, one in letters(database).items()}
+    assert found == {
+        "json": (JSON, "utf-8", None),
+        "table": (ARROW, "binary", None),
+        "other": ("application/x-own", "binary", None),
+        "compressed": (JSON, "binary", None),
+        "badly compressed": (JSON, "binary", "gzip"),
+        "strangely compressed": (JSON, "binary", "é" + long[:253]),
+        "another task": (JSON, "binary", None),
+    }
+    kept = letters(database)
+    assert kept["compressed"].body == UNKNOWN, "and so it needs no decompression when it is sent again"
+    for id_, one in kept.items():
+        body = sent[id_][0] if id_ != "compressed" else UNKNOWN
+        assert (one.body, one.body_bytes, one.body_sha256) == (body, len(body), sha256(body).hexdigest())
+        assert (one.job, one.file, one.line) == (None, None, None)
+
+
+def test_a_letter_of_a_row_has_no_body_to_speak_of(database: Connection) -> None:
+    row = DeadLetter(task_id="t", position=0, reason="r", pattern="p", enqueued_at=0, row="{}", dataset="bars")
+    dead_letters.keep(database, [row])
+    (one,) = dead_letters.page(database)
+    assert (one.body_bytes, one.body_sha256, one.content_type, one.content_encoding, one.compression) == (None,) * 5
+
+
+@on_redis
+def test_a_message_whose_properties_are_of_odd_types_leaves_a_letter(
+    worker: Worker, channel: Any, database: Connection
+) -> None:
+    odd: list[tuple[Any, Any, Any]] = [(7, [1], None), (None, None, None), ("", "", "")]
+    odd += [("\0\ud800", {}, ["x"]), (JSON, "utf-8", {"x": 1})]
+    for number, (content_type, encoding, compression) in enumerate(odd):
+        properties = {"delivery_tag": f"tag{number}", "delivery_info": {"exchange": "", "routing_key": QUEUE}}
+        headers = {"task": TASK, "id": str(number), "compression": compression}
+        message: dict[str, Any] = {"body": UNKNOWN.decode(), "headers": headers, "properties": properties}
+        message |= {"content-type": content_type, "content-encoding": encoding}
+        channel.client.lpush(QUEUE, json.dumps(message))
+    until(lambda: dead_letters.count(database) == 5)
+    found = {number: (one.content_type, one.compression) for number, one in letters(database).items()}
+    assert found == {
+        "0": ("7", None),
+        "1": (None, None),
+        "2": ("", None),
+        "3": ("\\0\\ud800", "['x']"),
+        "4": (JSON, "{'x': 1}"),
+    }
+
+
+# --- Sent again ------------------------------------------------------------------------------------------------------
+
+
+def test_a_whole_message_is_sent_again_as_what_it_was(channel: Any, producer: Celery, database: Connection) -> None:
+    magic = b"\xff\xff\xff\xff"
+    dead_letters.keep(
+        database,
+        [
+            whole("json", content_type=JSON, content_encoding="utf-8"),
+            whole("looks like a table", magic, content_type=JSON, content_encoding="utf-8"),
+            whole("other", b"x", content_type="application/x-own", content_encoding="binary"),
+            whole("no encoding", b"x", content_type=ARROW),
+            whole("compressed", b"x", content_type=JSON, content_encoding="utf-8", compression="application/x-own"),
+            whole("empty type", content_type="", content_encoding=""),
+        ],
+    )
+    database.execute(KEEP_0_4, OLD_WHOLE)
+    database.execute(KEEP_0_4, ["old table", *OLD_WHOLE[1:-2], magic, 0])
+    tasks = {sent.task_id: sent.ids for sent in messages(producer, database)}
+    names = {one.id: name for name, one in letters(database).items()}
+    found = {}
+
+    def fetched() -> bool:
+        # kombu does not know the compression, and so it leaves the body unchanged.
+        message = channel.basic_get(QUEUE, no_ack=True)
+        if message is not None:
+            (id_,) = tasks[message.headers["id"]]
+            kept = message.headers.get("compression")
+            body = message.body.encode() if isinstance(message.body, str) else message.body
+            found[names[id_]] = (body, message.content_type, message.content_encoding, kept)
+        return len(found) == len(tasks)
+
+    until(fetched)
+    assert found == {
+        "json": (UNKNOWN, JSON, "utf-8", None),
+        "looks like a table": (magic, JSON, "utf-8", None),
+        "other": (b"x", "application/x-own", "binary", None),
+        "no encoding": (b"x", ARROW, "binary", None),
+        "compressed": (b"x", JSON, "utf-8", "application/x-own"),
+        "empty type": (UNKNOWN, JSON, "utf-8", None),
+        "old whole": (UNKNOWN, JSON, "utf-8", None),
+        "old table": (magic, ARROW, "binary", None),
+    }
+
+
+def test_a_table_is_sent_again_by_its_content_type(
+    start_worker: StartWorker, channel: Any, producer: Celery, database: Connection, bars: list[Bar], stored: Any
+) -> None:
+    start_worker()
+    body = pack("bars", b"{}", frame_of({name: [bar[name] for bar in bars[:20]] for name in bars[0]}))
+    kombu.Producer(channel, auto_declare=False).publish(
+        body[:-300], routing_key=QUEUE, headers={"task": TASK, "id": "cut"}, content_type=ARROW
+    )
+    until(lambda: dead_letters.count(database) == 1)
+    database.execute("UPDATE dead_letters SET body = %s", [body])
+    assert replay(producer, database) == 1
+    until(lambda: stored() == bars[:20])
+    until(lambda: dead_letters.count(database) == 0)
+
+
+# --- From one version to the next ------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def before(postgres_url: str) -> Iterator[str]:
+    """URL of a database as version 0.4.0 has it."""
+    name = "letters_before_0003"
+    with psycopg.connect(postgres_url, autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name}")
+        url = database_at(postgres_url, name)
+        schema.upgrade(url)
+        assert schema.downgrade(url)[1].current == "0002"
+        yield url
+        connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture
+def old(before: str) -> Iterator[Connection]:
+    with psycopg.connect(before, autocommit=True) as connection:
+        yield connection
+
+
+def test_letters_stay_through_up_down_and_up_again(before: str, old: Connection) -> None:
+    listed = "SELECT id, task_id, reason, row::text, body FROM dead_letters ORDER BY id"
+    old.execute(KEEP_0_4, OLD)
+    old.execute(KEEP_0_4, OLD_WHOLE)
+    first = old.execute(listed).fetchall()
+    filenode = "SELECT pg_relation_filenode('dead_letters')"
+    table = old.execute(filenode).fetchall()
+    assert schema.upgrade(before)[1].current == "0003"
+    assert old.execute(filenode).fetchall() == table, "no letter is copied, however many there are"
+    assert [one.pattern for one in dead_letters.page(old)] == [None, None]
+    dead_letters.keep(old, [whole("new")])
+    assert schema.downgrade(before)[1].current == "0002"
+    assert old.execute(listed).fetchall()[:2] == first
+    assert old.execute(listed).rowcount == 3
+    assert schema.upgrade(before)[1].current == "0003"
+    assert [one.pattern for one in dead_letters.page(old)] == [None] * 3
+
+
+def test_a_worker_of_the_version_before_stores_letters_beside_new_ones(database: Connection) -> None:
+    dead_letters.keep(database, [whole("new")])
+    for _ in range(2):
+        database.execute(KEEP_0_4, OLD)
+        database.execute(KEEP_0_4, OLD_WHOLE)
+    assert {one.task_id: one.pattern for one in dead_letters.page(database)} == {
+        "new": "p",
+        "old": None,
+        "old whole": None,
+    }
+
+
+def test_before_the_migration_nothing_that_needs_a_letter_is_taken_or_lost(
+    before: str, old: Connection, bars: list[Bar]
+) -> None:
+    """The message goes back to the broker until the migration has run; others are written."""
+
+    def message(*rows: Any) -> Message:
+        decoded = decode_rows(DATASETS["bars"], json.dumps(rows).encode(), {}, 0)
+        return Message(task_id="t", decoded=decoded, enqueued_at=0, row_text=lambda place: row_text(rows[place]))
+
+    writer = Writer(before)
+    try:
+        assert writer.write(DATASETS["bars"], [message(bars[0])]) == [Counts(written=1)]
+        for refused in (
+            lambda: writer.write(DATASETS["bars"], [message(bars[1], 7)]),
+            lambda: writer.keep([whole("t")]),
+        ):
+            with pytest.raises(DatabaseUnavailable, match="SQLSTATE 42703"):
+                refused()
+        assert old.execute("SELECT FROM bars_ohlcv").rowcount == 1
+        schema.upgrade(before)
+        assert writer.write(DATASETS["bars"], [message(bars[1], 7)]) == [Counts(written=1, rejected=1)]
+        assert [one.position for one in dead_letters.page(old)] == [1]
+    finally:
+        writer.close()
+
+
+def test_before_the_migration_the_status_lacks_the_letters_only(before: str) -> None:
+    reader = DatabaseReader(before)
+    try:
+        until(lambda: (look := reader.read()) is not None and look.rows_per_s is not None)
+        look = reader.read()
+        assert look is not None
+        assert (look.dead_letters, look.reasons) == (None, None)
+    finally:
+        reader.close()
