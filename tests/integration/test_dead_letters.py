@@ -332,7 +332,7 @@ def test_the_command_lists_shows_replays_and_purges(
     assert f"--after {min(first, second)}" in mds("list", "--limit", "1")[1]
     assert mds("list", "--dataset", "news") == (0, "no dead letters\n")
     assert '"note": "SECRET"' in mds("show", str(first))[1]
-    assert mds("show", "4711") == (1, "id: 4711 is no dead letter; see `mds dead-letters list`")
+    assert mds("show", "4711") == (1, "id: 4711 is not a dead letter; see `mds dead-letters list`")
 
     assert mds("replay", "--all") == (1, "2 sent: 1 gone, 1 refused again\n")
     assert [one.id for one in dead_letters.page(database)] == [second]
@@ -355,5 +355,5 @@ def test_a_replay_that_no_worker_deals_with_says_so_and_loses_nothing(
     dead_letters.keep(database, [letter()])
     code, said = mds("replay", "--all", "--timeout", "0.5")
     assert code == 1
-    assert "1 not dealt with within 0.5 s" in said
+    assert "1 still pending after 0.5 s" in said
     assert dead_letters.count(database) == 1

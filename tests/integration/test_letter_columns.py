@@ -4,18 +4,25 @@ from __future__ import annotations
 
 import json
 import zlib
-from collections.abc import Iterator
+from base64 import b64decode
+from collections.abc import Callable, Iterator
+from datetime import datetime
 from hashlib import sha256
+from pathlib import Path
 from typing import Any
 
 import kombu
 import psycopg
 import pytest
 from celery import Celery
+from click.testing import CliRunner, Result
 from conftest import QUEUE, TASK, Bar, Connection, StartWorker, database_at
+from flask_openapi3 import OpenAPI
 from nodes import Worker, until
 
-from market_data_store import dead_letters
+from market_data_store import config, dead_letters
+from market_data_store.cli.dead_letters import command
+from market_data_store.cli.terminal import moment
 from market_data_store.datasets import DATASETS
 from market_data_store.dead_letters import DeadLetter, Letter
 from market_data_store.dead_letters.replay import messages, replay
@@ -24,6 +31,7 @@ from market_data_store.postgres import schema
 from market_data_store.postgres.batch import Message
 from market_data_store.postgres.writer import Writer
 from market_data_store.protocol import ARROW, JSON, Counts
+from market_data_store.service.dead_letters import create_letters
 from market_data_store.status.database import DatabaseReader
 from market_data_store.wire.arrow import frame_of, pack
 from market_data_store.wire.rows import decode_rows
@@ -274,3 +282,116 @@ def test_before_the_migration_the_status_lacks_the_letters_only(before: str) -> 
         assert (look.dead_letters, look.reasons) == (None, None)
     finally:
         reader.close()
+
+
+# --- Shown -----------------------------------------------------------------------------------------------------------
+
+SHOWN = """
+id                {id}
+kept              {kept}
+refused           {kept}
+enqueued          2000-01-01 00:00:00Z
+task              t
+position          0
+reason            r
+pattern           p
+content type      application/json
+content encoding  utf-8
+compression       gzip
+body bytes        25
+body sha256       {sha256}
+body              [["candles", []], {{}}, {{}}]
+"""
+
+
+@pytest.fixture
+def mds(database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Result]]:
+    """`mds dead-letters` with these arguments, on this test's database."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("DATABASE_URL", database_url)
+    config.settings.cache_clear()
+    yield lambda *arguments: CliRunner().invoke(command, arguments, env={"COLUMNS": "160"})
+    config.settings.cache_clear()
+
+
+def test_the_command_shows_what_a_letter_says_of_its_message(mds: Callable[..., Result], database: Connection) -> None:
+    dead_letters.keep(database, [whole("t", content_type=JSON, content_encoding="utf-8", compression="gzip")])
+    database.execute(KEEP_0_4, OLD)
+    kept, old = dead_letters.page(database)
+    expected = {"id": kept.id, "kept": moment(kept.created_at), "sha256": sha256(UNKNOWN).hexdigest()}
+    assert mds("show", str(kept.id)).output == SHOWN.lstrip().format(**expected)
+    shown = mds("show", str(old.id)).output
+    assert "pattern           not classified\n" in shown
+    assert "body" not in shown
+
+    database.execute("UPDATE dead_letters SET job = 7, file = 'bad.csv', line = 17 WHERE id = %s", [old.id])
+    assert "job               7\nfile              bad.csv\nline              17\n" in mds("show", str(old.id)).output
+
+
+def test_the_command_counts_letters_by_reason(mds: Callable[..., Result], database: Connection) -> None:
+    assert mds("list", "--by-reason").output == "no dead letters\n"
+    row: dict[str, Any] = {
+        "reason": "close: 'SECRET' is not a number",
+        "pattern": "close: … is not a number",
+        "enqueued_at": 0,
+    }
+    dead_letters.keep(
+        database, [DeadLetter(task_id="t", position=n, dataset="bars", row="{}", **row) for n in range(1_200)]
+    )
+    dead_letters.keep(database, [whole("t")])
+    database.execute(KEEP_0_4, OLD)
+    database.execute("UPDATE dead_letters SET created_at = '2026-11-25 12:00Z'")
+    lines = [line.rstrip() for line in mds("list", "--by-reason").output.splitlines()]
+    assert lines == [
+        "count  dataset        newest                pattern",
+        "1,200  bars           2026-11-25 12:00:00Z  close: … is not a number",
+        "    1  bars           2026-11-25 12:00:00Z  not classified",
+        "    1  whole message  2026-11-25 12:00:00Z  p",
+    ]
+    first, second, third = json.loads(mds("list", "--by-reason", "--json").output)
+    newest = "2026-11-25T12:00:00+00:00"
+    assert first == {"count": 1_200, "dataset": "bars", "pattern": row["pattern"], "newest": newest}
+    assert (second["pattern"], third["dataset"]) == (None, None)
+    assert len(json.loads(mds("list", "--by-reason", "--json", "--dataset", "bars").output)) == 2
+    assert mds("list", "--by-reason", "--limit", "1").output.count("\n") == 2
+    refused = mds("list", "--by-reason", "--after", "7")
+    assert (refused.exit_code, "--after goes with a list by id" in refused.output) == (2, True)
+
+
+def test_the_command_lists_letters_as_json(mds: Callable[..., Result], database: Connection) -> None:
+    assert json.loads(mds("list", "--json").output) == []
+    dead_letters.keep(database, [whole(f"\x1b {number}", content_type=JSON) for number in range(3)])
+    output = mds("list", "--json", "--limit", "2").output
+    assert "\x1b" not in output
+    listed = json.loads(output)
+    assert [one["task_id"] for one in listed] == ["\x1b 0", "\x1b 1"]
+    assert (listed[0]["pattern"], listed[0]["body_bytes"], listed[0]["content_type"]) == ("p", len(UNKNOWN), JSON)
+    assert datetime.fromisoformat(listed[0]["created_at"]).tzinfo is not None
+    assert not {"row", "defaults", "body"} & listed[0].keys()
+    (last,) = json.loads(mds("list", "--json", "--after", str(listed[1]["id"])).output)
+    assert last["task_id"] == "\x1b 2"
+
+
+def test_over_http_a_letter_has_the_same_fields(
+    database_url: str, redis_url: str, database: Connection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dead_letters.keep(database, [whole("t", content_type=JSON, content_encoding="utf-8")])
+    monkeypatch.chdir(tmp_path)
+    for name, value in {"DATABASE_URL": database_url, "BROKER_URL": redis_url, "ADMIN_TOKEN": "t0ken"}.items():
+        monkeypatch.setenv(name, value)
+    config.settings.cache_clear()
+    try:
+        application = OpenAPI(__name__)
+        application.register_api(create_letters(config.settings()))
+        client = application.test_client()
+        headers = {"Authorization": "Bearer t0ken"}
+        (listed,) = client.get("/dead-letters", headers=headers).get_json()["letters"]
+        shown = client.get(f"/dead-letters/{listed['id']}", headers=headers).get_json()
+    finally:
+        config.settings.cache_clear()
+    assert listed["pattern"] == "p"
+    assert listed["body_sha256"] == sha256(UNKNOWN).hexdigest()
+    assert [listed[name] for name in ("body_bytes", "content_type", "content_encoding")] == [25, JSON, "utf-8"]
+    assert [listed[name] for name in ("compression", "job", "file", "line")] == [None] * 4
+    assert shown.items() > listed.items()
+    assert b64decode(shown["body"]) == UNKNOWN

@@ -1,11 +1,13 @@
-"""`mds dead-letters`: look at what could not be written, send it again, or delete it."""
+"""`mds dead-letters`: list and count what could not be written, send it again, or delete it."""
 
 from __future__ import annotations
 
+import json
 import sys
 import time
 from collections.abc import Callable, Sequence
-from datetime import datetime
+from dataclasses import asdict
+from datetime import UTC, datetime
 from typing import Any
 
 import click
@@ -21,12 +23,15 @@ from market_data_store.config import settings
 from market_data_store.datasets import DATASETS
 from market_data_store.dead_letters import Letter
 from market_data_store.dead_letters.replay import messages
+from market_data_store.dead_letters.summary import NOT_CLASSIFIED, ReasonCount, summary
 from market_data_store.errors import InvalidMessage
 from market_data_store.postgres.connection import connect
 
 _POLL_INTERVAL_S = 0.2
+#: What a listing leaves out of a letter: the message.
+_SENT = ("row", "defaults", "body")
 
-_of_dataset = click.option("--dataset", type=click.Choice(list(DATASETS)), help="Letters of rows of this dataset.")
+_of_dataset = click.option("--dataset", type=click.Choice(list(DATASETS)), help="Only letters of rows of this dataset.")
 
 
 def _selected(decorated: Callable[..., None]) -> Callable[..., None]:
@@ -45,6 +50,7 @@ def command() -> None:
     """Rows and messages that could not be written.
 
     \b
+    mds dead-letters list --by-reason
     mds dead-letters list --dataset bars
     mds dead-letters show 17
     mds dead-letters replay --dataset bars
@@ -54,33 +60,74 @@ def command() -> None:
 
 @command.command("list")
 @_of_dataset
-@click.option("--limit", type=click.IntRange(1), default=100, show_default=True, help="At most so many.")
-@click.option("--after", type=click.IntRange(0), default=0, metavar="ID", help="Go on after this letter.")
-def list_(dataset: str | None, limit: int, after: int) -> None:
-    """List letters by id, with their reasons; what was sent is shown by `show` alone.
+@click.option("--by-reason", is_flag=True, help="Count letters by reason instead of listing them.")
+@click.option("--limit", type=click.IntRange(1), default=100, show_default=True, help="Maximum number of lines.")
+@click.option("--after", type=click.IntRange(0), default=0, metavar="ID", help="Start after this id.")
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON list.")
+def list_(dataset: str | None, by_reason: bool, limit: int, after: int, as_json: bool) -> None:
+    """List letters by id, with their reasons. Only `show` prints what was sent.
 
     \b
     mds dead-letters list
-    mds dead-letters list --dataset bars --after 100
+    mds dead-letters list --by-reason
+    mds dead-letters list --dataset bars --after 100 --json
     """
+    if by_reason and after:
+        raise click.UsageError("--after goes with a list by id, not with --by-reason")
     with _connection() as connection:
-        letters = dead_letters.page(connection, dataset=dataset, after=after, limit=limit + 1)
-    table = Table(box=None, pad_edge=False)
-    for name in ("id", "time", "dataset", "sqlstate"):
-        table.add_column(name, no_wrap=True, justify="right" if name == "id" else "left")
-    table.add_column("reason", overflow="fold")
-    for letter in letters[:limit]:
-        dataset_, sqlstate = letter.dataset or "", letter.sqlstate or ""
-        table.add_row(str(letter.id), moment(letter.refused_at), dataset_, sqlstate, Text(printable(letter.reason)))
+        if by_reason:
+            _show_reasons(summary(connection, dataset=dataset, limit=limit), as_json)
+        else:
+            letters = dead_letters.page(connection, dataset=dataset, after=after, limit=limit + 1)
+            _show_letters(letters[:limit], as_json, more=len(letters) > limit)
+
+
+def _show_letters(letters: Sequence[Letter], as_json: bool, *, more: bool) -> None:
+    if as_json:
+        listed = [asdict(letter) for letter in letters]
+        _show_json([{name: value for name, value in each.items() if name not in _SENT} for each in listed])
+        return
+    table = _table("id", "time", "dataset", "sqlstate", "reason")
+    for letter in letters:
+        dataset, sqlstate = letter.dataset or "", letter.sqlstate or ""
+        table.add_row(str(letter.id), moment(letter.refused_at), dataset, sqlstate, Text(printable(letter.reason)))
     console.print(table if letters else "no dead letters")
-    if len(letters) > limit:
-        console.print(f"there are more: --after {letters[limit - 1].id}")
+    if more:
+        console.print(f"there are more: --after {letters[-1].id}")
+
+
+def _show_reasons(reasons: Sequence[ReasonCount], as_json: bool) -> None:
+    counted = [(each, datetime.fromtimestamp(each.last_ts, UTC)) for each in reasons]
+    if as_json:
+        names = ("count", "dataset", "pattern", "newest")
+        _show_json([dict(zip(names, (r.count, r.dataset, r.pattern, newest), strict=True)) for r, newest in counted])
+        return
+    table = _table("count", "dataset", "newest", "pattern")
+    for each, newest in counted:
+        dataset = "whole message" if each.dataset is None else each.dataset
+        table.add_row(f"{each.count:,}", dataset, moment(newest), Text(printable(each.reason)))
+    console.print(table if reasons else "no dead letters")
+
+
+def _table(first: str, *names: str) -> Table:
+    """A table with a number in its first column and a text of any length in its last."""
+    table = Table(box=None, pad_edge=False)
+    table.add_column(first, no_wrap=True, justify="right")
+    for name in names[:-1]:
+        table.add_column(name, no_wrap=True)
+    table.add_column(names[-1], overflow="fold")
+    return table
+
+
+def _show_json(items: list[dict[str, Any]]) -> None:
+    # ASCII only: control characters of a foreign text do not reach the terminal.
+    click.echo(json.dumps(items, indent=2, default=datetime.isoformat))
 
 
 @command.command()
 @click.argument("id", type=click.IntRange(1))
 def show(id: int) -> None:  # click names it for the argument
-    """Show a letter whole, with the row or the message as it was sent.
+    """Show everything about a letter, with the row or the message as it was sent.
 
     \b
     mds dead-letters show 17
@@ -88,20 +135,20 @@ def show(id: int) -> None:  # click names it for the argument
     with _connection() as connection:
         letter = dead_letters.get(connection, id)
     if letter is None:
-        raise InvalidMessage(f"id: {id} is no dead letter; see `mds dead-letters list`")
+        raise InvalidMessage(f"id: {id} is not a dead letter; see `mds dead-letters list`")
     for name, value in _fields(letter):
-        console.print(f"{name:<12}{printable(value)}", markup=False, soft_wrap=True)
+        console.print(f"{name:<18}{printable(value)}", markup=False, soft_wrap=True)
 
 
 @command.command()
 @_selected
 @click.option(
-    "--timeout", type=click.FloatRange(0), default=60.0, show_default=True, help="Seconds to wait; 0: do not."
+    "--timeout", type=click.FloatRange(0), default=60.0, show_default=True, help="Seconds to wait; 0: do not wait."
 )
 def replay(ids: tuple[int, ...], dataset: str | None, every: bool, timeout: float) -> None:
     """Send letters again, and wait until each is written or refused again.
 
-    A letter stays in the table until it is written. Exits with 1 when some are left.
+    A letter stays in the table until it is written. The exit code is 1 when some are left.
 
     \b
     mds dead-letters replay --id 17
@@ -131,9 +178,7 @@ def replay(ids: tuple[int, ...], dataset: str | None, every: bool, timeout: floa
     if new:
         console.print(f"{new:,} new letters of rows in {len(whole):,} messages that were sent whole")
     if waiting:
-        console.print(
-            f"{waiting:,} not dealt with within {timeout:g} s; they stay until they are. Is a worker running?"
-        )
+        console.print(f"{waiting:,} still pending after {timeout:g} s; they stay in the queue. Is a worker running?")
     if waiting or refused or new:
         sys.exit(1)
 
@@ -152,7 +197,7 @@ def purge(ids: tuple[int, ...], dataset: str | None, every: bool, yes: bool) -> 
     with _connection() as connection:
         if sys.stdin.isatty() and not yes:
             number = dead_letters.count(connection, ids=chosen, dataset=dataset)
-            click.confirm(f"This deletes {number:,} dead letters for good. Go on?", abort=True)
+            click.confirm(f"This deletes {number:,} dead letters for good. Continue?", abort=True)
         number = dead_letters.purge(connection, ids=chosen, dataset=dataset)
     console.print(f"{number:,} deleted")
 
@@ -189,9 +234,18 @@ def _fields(letter: Letter) -> list[tuple[str, str]]:
         "position": str(letter.position),
         "dataset": letter.dataset,
         "reason": letter.reason,
+        "pattern": NOT_CLASSIFIED if letter.pattern is None else letter.pattern,
         "sqlstate": letter.sqlstate,
+        "job": letter.job,
+        "file": letter.file,
+        "line": letter.line,
         "row": letter.row,
         "defaults": letter.defaults,
+        "content type": letter.content_type,
+        "content encoding": letter.content_encoding,
+        "compression": letter.compression,
+        "body bytes": None if letter.body_bytes is None else f"{letter.body_bytes:,}",
+        "body sha256": letter.body_sha256,
         "body": None if letter.body is None else letter.body.decode("utf-8", "backslashreplace"),
     }
-    return [(name, value) for name, value in fields.items() if value is not None]
+    return [(name, str(value)) for name, value in fields.items() if value is not None]

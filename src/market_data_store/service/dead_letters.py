@@ -1,4 +1,4 @@
-"""The dead letters' endpoints: list, show, replay, purge. What was sent is in no answer but that to `GET .../{id}`."""
+"""The dead letters' endpoints: list, show, replay, purge. Only `GET .../{id}` answers with what was sent."""
 
 from __future__ import annotations
 
@@ -36,8 +36,17 @@ class Listed(BaseModel):
     position: int
     dataset: str | None
     reason: str
+    pattern: str | None = Field(description="The reason with … for each value; null for letters of version 0.4.")
     sqlstate: str | None
     enqueued_at: datetime
+    body_bytes: int | None = Field(description="Length of the whole body of a message that was unusable as a whole.")
+    body_sha256: str | None = Field(description="SHA-256 of the whole body, in hexadecimal.")
+    content_type: str | None
+    content_encoding: str | None
+    compression: str | None = Field(description="How the body is compressed; null for one that is not.")
+    job: int | None = Field(description="The id of the load in job_runs.")
+    file: str | None
+    line: int | None
 
 
 class Shown(Listed):
