@@ -32,6 +32,10 @@ _TIMEOUT = f"SET LOCAL statement_timeout = {int(_STATEMENT_TIMEOUT_S * 1000)}"
 _CHANGED_ROWS = "SELECT coalesce(sum(n_tup_ins + n_tup_upd), 0) FROM pg_stat_user_tables WHERE relname = ANY(%s)"
 
 
+#: How many dead letters there are, and their reasons.
+_Letters = tuple[int | None, Sequence[ReasonCount] | None]
+
+
 @dataclass(frozen=True, slots=True)
 class Database:
     """What Postgres says."""
@@ -50,7 +54,7 @@ class DatabaseReader:
         self._url = url
         self._connection: psycopg.Connection[Any] | None = None
         self._totals: deque[tuple[float, int]] = deque()
-        self._letters: tuple[int, list[ReasonCount]] | tuple[None, None] = None, None
+        self._letters: _Letters = None, None
         self._letters_due = float("-inf")
 
     def read(self) -> Database | None:
@@ -88,22 +92,28 @@ class DatabaseReader:
         # Fewer than before: somebody reset the statistics.
         return max(0.0, (total - before) / (now - then)) if now > then else None
 
-    def _dead_letters(self, connection: psycopg.Connection[Any]) -> tuple[int, list[ReasonCount]] | tuple[None, None]:
+    def _dead_letters(self, connection: psycopg.Connection[Any]) -> _Letters:
         started = time.monotonic()
         if started >= self._letters_due:
-            try:
-                with connection.transaction():
-                    connection.execute(_TIMEOUT)
-                    self._letters = dead_letters.count(connection), summary(connection)
-            except (
-                psycopg.errors.UndefinedTable,
-                psycopg.errors.UndefinedColumn,
-                psycopg.errors.QueryCanceled,
-            ):
-                self._letters = None, None  # not migrated, locked, or too many for the time
+            self._letters = _counted(connection)
             ended = time.monotonic()
             self._letters_due = ended + _LETTERS_REST * (ended - started)
         return self._letters
+
+
+def _counted(connection: psycopg.Connection[Any]) -> _Letters:
+    """How many letters there are, and how many of each reason; None for what Postgres could not find in time."""
+    total = None
+    try:
+        with connection.transaction():
+            connection.execute(_TIMEOUT)
+            total = dead_letters.count(connection)
+        # Apart: counting a million takes 0.1 s, and grouping them by reason 0.5 s or more.
+        with connection.transaction():
+            connection.execute(_TIMEOUT)
+            return total, summary(connection)
+    except (psycopg.errors.UndefinedTable, psycopg.errors.UndefinedColumn, psycopg.errors.QueryCanceled):
+        return total, None  # not migrated, locked, or too many for the time
 
 
 @contextmanager
