@@ -40,7 +40,7 @@ from market_data_store.wire.text import row_text
 on_redis = pytest.mark.parametrize("broker_url", ["redis"], indirect=True)
 
 UNKNOWN = json.dumps([["candles", []], {}, {}]).encode()
-#: As version 0.4.0 stores a letter, and gives one that is refused again its new reason.
+#: As version 0.4 stores a letter, and gives one that is refused again its new reason.
 KEEP_0_4 = """
     INSERT INTO dead_letters
         (task_id, position, content_hash, dataset, reason, sqlstate, row, defaults, body, enqueued_at)
@@ -200,7 +200,7 @@ def test_a_table_is_sent_again_by_its_content_type(
 
 @pytest.fixture
 def before(postgres_url: str) -> Iterator[str]:
-    """URL of a database as version 0.4.0 has it."""
+    """URL of a database as version 0.4 has it."""
     name = "letters_before_0003"
     with psycopg.connect(postgres_url, autocommit=True) as connection:
         connection.execute(f"CREATE DATABASE {name}")

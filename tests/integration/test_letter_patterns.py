@@ -24,7 +24,7 @@ from market_data_store.protocol import ARROW, Counts, Replayed
 from market_data_store.wire.rows import decode_rows
 from market_data_store.wire.text import row_text
 
-#: As version 0.4.0 stores a letter.
+#: As version 0.4 stores a letter.
 KEEP_0_4 = """
     INSERT INTO dead_letters
         (task_id, position, content_hash, dataset, reason, sqlstate, row, defaults, body, enqueued_at)
