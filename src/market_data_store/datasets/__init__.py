@@ -1,4 +1,4 @@
-"""The schema in words: which datasets there are, and how one is declared."""
+"""The datasets: which there are, and how one is declared."""
 
 from market_data_store.datasets.catalogue import DATASETS, dataset_named
 from market_data_store.datasets.declaration import (

@@ -1,7 +1,7 @@
 """The datasets: for each, its table, key, aliases and limits, in one place.
 
-Adding a dataset takes one entry here and one migration; the decoder and the writer follow from the declaration.
-Columns stand in the order in which they are copied.
+A new dataset needs one entry here and one migration; the decoder and the writer follow from the declaration.
+Columns are listed in the order in which they are copied.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ DATASETS: Mapping[str, Dataset] = MappingProxyType(
                 Column("expiry", DATE, primary_key=True, info={"rule": Rule(aliases=("expiration",))}),
                 number_column("strike", key=True),
                 text_column("option_type", key=True, aliases=("right",), letters="CP"),
-                # Core's OptionSnapshot has no time of its own.
+                # Core's OptionSnapshot has no time, so the time of enqueueing fills it.
                 ts_column(enqueued_at=True),
                 number_column("bid"),
                 number_column("ask"),
@@ -137,7 +137,7 @@ DATASETS: Mapping[str, Dataset] = MappingProxyType(
 
 
 def dataset_named(name: object) -> Dataset:
-    """The dataset of that name; `InvalidMessage` names the known ones."""
+    """Return the dataset with this name; raise `InvalidMessage`, which lists the known names, if there is none."""
     if isinstance(name, str) and name in DATASETS:
         return DATASETS[name]
     known = ", ".join(DATASETS)

@@ -1,7 +1,7 @@
 """How a dataset is declared: its table, its key, and what a message may hold for each column.
 
-A column's type says what a message may hold for it, the primary key is what makes two rows the same, and a column's
-`info` carries what SQL cannot say (`Rule`).
+A column's type decides which values a message may hold for it. The primary key decides when two rows are the same row.
+A column's `info` holds what SQL cannot express (`Rule`).
 """
 
 from __future__ import annotations
@@ -19,9 +19,10 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import DOUBLE_PRECISION, JSONB
 
-#: Characters. Four key columns of 128 characters at 4 bytes each stay below the 2,704 bytes of a btree entry.
+#: Maximum length of a text in the key, in characters. Four key columns of 128 characters with 4 bytes each stay below
+#: the 2,704 bytes of a btree entry.
 MAX_KEY_LENGTH = 128
-#: Characters of a text that is no key, and bytes of a row's metadata.
+#: Maximum length of a text outside the key, in characters, and of a row's metadata, in bytes.
 MAX_TEXT_LENGTH = 65_536
 metadata = MetaData()
 
@@ -30,24 +31,24 @@ metadata = MetaData()
 class Rule:
     """What a message may hold for a column, beyond its type."""
 
-    #: Other names under which producers send it, the first present wins.
+    #: Other names under which producers may send it; the first one that is present wins.
     aliases: tuple[str, ...] = ()
-    #: Stored in upper case.
+    #: Whether the text is stored in upper case.
     upper: bool = False
-    #: Where a row has no value of its own: a hash of these columns, so that a replay has the same. `*` stands for the
-    #: fields that the dataset does not know (two trades that differ in their exchange alone are two).
+    #: A row without a value gets a hash of these columns, so that a replay gets the same value. `*` stands for the
+    #: fields that the dataset does not know: two trades that differ only in their exchange are two trades.
     content_hash: tuple[str, ...] = ()
-    #: Where a row has no value of its own: the moment at which its message was enqueued.
+    #: Whether a row without a value gets the time at which its message was enqueued.
     enqueued_at: bool = False
-    #: Stored by its first letter, and only these are known.
+    #: If not empty, only the text's first letter is stored, and it must be one of these.
     letters: str = ""
-    #: Also holds the fields of a row that the dataset does not know.
+    #: Whether the column also holds the fields of a row that the dataset does not know.
     keeps_unknown: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Dataset:
-    """What can be written under a name: `store.write(name, rows)`."""
+    """A name that takes rows, as in `store.write(name, rows)`, and the table that they are written to."""
 
     name: str
     table: Table
@@ -59,65 +60,66 @@ class Dataset:
 
     @property
     def key(self) -> tuple[str, ...]:
-        """The names of the key columns, in the order by which rows are sorted."""
+        """The names of the key columns, in the order in which they sort rows."""
         return tuple(c.name for c in self.table.primary_key)
 
     @property
     def values(self) -> tuple[str, ...]:
-        """The names of the other columns that a message can fill."""
+        """The names of the columns outside the key that a message can fill, in table order."""
         return tuple(c.name for c in self.columns if not c.primary_key)
 
 
-#: The moment at which a row's message was first enqueued; the newest wins (see `writer`).
+#: The column with the time at which a row's message was first enqueued; the newest message wins (see
+#: `postgres.writer`).
 ENQUEUED_AT = "enqueued_at"
 
 
 def text_column(name: str, *, key: bool = False, nullable: bool = False, **rule: Any) -> Column[Any]:
-    """A text; a key column's is at most `MAX_KEY_LENGTH` characters."""
+    """Declare a text column; in the key its values have at most `MAX_KEY_LENGTH` characters."""
     # COLLATE "C": keys compare bytewise, as Python sorts them, whatever the database's locale.
     return Column(name, Text(collation="C"), primary_key=key, nullable=nullable, info={"rule": Rule(**rule)})
 
 
 def number_column(name: str, *aliases: str, key: bool = False, nullable: bool = True) -> Column[Any]:
-    """A double."""
+    """Declare a column of doubles."""
     rule = Rule(aliases=aliases)
     return Column(name, DOUBLE_PRECISION, primary_key=key, nullable=nullable and not key, info={"rule": rule})
 
 
 def count_column(name: str, *aliases: str) -> Column[Any]:
-    """An integer of 64 bits, nullable."""
+    """Declare a nullable column of 64-bit integers."""
     return Column(name, BigInteger, nullable=True, info={"rule": Rule(aliases=aliases)})
 
 
 def ts_column(*aliases: str, **rule: Any) -> Column[Any]:
-    """The time of a row, a key column."""
+    """Declare the key column `ts`, the time of a row."""
     names = ("timestamp", "timestamp_utc", "time", "datetime", *aliases)
     rules = {"rule": Rule(aliases=names, **rule)}
     return Column("ts", DateTime(timezone=True), primary_key=True, info=rules)
 
 
 def seq_column(*content: str) -> Column[Any]:
-    """Tells rows of one instant apart: the sequence as sent, else a hash of `content`."""
+    """Declare the key column `seq`, which separates rows of one instant: the sequence sent, or a hash of `content`."""
     rule = Rule(aliases=("sequence", "trade_id"), content_hash=(*content, "*"))
     return Column("seq", BigInteger, primary_key=True, autoincrement=False, info={"rule": rule})
 
 
 def metadata_column() -> Column[Any]:
-    """What a row holds beyond its fields."""
+    """Declare the column `metadata`, which holds what a row has beyond the dataset's fields."""
     return Column("metadata", JSONB, nullable=True, info={"rule": Rule(keeps_unknown=True)})
 
 
 def declare(name: str, table: str, *columns: Column[Any]) -> Dataset:
-    """A dataset of these columns, with the column `enqueued_at`."""
+    """Declare a dataset with these columns and the column `enqueued_at`."""
     enqueued_at = Column(ENQUEUED_AT, DateTime(timezone=True), nullable=False)
     return Dataset(name, Table(table, metadata, *columns, enqueued_at))
 
 
 def provider_column() -> Column[Any]:
-    """Who the data come from, a key column."""
+    """Declare the key column `provider`, the source of the data."""
     return text_column("provider", key=True, aliases=("vendor", "source"))
 
 
 def symbol_column() -> Column[Any]:
-    """The instrument, a key column."""
+    """Declare the key column `symbol`, the instrument."""
     return text_column("symbol", key=True, upper=True, aliases=("ticker",))
