@@ -1,1 +1,1 @@
-"""Rows out of files, files through the store, and rows into files."""
+"""Files: reading rows from them, loading them through the store, and exporting rows to them."""

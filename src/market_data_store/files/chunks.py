@@ -1,4 +1,4 @@
-"""An iterable by so many items at a time (`itertools.batched`, from Python 3.12 on)."""
+"""Splits an iterable into lists (`itertools.batched` needs Python 3.12)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ T = TypeVar("T")
 
 
 def chunks(items: Iterable[T], size: int) -> Iterator[list[T]]:
-    """The items in lists of at most `size`."""
+    """Yield the items in lists of at most `size`."""
     iterator = iter(items)
     while chunk := list(islice(iterator, size)):
         yield chunk

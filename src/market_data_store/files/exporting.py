@@ -1,7 +1,8 @@
-"""A dataset's rows into a file that `mds load` reads back: what Postgres's COPY says, in the order of the key.
+"""Exports a dataset's rows to a file that `mds load` reads back.
 
-All columns but `enqueued_at`, so a load is a new write of every row. Memory is constant. The same rows make the same
-bytes. A file has its name when it is complete, and not before.
+The file is the output of Postgres's COPY, in key order. It has all columns except `enqueued_at`, so a load is a new
+write of every row. Memory use is constant. The same rows make the same bytes. A file gets its name only when it is
+complete.
 """
 
 from __future__ import annotations
@@ -25,15 +26,15 @@ from market_data_store.files.reader import format_of
 from market_data_store.postgres.connection import first_line
 from market_data_store.wire.fields import Field, fields_of
 
-#: What stands for standard output, which gets NDJSON.
+#: The path that means standard output, which gets NDJSON.
 STDOUT = Path("-")
 
-#: Rows are written by so many.
+#: Rows per write to the file.
 _ROWS_AT_ONCE = 500
-#: For 20 MB of bars level 6 takes two to four times as long, and makes files that are 2 to 7 % smaller.
+#: For 20 MB of bars, level 6 takes two to four times as long and makes files only 2 to 7 % smaller.
 _GZIP_LEVEL = 4
 
-#: A double in the fewest digits that read back as the same.
+#: The last setting writes a double with the fewest digits that read back as the same double.
 _SESSION = "SET LOCAL timezone = 'UTC'; SET LOCAL datestyle = 'ISO'; SET LOCAL extra_float_digits = 1"
 _SELECT = """
     SELECT {output} FROM {table} AS stored CROSS JOIN LATERAL (SELECT {values}) AS exported
@@ -49,21 +50,21 @@ _CRITERIA = {
 _OUTPUT = {"csv": "exported.*", "ndjson": "row_to_json(exported)"}
 _COPY = {
     "csv": "COPY ({}) TO STDOUT (FORMAT csv)",
-    # JSON holds no control characters, so this quotes nothing; COPY's text format would double backslashes.
+    # JSON contains no control characters, so this never quotes; COPY's text format would double backslashes.
     "ndjson": r"COPY ({}) TO STDOUT (FORMAT csv, QUOTE E'\x01', DELIMITER E'\x02')",
 }
 
 
 @dataclass(frozen=True, slots=True)
 class Exported:
-    """What an export wrote."""
+    """What an export has written, and how long it took."""
 
     rows: int
     seconds: float
 
     @property
     def rate(self) -> float:
-        """Rows a second."""
+        """Rows per second."""
         return self.rows / max(self.seconds, 1e-9)
 
 
@@ -75,11 +76,12 @@ def export(
     *,
     on_progress: Callable[[Exported, int], None] = lambda *_: None,
 ) -> Exported:
-    """Write the rows that meet the criteria (provider, symbol, interval, start, end: those that are not None).
+    """Write the rows that meet the criteria to a file, in key order.
 
-    `on_progress` takes what is written so far, and about how many rows there are. A file that is there already is
-    replaced when the new one is complete. Raises `InvalidMessage` for a name of unknown format, `MarketDataStoreError`
-    when Postgres or the disk fails; then the file is as it was.
+    `criteria` may have provider, symbol, interval, start (inclusive) and end (exclusive); None selects everything.
+    `on_progress` is called with what is written so far and the approximate total of rows. An existing file is replaced
+    when the new one is complete. Raises `InvalidMessage` if the file's name has an unknown format, and
+    `MarketDataStoreError` if Postgres or the disk fails; then an existing file stays as it was.
     """
     format_, gzipped = ("ndjson", False) if file == STDOUT else format_of(file)
     given = {name: value for name, value in criteria.items() if value is not None}
@@ -94,7 +96,7 @@ def export(
                 stream.write(",".join(column.name for column in dataset.columns).encode() + b"\n")
             copy_out = sql.SQL(_COPY[format_]).format(select)
             with cursor.copy(copy_out, given) as copy:
-                for chunk in chunks(copy, _ROWS_AT_ONCE):  # Postgres sends each row by itself
+                for chunk in chunks(copy, _ROWS_AT_ONCE):  # Postgres sends one row at a time
                     stream.write(b"".join(chunk))
                     rows += len(chunk)
                     on_progress(Exported(rows, time.monotonic() - started), max(total, rows))
@@ -121,23 +123,23 @@ def _value(f: Field) -> sql.Composed:
 
 
 def _expected(cursor: psycopg.Cursor[Any], select: sql.Composed, given: Mapping[str, Any]) -> int:
-    """About how many rows there are, as Postgres's planner sees it: to count them takes as long as to export them."""
+    """Return the planner's estimate of the number of rows; counting them takes as long as exporting them."""
     ((plans,),) = cursor.execute(sql.SQL("EXPLAIN (FORMAT JSON) {}").format(select), given).fetchall()
     return int(plans[0]["Plan"]["Plan Rows"])
 
 
 @contextmanager
 def _target(file: Path, gzipped: bool) -> Iterator[IO[bytes]]:
-    """Where to write: standard output, or a file that takes its name when all is in it."""
+    """Open standard output, or a file that gets its name when it is complete."""
     if file == STDOUT:
-        with open(1, "wb", closefd=False) as raw:  # what is left in sys.stdout's buffer is not ours
+        with open(1, "wb", closefd=False) as raw:  # not sys.stdout, whose buffer may hold other output
             yield raw
         return
     part = file.with_name(f"{file.name}.{os.getpid()}.part")
     try:
         with part.open("wb") as raw:
             if gzipped:
-                # The same bytes each time: no name and no time in the header.
+                # No name and no time in the header: the same rows make the same bytes.
                 with gzip.GzipFile("", "wb", _GZIP_LEVEL, raw, mtime=0) as packed:
                     yield packed  # type: ignore[misc]  # it is a BufferedIOBase
             else:

@@ -1,4 +1,4 @@
-"""A file's rows through the store, followed to the last result."""
+"""Loads a file: sends its rows through the store, and follows their results to the last one."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ from market_data_store.postgres.connection import connect
 from market_data_store.producer.client import StoreClient
 from market_data_store.protocol import QUEUE, Counts
 
-#: With nothing stored for so long, one is asked whether a worker runs at all.
+#: A load fails when nothing has been stored for this long: probably no worker is running.
 _STALL_TIMEOUT_S = 60.0
-#: Results are looked for this often.
+#: How often results are collected while rows are being sent.
 _FOLLOW_INTERVAL_S = 0.1
-#: Rows are handed to the client by so many.
+#: Rows per call of `StoreClient.write`.
 _ROWS_AT_ONCE = 500
 
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """What became of a file's rows so far."""
+    """What has become of a file's rows so far."""
 
     sent: int
     counts: Counts
@@ -39,7 +39,7 @@ class Summary:
 
     @property
     def stored(self) -> int:
-        """Rows that Postgres holds, or holds newer."""
+        """Rows that Postgres holds, in this or in a newer version."""
         return self.counts.written + self.counts.unchanged + self.counts.stale
 
     @property
@@ -49,18 +49,18 @@ class Summary:
 
     @property
     def rate(self) -> float:
-        """Rows a second, from the first one read to the last one stored."""
+        """Rows per second, from the first row read to the last row stored."""
         return (self.stored + self.rejected) / max(self.seconds, 1e-9)
 
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far a load is."""
+    """How far a load has come."""
 
     summary: Summary
-    #: Rows in all, as many as the bytes read so far let expect.
+    #: Estimated total of rows, from the rows in the bytes read so far.
     expected_rows: float
-    #: Messages that wait in the queue.
+    #: Messages waiting in the queue.
     depth: int
 
 
@@ -74,9 +74,9 @@ def load_file(
 ) -> Summary:
     """Send a file's rows and follow their results to the last one.
 
-    `recording` is entered once the servers answer; what it yields takes the counts so far. `on_reject` takes the row's
-    number in the file, counting from 1, and the reason. Raises `InvalidMessage` for an unusable file,
-    `BrokerUnavailable`, `DatabaseUnavailable`, and `MarketDataStoreError` when nothing is stored any more.
+    `recording` is entered once the servers answer; it yields a function that takes the counts so far. `on_reject` is
+    called with the row's number in the file, counted from 1, and the reason. Raises `InvalidMessage` for an unusable
+    file, `BrokerUnavailable`, `DatabaseUnavailable`, and `MarketDataStoreError` when nothing has been stored for 60 s.
     """
     started = last_change = time.monotonic()
     with ExitStack() as stack:
@@ -112,14 +112,14 @@ def load_file(
             if time.monotonic() - last_change > _STALL_TIMEOUT_S:
                 waiting = summary.sent - summary.stored - summary.rejected
                 raise MarketDataStoreError(
-                    f"nothing was stored for {_STALL_TIMEOUT_S:.0f} s; {waiting:,} rows wait in the queue. "
-                    "Is a worker running? (`mds status`)"
+                    f"nothing was stored for {_STALL_TIMEOUT_S:.0f} s; {waiting:,} rows are waiting in the queue. "
+                    "Check with `mds status` that a worker is running"
                 )
             time.sleep(0.02)
 
 
 class _Rejects:
-    """Names each reject once."""
+    """Reports each reject once."""
 
     def __init__(
         self, client: StoreClient, connection: psycopg.Connection[Any], on_reject: Callable[[int, str], None]

@@ -1,6 +1,6 @@
-"""Rows out of files: CSV and NDJSON, plain or gzipped.
+"""Reads rows from CSV and NDJSON files, plain or gzipped.
 
-An empty field of a CSV is null: the store takes no empty texts. JSON columns hold JSON there.
+An empty field of a CSV is null, because the store accepts no empty texts. A JSON column's field in a CSV holds JSON.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from market_data_store.wire.text import json_cell, python_value
 
 
 def format_of(path: Path) -> tuple[Literal["csv", "ndjson"], bool]:
-    """A file's format by its name, and whether it is gzipped; raises `InvalidMessage` for any other."""
+    """Return a file's format, judged by its name, and whether it is gzipped; raise `InvalidMessage` for other names."""
     suffixes = [suffix.lower() for suffix in path.suffixes]
     gzipped = suffixes[-1:] == [".gz"]
     match suffixes[-2:-1] if gzipped else suffixes[-1:]:
@@ -32,15 +32,15 @@ def format_of(path: Path) -> tuple[Literal["csv", "ndjson"], bool]:
             return "csv", gzipped
         case [".ndjson" | ".jsonl"]:
             return "ndjson", gzipped
-    raise InvalidMessage(f"{path}: unknown format; name it .csv, .ndjson or .jsonl, with .gz behind if gzipped")
+    raise InvalidMessage(f"{path}: unknown format; name it .csv, .ndjson or .jsonl, plus .gz if it is gzipped")
 
 
 @dataclass(slots=True)
 class RowFile:
     """A file of rows, read once from start to end in constant memory.
 
-    `columns` renames: field of the dataset -> column of the file. Raises `InvalidMessage` when the file, its format or
-    a column is wrong. A line that cannot be read becomes a row that the worker rejects: it leaves a dead letter.
+    `columns` maps fields of the dataset to columns of the file. Raises `InvalidMessage` if the file, its format or a
+    column is wrong. A line that cannot be read becomes a row that the worker rejects, so it leaves a dead letter.
     """
 
     path: Path
@@ -50,7 +50,7 @@ class RowFile:
 
     @property
     def size(self) -> int:
-        """Bytes on disk."""
+        """Size on disk, in bytes."""
         return self.path.stat().st_size
 
     @property
@@ -59,7 +59,7 @@ class RowFile:
         return self._raw.tell() if self._raw and not self._raw.closed else 0
 
     def rows(self) -> Iterator[Any]:
-        """The rows in order."""
+        """Yield the rows in the order of the file."""
         known = {name for f in fields_of(self.dataset) for name in f.names}
         for name in self.columns:
             if name not in known:
@@ -96,13 +96,13 @@ class RowFile:
         try:
             for values in lines:
                 if len(values) == len(names):
-                    # None, and not left out: rows of one shape are decoded at once, see `rows`.
+                    # None instead of no field: rows of one shape are decoded together, see `wire.rows`.
                     row: dict[str, Any] = {name: value or None for name, value in zip(names, values, strict=True)}
                     for name, read in readers.items():
                         row[name] = row[name] and read(row[name])
                     yield row
                 elif values:
-                    yield values  # too few or too many fields: no object, so a reject
+                    yield values  # too few or too many fields: a list is not a row, so it is rejected
         except csv.Error as error:
             raise InvalidMessage(f"{self.path}, line {lines.line_num}: {error}") from error
 
