@@ -1,4 +1,4 @@
-"""A directory with the data of one server, which one process has to itself, and the server that runs in it."""
+"""The data directory of one embedded server, locked by one process, and the server that runs in it."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ import psycopg
 from market_data_store.errors import ServerStartError
 from market_data_store.local.host import end_with_parent
 
-#: Long enough for a recovery after kill -9 that has gigabytes to read; an empty server is ready in less than 1 s.
+#: Long enough to recover gigabytes after kill -9; an empty server is ready in less than 1 s.
 START_TIMEOUT_S = 60.0
-#: After this a server that was told to stop is killed.
+#: A server that was asked to stop is killed after this.
 STOP_TIMEOUT_S = 20.0
-# Not the caller's, of which initdb would write TZ into postgresql.conf and which may hold secrets.
+# Not the caller's environment: it may hold secrets, and initdb would write its TZ into postgresql.conf.
 _ENVIRONMENT = {"PATH": os.defpath, "LC_ALL": "C"}
 
 
 @dataclass(frozen=True, kw_only=True)
 class EmbeddedServer:
-    """A running server; it ends with `stop` or with its `with` block."""
+    """A running server; `stop` or the end of its `with` block ends it."""
 
     name: str
     url: str
@@ -40,11 +40,11 @@ class EmbeddedServer:
 
     @property
     def pid(self) -> int:
-        """Process id of the server (Postgres: the postmaster)."""
+        """Process id of the server; for Postgres, of the postmaster."""
         return self.process.pid
 
     def stop(self, timeout_s: float = STOP_TIMEOUT_S) -> None:
-        """End the server with all data on disk (kill it after `timeout_s`), then release its directory; idempotent."""
+        """Stop the server with all data on disk (kill it after `timeout_s`), then release its directory; idempotent."""
         end(self.process, self._directory.stop_signal, timeout_s)
         self._directory.release()
 
@@ -57,7 +57,7 @@ class EmbeddedServer:
 
 @dataclass(frozen=True, kw_only=True)
 class Directory:
-    """The directory of one server, which this process has to itself."""
+    """The data directory of one server, locked by this process."""
 
     name: str
     path: Path
@@ -71,7 +71,7 @@ class Directory:
     def launch(
         self, command: Sequence[str], *, user: pwd.struct_passwd | None = None, pass_fds: Sequence[int] = ()
     ) -> subprocess.Popen[bytes]:
-        """Start a program that writes to the log and ends with this process, or when the start of the server fails."""
+        """Start a program that writes to the log. It ends with this process, or when the server fails to start."""
         process = subprocess.Popen(
             command,
             cwd=self.path if user is None else "/",
@@ -83,7 +83,7 @@ class Directory:
             user=user.pw_uid if user else None,
             group=user.pw_gid if user else None,
             extra_groups=[] if user else None,
-            # A terminal's Ctrl-C goes to its whole process group; the owner stops a server after the server's clients.
+            # Ctrl-C in a terminal reaches the whole process group; the owner must stop the server after its clients.
             start_new_session=True,
             preexec_fn=end_with_parent(self.stop_signal),
         )
@@ -94,7 +94,7 @@ class Directory:
         return process
 
     def wait_until(self, ready: Callable[[], bool], process: subprocess.Popen[bytes]) -> None:
-        """Poll; raises `ServerStartError` with the end of the log when the process ends before or time is up."""
+        """Poll until `ready`; raise `ServerStartError` with the end of the log if the process ends or time runs out."""
         deadline = time.monotonic() + START_TIMEOUT_S
         while not ready():
             if process.poll() is not None:
@@ -111,17 +111,17 @@ class Directory:
     def release(self) -> None:
         """Let another process take the directory; idempotent."""
         if not self.lock.closed:
-            # Closing alone would leave the lock with any child that this process has forked meanwhile.
+            # Unlock explicitly: after a mere close, a child that was forked meanwhile would still hold the lock.
             fcntl.flock(self.lock, fcntl.LOCK_UN)
             self.lock.close()
 
 
 @contextmanager
 def taken(name: str, path: Path, stop_signal: signal.Signals) -> Iterator[Directory]:
-    """Take the directory; when the block fails, end what it launched and release the directory.
+    """Lock the directory; if the block fails, end what it launched and release the directory.
 
-    Two locks: `lock` stays with the owner and tells whether one lives. The log's goes to the server and its children
-    with their output, so it is free only when the last of them is gone.
+    There are two locks. The owner holds the one on `lock`, which shows whether an owner is alive. The server and its
+    children inherit the one on the log with their output, so it is free only when the last of them has ended.
     """
     path = path.resolve()
     with ExitStack() as undo:
@@ -151,14 +151,14 @@ def _acquire(file: IO[bytes]) -> bool:
 
 
 def _end_leftover(path: Path, lock: IO[bytes], log: IO[bytes], stop_signal: signal.Signals) -> None:
-    """Wait for a server whose owner was killed to end; tell it to, for systems that have not (macOS)."""
+    """Wait until a server whose owner was killed has ended; signal it, which macOS has not done for us."""
     lock.seek(0)
     pid = int(lock.read() or 0)
     if pid and not _acquire(log):
         try:
             os.kill(pid, stop_signal)
         except ProcessLookupError:
-            pass  # children of it hold the log for a moment longer
+            pass  # its children hold the log for a moment longer
     deadline = time.monotonic() + STOP_TIMEOUT_S
     while not _acquire(log):
         if time.monotonic() > deadline:
@@ -168,7 +168,7 @@ def _end_leftover(path: Path, lock: IO[bytes], log: IO[bytes], stop_signal: sign
 
 
 def end(process: subprocess.Popen[bytes], stop_signal: signal.Signals, timeout_s: float) -> None:
-    """Have a process end, and kill it after `timeout_s`."""
+    """Ask a process to end with `stop_signal`; kill it after `timeout_s`."""
     process.send_signal(stop_signal)
     try:
         process.wait(timeout_s)
@@ -178,17 +178,18 @@ def end(process: subprocess.Popen[bytes], stop_signal: signal.Signals, timeout_s
 
 
 def check_owner(path: Path, status: os.stat_result, uid: int) -> None:
-    """Raise `ServerStartError` where a path belongs to another user."""
+    """Raise `ServerStartError` if a path belongs to another user."""
     if status.st_uid != uid:
         raise ServerStartError(f"{path} belongs to user {status.st_uid}, not {uid}; choose another directory")
 
 
 @contextmanager
 def path_for(user: pwd.struct_passwd | None, cluster: Path) -> Iterator[tuple[str, tuple[int, ...]]]:
-    """The directory as Postgres shall name it, and the file descriptors that it needs for that.
+    """Yield the path by which Postgres reaches the directory, and the file descriptors that it needs for that.
 
-    `nobody` may be unable to get to it, below /root or pytest's directories, but can through an open descriptor
-    (initdb and postgres 15.18 and 18.6 do, with parallel workers and a recovery from a crash).
+    `nobody` may be unable to reach a directory below /root or pytest's directories by its name, but can reach it
+    through an open descriptor (tried with initdb and postgres 15.18 and 18.6, with parallel workers and a crash
+    recovery).
     """
     fd = os.open(cluster, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     try:

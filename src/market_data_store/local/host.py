@@ -1,4 +1,4 @@
-"""Ports of this machine, and children that end with their parent."""
+"""TCP ports of this machine, and child processes that end with their parent."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _PR_SET_PDEATHSIG = 1
 
 
 def free_port() -> int:
-    """A TCP port of 127.0.0.1 that nothing listens on at this moment."""
+    """Return a TCP port of 127.0.0.1 that nothing is listening on at the moment."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
@@ -23,9 +23,10 @@ def free_port() -> int:
 
 
 def end_with_parent(signal_number: signal.Signals) -> Callable[[], None] | None:
-    """Have a child get this signal when its parent ends, even by kill -9: a `preexec_fn` for `subprocess.Popen`.
+    """Return a `preexec_fn` for `subprocess.Popen` that sends the child this signal when its parent ends.
 
-    For the main thread only, see the module. None where the system has nothing of the kind (all but Linux).
+    It also works when the parent ends by kill -9. Call `Popen` from the main thread only, see `local.servers`. Returns
+    None on systems other than Linux, which have nothing of the kind.
     """
     if sys.platform != "linux":
         return None
@@ -34,14 +35,14 @@ def end_with_parent(signal_number: signal.Signals) -> Callable[[], None] | None:
     def in_child() -> None:
         # Popen calls this after setuid, which would clear the setting.
         prctl(_PR_SET_PDEATHSIG, int(signal_number))
-        if os.getppid() != parent:  # the parent ended before the setting was made
+        if os.getppid() != parent:  # the parent ended before prctl was called
             os._exit(1)
 
     return in_child
 
 
 def require_free(port: int, option: str) -> None:
-    """Raises `MarketDataStoreError` when something listens on the port already; 0 is none."""
+    """Raise `MarketDataStoreError` if something is listening on the port already; port 0 means none."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -51,7 +52,7 @@ def require_free(port: int, option: str) -> None:
 
 
 def accepts(port: int) -> bool:
-    """Whether something listens on the port."""
+    """Return whether something is listening on the port."""
     try:
         socket.create_connection(("127.0.0.1", port), timeout=1.0).close()
     except OSError:

@@ -1,6 +1,6 @@
-"""The store's processes on one machine: servers of their own where none are given, and a worker (`mds up`).
+"""The store's processes on one machine (`mds up`): embedded servers where no URLs are set, and the store itself.
 
-Owns who is started with which environment, and that all of it ends, in order: what uses a server before the server.
+Owns the environment of each process, and the order in which they end: a server ends after the processes that use it.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from market_data_store.errors import MarketDataStoreError
 from market_data_store.local import end_with_parent, start_postgres, start_valkey
 from market_data_store.postgres import schema
 
-#: A PaaS kills after 30 s; what is left by then is killed here first, and nothing of it is acknowledged.
+#: A PaaS kills after 30 s. What is still running shortly before is killed here; its messages are not acknowledged.
 STOP_TIMEOUT_S = 25.0
 
 
@@ -31,13 +31,13 @@ Log = Callable[[str, str], None]
 
 @dataclass(frozen=True, kw_only=True)
 class Process:
-    """A started process of ours."""
+    """A process of the store that was started here."""
 
     name: str
     popen: subprocess.Popen[str]
 
     def wait(self) -> None:
-        """Wait for its end after SIGTERM; kill it after `STOP_TIMEOUT_S`."""
+        """Wait for the process to end after SIGTERM; kill it after `STOP_TIMEOUT_S`."""
         try:
             self.popen.wait(STOP_TIMEOUT_S)
         except subprocess.TimeoutExpired:
@@ -47,22 +47,22 @@ class Process:
 
 @dataclass(frozen=True, kw_only=True)
 class Running:
-    """What `started` started."""
+    """The servers and processes that are running."""
 
     database_url: str
     broker_url: str
-    #: Name and URL, to be shown: embedded servers first.
+    #: URLs of the embedded servers, by the name of their setting.
     urls: dict[str, str] = field(default_factory=dict)
     processes: list[Process] = field(default_factory=list)
 
     def ended(self) -> Process | None:
-        """A process that has ended by itself, if any."""
+        """Return a process that has ended by itself, if any."""
         return next((process for process in self.processes if process.popen.poll() is not None), None)
 
 
 @contextmanager
 def servers(settings: Settings) -> Iterator[Running]:
-    """The servers that the settings name, or embedded ones; migrated. Raises `ServerStartError`."""
+    """Provide the servers that the settings name, or embedded ones, migrated. Raises `ServerStartError`."""
     with ExitStack() as stack:
         urls = {}
         database_url, broker_url = settings.database_url, settings.broker_url
@@ -80,9 +80,9 @@ def servers(settings: Settings) -> Iterator[Running]:
 def processes(
     running: Running, commands: Mapping[str, Sequence[str]], log: Log, settings: Settings, *, web_port: int = 0
 ) -> Iterator[Running]:
-    """Run `python -m ...` commands by name on these servers, each line of theirs going to `log(name, line)`.
+    """Run `python -m ...` commands on these servers, and pass each line of their output to `log(name, line)`.
 
-    In development, unless MDS_ENV says otherwise, and on 127.0.0.1 alone.
+    `commands` is keyed by process name. The processes listen on 127.0.0.1 only. MDS_ENV defaults to development.
     """
     environment = {
         **os.environ,
@@ -92,7 +92,7 @@ def processes(
         "MDS_HOST": "127.0.0.1",
         "PORT": str(web_port),
     }
-    # All are told to end before one is waited for: together they take as long as the slowest.
+    # All are asked to end before the first is waited for: together they take only as long as the slowest.
     with ExitStack() as waiting, ExitStack() as telling:
         for name, command in commands.items():
             popen = subprocess.Popen(
@@ -103,7 +103,7 @@ def processes(
                 stderr=subprocess.STDOUT,
                 text=True,
                 errors="replace",
-                start_new_session=True,  # Ctrl-C is for the owner, who ends them in order
+                start_new_session=True,  # Ctrl-C reaches only the owner, which ends them in order
                 preexec_fn=end_with_parent(signal.SIGTERM),
             )
             process = Process(name=name, popen=popen)
@@ -121,31 +121,34 @@ def _forward(name: str, lines: IO[str], log: Log) -> None:
 
 
 def worker_command(*, concurrency: int | None = None) -> list[str]:
-    """The worker, as in the Procfile."""
+    """Return the arguments of `python -m` for the worker, as in the Procfile."""
     command = ["celery", "-A", "market_data_store.app", "worker", "--loglevel=INFO", "--without-gossip"]
     return [*command, "--without-mingle", *([f"--concurrency={concurrency}"] if concurrency else [])]
 
 
 def web_command() -> list[str]:
-    """The web process, as in the Procfile."""
+    """Return the arguments of `python -m` for the web process, as in the Procfile."""
     configuration = "python:market_data_store.service.gunicorn_conf"
     return ["gunicorn", "-c", configuration, "market_data_store.service.app:create_app()"]
 
 
 def wait_until(ready: Callable[[], bool], running: Running, what: str, *, timeout_s: float = 60.0) -> None:
-    """Poll; raises `MarketDataStoreError` when a process ends before, or the time is over."""
+    """Poll until `ready`; raise `MarketDataStoreError` if a process ends first or the time runs out.
+
+    `what` completes the error message, as in "60 s passed before a worker was ready".
+    """
     deadline = time.monotonic() + timeout_s
     while not ready():
         if ended := running.ended():
             raise MarketDataStoreError(f"{ended.name} ended with status {ended.popen.returncode} before {what}")
         if time.monotonic() > deadline:
-            raise MarketDataStoreError(f"{what}: not within {timeout_s:.0f} s")
+            raise MarketDataStoreError(f"{timeout_s:.0f} s passed before {what}")
         time.sleep(0.05)
 
 
 @contextmanager
 def announced(home: Path, running: Running) -> Iterator[None]:
-    """Let other commands in this directory find the servers, for as long as they run (see `config`)."""
+    """Let other commands in this directory find the servers while they run (see `config`)."""
     home.mkdir(parents=True, exist_ok=True)
     path = home / "env"
     path.write_text(f"DATABASE_URL={running.database_url}\nBROKER_URL={running.broker_url}\n")

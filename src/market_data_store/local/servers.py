@@ -1,15 +1,15 @@
-"""Embedded servers: a real Postgres and a real Valkey for a laptop and for tests, with nothing to install beside them.
+"""Embedded servers: a real Postgres and a real Valkey for laptops and tests, without installing a server.
 
-Owns the server processes: where the programs come from, their settings, when they are ready and how they end. Leaves
-to the caller which directories and ports they use, and to the migrations what is in the database.
+Owns the server processes: their programs, their settings, when they are ready and how they end. The caller chooses
+their directories and ports. The migrations own what is in the database.
 
-- The programs travel in wheels (`pip install 'market-data-store[local]'`), else the system's own are used; nothing is
-  downloaded. Linux and macOS.
-- A directory has one owner at a time and keeps its data over restarts, also after kill -9. Beside the data lie
-  `server.log` and `lock`.
-- The servers listen on 127.0.0.1 only and know no passwords: every user of the machine may connect.
-- On Linux they end with the process that started them, however that ends. Start them from the main thread: for the
-  kernel a child's parent ends with the *thread* that started the child (prctl(2), PR_SET_PDEATHSIG).
+- The programs come in wheels (the extra `local`). Without the wheels, the system's programs are used. Nothing is
+  downloaded. They run on Linux and macOS.
+- A directory has one owner at a time. It keeps its data over restarts, even after kill -9. `server.log` and `lock` are
+  beside the data.
+- The servers listen on 127.0.0.1 only and have no passwords: every user of the machine can connect.
+- On Linux they end with the process that started them, however that process ends. Start them from the main thread:
+  for the kernel, a child's parent ends with the *thread* that started the child (prctl(2), PR_SET_PDEATHSIG).
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ from market_data_store.local.programs import postgres_programs, valkey_program
 
 
 def start_postgres(data: Path, *, port: int | None = None) -> EmbeddedServer:
-    """A Postgres of one's own, ready for connections, with the database `market_data`.
+    """Start a Postgres with the database `market_data`, and return it when it accepts connections.
 
-    Durable as any Postgres (fsync stays on). Without `port` a free one is taken. Started by root it runs as `nobody`,
-    since Postgres refuses root; its files stay in `data` all the same. Raises `ServerStartError`.
+    It is as durable as any Postgres (fsync stays on). Without `port` it takes a free one. When root starts it, it runs
+    as `nobody`, because Postgres refuses root; its files are still in `data`. Raises `ServerStartError`.
     """
     with taken("Postgres", data, signal.SIGINT) as directory:
         programs, port = postgres_programs(), port or free_port()
@@ -42,9 +42,10 @@ def start_postgres(data: Path, *, port: int | None = None) -> EmbeddedServer:
             _create_cluster(directory, programs, user, cluster)
         options = ["listen_addresses=127.0.0.1", "unix_socket_directories=", "max_connections=100", "timezone=UTC"]
         with path_for(user, cluster) as (path, fds):
-            # Left by kill -9, it prevents the start once some process of the same user has got the same pid. Nothing of
-            # ours is running (`taken`), and beside a server started by hand Postgres refuses to start also without
-            # this file ("pre-existing shared memory block is still in use", tried with 15.18 and 18.6).
+            # If kill -9 left this file behind, it prevents a start once another process of the same user has the same
+            # pid. No server of ours is running here (`taken`). Beside a server that was started by hand, Postgres
+            # refuses to start even without this file ("pre-existing shared memory block is still in use", tried with
+            # 15.18 and 18.6).
             (cluster / "postmaster.pid").unlink(missing_ok=True)
             command = [str(programs / "postgres"), "-D", path, f"--port={port}", *(f"--{option}" for option in options)]
             process = directory.launch(command, user=user, pass_fds=fds)
@@ -55,16 +56,16 @@ def start_postgres(data: Path, *, port: int | None = None) -> EmbeddedServer:
 
 
 def start_valkey(data: Path, *, port: int | None = None) -> EmbeddedServer:
-    """A Valkey of one's own, ready for connections, that keeps its data on disk and evicts nothing.
+    """Start a Valkey that keeps its data on disk and evicts nothing, and return it when it accepts connections.
 
-    When the machine fails, at most the last second is lost (`appendfsync everysec`). Without `port` a free one is
-    taken. Raises `ServerStartError`.
+    If the machine fails, at most the last second is lost (`appendfsync everysec`). Without `port` it takes a free one.
+    Raises `ServerStartError`.
     """
     with taken("Valkey", data, signal.SIGTERM) as directory:
         port = port or free_port()
         command = [str(valkey_program()), "--bind", "127.0.0.1", "--port", str(port), "--save", ""]
         command += ["--appendonly", "yes", "--appendfsync", "everysec", "--maxmemory-policy", "noeviction"]
-        # At the usual 64 MB a full queue is rewritten while it is drained, each time all of it.
+        # With the default of 64 MB, the whole of a full queue is rewritten again and again while it is drained.
         command += ["--auto-aof-rewrite-min-size", "256mb"]
         process = directory.launch(command)
         directory.wait_until(lambda: _valkey_is_ready(port, process.pid), process)
@@ -73,7 +74,7 @@ def start_valkey(data: Path, *, port: int | None = None) -> EmbeddedServer:
 
 
 def _create_cluster(directory: Directory, programs: Path, user: pwd.struct_passwd | None, cluster: Path) -> None:
-    # initdb is not atomic: what an interrupted one leaves behind looks like a cluster to Postgres.
+    # initdb is not atomic: to Postgres, the remains of an interrupted one look like a cluster.
     unfinished = cluster.with_name("cluster.unfinished")
     if unfinished.exists():
         shutil.rmtree(unfinished)
@@ -88,7 +89,7 @@ def _create_cluster(directory: Directory, programs: Path, user: pwd.struct_passw
 
 
 def _postgres_is_ready(cluster: Path, pid: int) -> bool:
-    """Whether this very postmaster takes connections: lines 1 and 8 of its file (Postgres, miscadmin.h)."""
+    """Return whether this postmaster accepts connections: lines 1 and 8 of its file say so (Postgres, miscadmin.h)."""
     try:
         lines = (cluster / "postmaster.pid").read_text().splitlines()
     except FileNotFoundError:
@@ -103,7 +104,7 @@ def _create_database(url: str) -> None:
 
 
 def _valkey_is_ready(port: int, pid: int) -> bool:
-    """Whether this very server answers (not another one on the same port) and has loaded its data."""
+    """Return whether this server, and not another one on the same port, answers and has loaded its data."""
     try:
         with socket.create_connection(("127.0.0.1", port), timeout=1.0) as connection:
             connection.sendall(b"PING\r\nINFO server\r\n")
