@@ -1,1 +1,1 @@
-"""Prometheus: what is counted, by several processes as one, and served by those that are not web servers."""
+"""Prometheus metrics: definitions, counting by several processes as one, and a server for worker and monitor."""

@@ -1,4 +1,4 @@
-"""Every Prometheus object, and the receivers of the signals that feed them."""
+"""All Prometheus metrics, and the receivers of the signals that feed them."""
 
 from __future__ import annotations
 
@@ -13,44 +13,44 @@ from market_data_store.datasets import DATASETS
 from market_data_store.protocol import Counts
 from market_data_store.signals import batch_written, rows_rejected, write_retried
 
-ROWS = Counter("mds_rows_total", "Rows dealt with, by outcome", ["dataset", "outcome"])
+ROWS = Counter("mds_rows_total", "Rows processed, by outcome", ["dataset", "outcome"])
 BATCH_ROWS = Histogram(
-    "mds_batch_rows", "Rows of a batch", ["dataset"], buckets=(1, 10, 50, 100, 500, 1_000, 2_500, 5_000, 10_000)
+    "mds_batch_rows", "Rows per batch", ["dataset"], buckets=(1, 10, 50, 100, 500, 1_000, 2_500, 5_000, 10_000)
 )
 WRITE_SECONDS = Histogram(
     "mds_write_seconds",
-    "Time to commit a batch, tries included",
+    "Seconds from a batch's first attempt to its commit, retries included",
     ["dataset"],
     buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30),
 )
 RETRIES = Counter(
     "mds_write_retries_total",
-    "Tries to write that Postgres did not take for a reason that passes, and that are made again",
+    "Writes retried after a transient error, by SQLSTATE class",
     ["sqlstate_class"],
 )
-QUEUE_DEPTH = Gauge("mds_queue_depth", "Messages that wait", multiprocess_mode="livemostrecent")
-QUEUE_RESERVED = Gauge("mds_queue_reserved", "Messages that workers hold", multiprocess_mode="livemostrecent")
+QUEUE_DEPTH = Gauge("mds_queue_depth", "Messages waiting in the queue", multiprocess_mode="livemostrecent")
+QUEUE_RESERVED = Gauge("mds_queue_reserved", "Messages held by workers", multiprocess_mode="livemostrecent")
 QUEUE_CAPACITY = Gauge("mds_queue_capacity", "Depth at which the queue is full", multiprocess_mode="livemostrecent")
-LEVEL = Gauge("mds_backpressure_level", "0 ok, 1 soft, 2 hard", multiprocess_mode="livemostrecent")
+LEVEL = Gauge("mds_backpressure_level", "Level: 0 ok, 1 soft, 2 hard", multiprocess_mode="livemostrecent")
 WORKERS = Gauge("mds_workers", "Workers that answer", multiprocess_mode="livemostrecent")
-BROKER_UP = Gauge("mds_broker_up", "1 while the monitor reaches the broker, else 0", multiprocess_mode="livemostrecent")
+BROKER_UP = Gauge("mds_broker_up", "1 if the monitor reaches the broker, else 0", multiprocess_mode="livemostrecent")
 LOOKED = Gauge(
     "mds_monitor_looked_timestamp_seconds",
-    "When the monitor last looked at the queue",
+    "Unix time at which the monitor last looked at the queue",
     multiprocess_mode="livemostrecent",
 )
-EVENTS = Counter("mds_feedback_events_total", "Tries to deliver a feedback event", ["receiver", "outcome"])
+EVENTS = Counter("mds_feedback_events_total", "Attempts to deliver a feedback event", ["receiver", "outcome"])
 
 _LEVELS = {BackpressureLevel.ok: 0, BackpressureLevel.soft: 1, BackpressureLevel.hard: 2}
-#: What has no dataset, and no SQLSTATE.
+#: The label of rows without a dataset and of errors without an SQLSTATE.
 _NONE = "none"
 _COMMITTED = ("written", "unchanged", "stale")
-#: The classes that pass (`errors.DatabaseUnavailable`).
+#: The SQLSTATE classes of transient errors (`errors.DatabaseUnavailable`).
 _PASSING = ("08", "40", "53", "55", "57", _NONE)
 
 
 def start_at_zero() -> None:
-    """Show what a worker counts before it has counted: a counter that appears with its first count has no increase."""
+    """Create a worker's counters at 0: for Prometheus, a counter that first appears with a count has no increase."""
     for dataset in DATASETS:
         for outcome in (*_COMMITTED, "rejected"):
             ROWS.labels(dataset, outcome)
@@ -60,7 +60,7 @@ def start_at_zero() -> None:
 
 
 def set_queue_gauges(capacity: int, reading: Reading, level: BackpressureLevel) -> None:
-    """Set the gauges of the queue; what is unknown keeps its last value."""
+    """Set the gauges of the queue; a gauge whose value is unknown keeps its last value."""
     known = ((QUEUE_DEPTH, reading.depth), (QUEUE_RESERVED, reading.reserved), (WORKERS, reading.workers))
     for gauge, value in known:
         if value is not None:
@@ -70,21 +70,21 @@ def set_queue_gauges(capacity: int, reading: Reading, level: BackpressureLevel) 
 
 
 def set_monitor_gauges(capacity: int, reading: Reading, level: BackpressureLevel) -> None:
-    """Set all gauges by a look of the monitor, which asks for the depth each time."""
+    """Set all gauges from a reading of the monitor, which asks for the depth every time."""
     set_queue_gauges(capacity, reading, level)
     BROKER_UP.set(reading.depth is not None)
     LOOKED.set_to_current_time()
 
 
 def init_delivery_counters(receivers: Iterable[str]) -> None:
-    """Show these receivers before the first delivery, for the reason of `start_at_zero`."""
+    """Create the counters of these receivers at 0, for the same reason as `start_at_zero`."""
     for receiver in receivers:
         for outcome in ("delivered", "failed"):
             EVENTS.labels(receiver, outcome)
 
 
 def count_delivery(receiver: str, delivered: bool) -> None:
-    """Count a try to deliver a feedback event."""
+    """Count an attempt to deliver a feedback event."""
     EVENTS.labels(receiver, "delivered" if delivered else "failed").inc()
 
 

@@ -1,4 +1,4 @@
-"""Serves the metrics of processes that are no web servers: a worker, from its parent process, and the monitor."""
+"""Serves the metrics of processes that are not web servers: a worker, from its parent process, and the monitor."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ logger = logging.getLogger(__name__)
 
 
 class MetricsServer:
-    """`GET /metrics` on a port of MDS_HOST (127.0.0.1) from a thread, while it is started.
+    """Serves `GET /metrics` from a thread, on a port of MDS_HOST (default 127.0.0.1), between `start` and `stop`.
 
-    A port that cannot be had is one warning: the process does its work all the same.
+    If it cannot listen on the port, it logs one warning, and the process does its work without it.
     """
 
     def __init__(self, port: int, variable: str, registry: CollectorRegistry) -> None:
@@ -31,12 +31,12 @@ class MetricsServer:
         self._server: WSGIServer | None = None
 
     def start(self) -> None:
-        """Listen."""
+        """Start to listen."""
         try:
             self._server, _ = start_http_server(self._port, self._host, self._registry)
         except OSError as error:
             logger.warning(
-                "No metrics are served: %s:%d cannot be listened on (%s); give each process of a machine its own %s",
+                "No metrics are served: cannot listen on %s:%d (%s); give each process on a machine its own %s",
                 self._host,
                 self._port,
                 error.strerror,
@@ -44,7 +44,7 @@ class MetricsServer:
             )
         else:
             worker_process_init.connect(self._let_go, weak=False)
-            logger.info("Metrics are served on http://%s:%d/metrics", self._host, self._port)
+            logger.info("Serving metrics on http://%s:%d/metrics", self._host, self._port)
 
     def stop(self) -> None:
         """Close the port."""
@@ -54,14 +54,14 @@ class MetricsServer:
             self._server = None
 
     def _let_go(self, **_: Any) -> None:
-        # A pool process that is forked now has the socket too, and would hold the port when it outlives its parent.
+        # A pool process that is forked now inherits the socket, and would hold the port if it outlived its parent.
         if self._server is not None:
             self._server.socket.close()
 
 
 @contextmanager
 def monitor_metrics() -> Iterator[None]:
-    """Serve this process's own metrics on MDS_MONITOR_METRICS_PORT, if that is set."""
+    """Serve this process's metrics on MDS_MONITOR_METRICS_PORT during the block, if that is set."""
     port = settings().monitor_metrics_port
     if not port:
         yield
