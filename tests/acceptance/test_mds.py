@@ -122,7 +122,7 @@ def test_the_demo_says_what_differs(tmp_path: Path) -> None:
     assert running.stop(signal.SIGTERM) == 0
     demo = mds(tmp_path, "demo")
     assert demo.returncode == 1
-    assert "compared      1 differ" in demo.stdout
+    assert "compared      rows that differ: 1" in demo.stdout
     assert "2024-01-01 23:01: the file has (1.1076, 1.10785, 1.1076, 1.1078, 205.0)" in demo.stdout
 
 

@@ -315,8 +315,8 @@ def test_mds_exports_and_loads_by_way_of_a_worker(
     [
         (["zz", "x.csv"], "'zz' is not one of 'bars'"),
         (["bars", "x.txt"], "error: x.txt: unknown format; name it .csv, "),
-        (["bars", "x.csv", "--start", "soon"], "'soon' is no time; write 2024-01-02 or 2024-01-02T14:30:00Z"),
-        (["ticks", "x.csv", "--interval", "1m"], "--interval 1m: ticks have none; bars alone do"),
+        (["bars", "x.csv", "--start", "soon"], "'soon' is not a time; write 2024-01-02 or 2024-01-02T14:30:00Z"),
+        (["ticks", "x.csv", "--interval", "1m"], "--interval 1m: ticks have no interval; only bars do"),
         (["ticks", "x.csv"], "error: cannot connect to postgresql://***@127.0.0.1:9/market: "),
     ],
 )

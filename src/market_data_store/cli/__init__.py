@@ -1,1 +1,1 @@
-"""The command `mds`: one file a command, as its name."""
+"""The command `mds`: each file holds the command of the same name."""

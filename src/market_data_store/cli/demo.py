@@ -1,4 +1,4 @@
-"""`mds demo`: a month of real bars through the store, and whether Postgres holds them as they are."""
+"""`mds demo`: sends a month of real bars through the store, and checks that Postgres holds them unchanged."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from market_data_store.postgres.connection import connect
 #: One-minute bars of the CME Euro FX future, January 2024; see the README beside it.
 FILE = resource("data") / "6EH4-1min-bars-2024-01.csv.gz"
 DEFAULTS = {"provider": "CME", "symbol": "6EH4", "interval": "1m"}
-#: Differences that are shown.
+#: Maximum number of differences to show.
 _MAX_SHOWN = 20
 
 _ROWS = """
@@ -37,27 +37,27 @@ _ROWS = """
 @click.option("--show-log", is_flag=True, help="Show the worker's log.")
 @click.option("--keep-log", is_flag=True, hidden=True)
 def command(show_log: bool, keep_log: bool) -> None:
-    """Send a month of real CME bars through the store, and compare what Postgres holds with the file.
+    """Send a month of real CME bars through the store, and compare Postgres with the file.
 
-    Starts what `mds up` starts. Exits with 1 and what differs when the two are not equal; run again, it finds every
-    row unchanged.
+    Starts the same servers and worker as `mds up`, and stops them at the end. If anything differs, prints the
+    differences and exits with 1. A second run finds every row unchanged.
     """
     if keep_log:
-        click.echo("--keep-log is now called --show-log; the old name goes with version 0.6", err=True)
+        click.echo("--keep-log is deprecated and will be removed in version 0.6; use --show-log", err=True)
     log = print_line if show_log or keep_log else lambda *_: None
     with running_store({"worker": processes.worker_command()}, log) as running:
         summary = load_and_show(RowFile(FILE, DATASETS["bars"]), DEFAULTS, job_name="mds demo")
         with connect(running.database_url) as connection:
             found = list(differences(connection))
-        console.print(f"compared      {'equal to the file' if not found else f'{len(found):,} differ'}")
+        console.print(f"compared      {'equal to the file' if not found else f'rows that differ: {len(found):,}'}")
         for difference in found[:_MAX_SHOWN]:
             console.print(f"  {difference}", markup=False)
         if found or summary.rejected:
-            raise MarketDataStoreError("what Postgres holds is not what was sent")
+            raise MarketDataStoreError("the rows in Postgres differ from the rows that were sent")
 
 
 def differences(connection: psycopg.Connection[Any]) -> Iterator[str]:
-    """Rows of the file that Postgres does not hold as they are, and rows that the file does not have."""
+    """Describe each row that differs between the file and Postgres, or that only one of them has."""
     stored = {row[0]: row[1:] for row in connection.execute(_ROWS, DEFAULTS)}
     with gzip.open(FILE, "rt", newline="") as lines:
         for row in csv.DictReader(lines):

@@ -1,4 +1,4 @@
-"""`mds export`: a dataset's rows into a file."""
+"""`mds export`: writes a dataset's rows to a file."""
 
 from __future__ import annotations
 
@@ -23,22 +23,23 @@ def _moment(context: click.Context, parameter: click.Parameter, value: str | Non
     try:
         return None if value is None else aware(datetime.fromisoformat(value))
     except ValueError:
-        raise click.BadParameter(f"{value!r} is no time; write 2024-01-02 or 2024-01-02T14:30:00Z") from None
+        raise click.BadParameter(f"{value!r} is not a time; write 2024-01-02 or 2024-01-02T14:30:00Z") from None
 
 
 @click.command("export")
 @click.argument("dataset", type=click.Choice(list(DATASETS)))
 @click.argument("file", type=click.Path(dir_okay=False, allow_dash=True, path_type=Path))
-@click.option("--provider", help="Rows of this provider alone.")
-@click.option("--symbol", help="Rows of this symbol alone.")
-@click.option("--interval", help="Bars of this interval alone, such as 1m.")
-@click.option("--start", callback=_moment, metavar="TIME", help="Rows from this time (ts) on; UTC unless it says more.")
-@click.option("--end", callback=_moment, metavar="TIME", help="Rows before this time.")
+@click.option("--provider", help="Only rows of this provider.")
+@click.option("--symbol", help="Only rows of this symbol.")
+@click.option("--interval", help="Only bars of this interval, such as 1m.")
+@click.option("--start", callback=_moment, metavar="TIME", help="Only rows from this time (ts) on; default zone: UTC.")
+@click.option("--end", callback=_moment, metavar="TIME", help="Only rows before this time.")
 def command(dataset: str, file: Path, symbol: str | None, interval: str | None, **criteria: Any) -> None:
-    """Write the rows of DATASET to FILE (.csv, .ndjson, .jsonl, also .gz; - writes NDJSON to standard output).
+    """Write the rows of DATASET to FILE (.csv, .ndjson or .jsonl, plus .gz to compress it).
 
-    `mds load FILE --dataset DATASET` reads it back. It has all columns but enqueued_at, which says when a row was sent:
-    what is loaded counts as sent then, and wins over what is stored. The same rows make the same file.
+    A FILE of - writes NDJSON to standard output. `mds load FILE --dataset DATASET` reads the file back. The file has
+    all columns except enqueued_at, the time at which a row was sent. So loaded rows count as sent when they are loaded,
+    and replace older stored rows. The same rows make the same file.
 
     \b
     mds export bars bars.csv.gz --provider CME --symbol 6EH4 --interval 1m --start 2024-01-02 --end 2024-01-03
@@ -47,10 +48,10 @@ def command(dataset: str, file: Path, symbol: str | None, interval: str | None, 
     """
     chosen = dataset_named(dataset)
     if interval is not None and "interval" not in chosen.key:
-        raise click.UsageError(f"--interval {interval}: {dataset} have none; bars alone do")
+        raise click.UsageError(f"--interval {interval}: {dataset} have no interval; only bars do")
     to_stdout = file == exporting.STDOUT
     if not to_stdout:
-        format_of(file)  # before anything else is asked for
+        format_of(file)  # refuse a wrong name before connecting
     console = Console(highlight=False, stderr=to_stdout)
     criteria |= {"symbol": symbol and symbol.upper(), "interval": interval}
     with connect(settings().require_database_url()) as connection, progress(console) as show:

@@ -1,4 +1,4 @@
-"""`mds jobs`: the runs of jobs, and those that ended without saying so."""
+"""`mds jobs`: lists job runs, and finds those that stopped without recording their end."""
 
 from __future__ import annotations
 
@@ -11,22 +11,23 @@ from rich.text import Text
 from market_data_store.cli.terminal import console, moment, printable
 from market_data_store.job_tracking import STATUSES, JobRunTracker
 
-#: Characters. A narrower terminal breaks the lines itself: a table of that width has columns of single letters.
+#: Minimum width of the table, in characters: a narrower one would have columns of single letters. A narrower terminal
+#: wraps its lines.
 _MIN_WIDTH = 120
-#: Without a terminal a run is a line.
+#: The width without a terminal, where each run is one line.
 _PLAIN_WIDTH = 10_000
 
 
 @click.command("jobs")
-@click.option("--job", metavar="NAME", help="Runs of this job.")
-@click.option("--status", type=click.Choice(STATUSES), help="Runs that are or ended so.")
-@click.option("--stuck", is_flag=True, help="Runs that have not ended, and of which nothing is heard.")
-@click.option("--minutes", type=click.IntRange(0), default=15, show_default=True, help="With --stuck: for so long.")
-@click.option("--limit", type=click.IntRange(1), default=50, show_default=True, help="At most so many.")
+@click.option("--job", metavar="NAME", help="Only runs of this job.")
+@click.option("--status", type=click.Choice(STATUSES), help="Only runs with this status.")
+@click.option("--stuck", is_flag=True, help="Only runs that have not ended and no longer report progress.")
+@click.option("--minutes", type=click.IntRange(0), default=15, show_default=True, help="With --stuck: silent minutes.")
+@click.option("--limit", type=click.IntRange(1), default=50, show_default=True, help="Maximum number of runs to list.")
 def command(job: str | None, status: str | None, stuck: bool, minutes: int, limit: int) -> None:
-    """List runs of jobs, the newest first: those of `mds load`, and of others that record theirs in job_runs.
+    """List job runs, newest first: those of `mds load`, and those that other programs record in job_runs.
 
-    A run that was killed stays `running`; --stuck finds it.
+    A run that was killed keeps the status running; --stuck finds it.
 
     \b
     mds jobs
@@ -34,7 +35,7 @@ def command(job: str | None, status: str | None, stuck: bool, minutes: int, limi
     mds jobs --stuck --minutes 60
     """
     if stuck and status is not None:
-        raise click.UsageError("--stuck and --status exclude each other: a run that is stuck is running")
+        raise click.UsageError("--stuck and --status cannot be combined: a stuck run has the status running")
     tracker = JobRunTracker()
     if stuck:
         runs = tracker.get_stuck_runs(minutes, limit=limit, job_name=job)
@@ -61,7 +62,7 @@ def _justified(name: str) -> Any:
 
 def _cells(run: dict[str, Any], stuck: bool) -> list[str]:
     elapsed = "" if run["elapsed_ms"] is None else f"{run['elapsed_ms'] / 1_000:,.1f}"
-    # Of the metadata of others nothing is certain.
+    # Other programs may keep anything in their metadata.
     processed = run["metadata"].get("rows_processed") if isinstance(run["metadata"], dict) else None
     return [
         str(run["id"]),

@@ -1,4 +1,4 @@
-"""`mds load`: a file's rows through the store."""
+"""`mds load`: sends a file's rows through the store."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from market_data_store.files.reader import RowFile
 
 @click.command("load")
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.option("--dataset", required=True, type=click.Choice(list(DATASETS)), help="What the rows are.")
+@click.option("--dataset", required=True, type=click.Choice(list(DATASETS)), help="Dataset of the rows.")
 @click.option("--provider", help="Provider for rows without one.")
 @click.option("--interval", help="Interval for bars without one, such as 1m.")
 @click.option("--symbol", help="Symbol for rows without one.")
-@click.option("--map", "columns", multiple=True, metavar="NAME=COLUMN", help="A field, and its column in the file.")
+@click.option("--map", "columns", multiple=True, metavar="NAME=COLUMN", help="Fill field NAME from this column.")
 def command(
     file: Path, dataset: str, provider: str | None, interval: str | None, symbol: str | None, columns: tuple[str, ...]
 ) -> None:
-    """Send the rows of FILE (.csv, .ndjson, .jsonl, also .gz) through the store.
+    """Send the rows of FILE (.csv, .ndjson or .jsonl, plus .gz if it is gzipped) through the store.
 
-    Each rejected row is named with its reason, and stays in the table dead_letters. Loading a file again changes
-    nothing. `mds jobs` lists the loads.
+    Prints the number and the reason of each rejected row, which is kept in the table dead_letters. Loading a file again
+    changes nothing. `mds jobs` lists the loads.
 
     \b
     mds load 6EH4.csv.gz --dataset bars --provider CME --interval 1m --symbol 6EH4
@@ -45,7 +45,7 @@ def command(
 
 
 def load_and_show(source: RowFile, defaults: Mapping[str, Any], *, job_name: str = "mds load") -> Summary:
-    """Load a file, recorded as a job run, with progress, the reason of each reject, and a summary on the console."""
+    """Load a file and record it as a job run; print progress, the reason of each reject, and a summary."""
     run = recorded(job_name, source.dataset.name, defaults.get("provider"), {"file": source.path.name})
     with progress() as show:
 

@@ -1,6 +1,6 @@
-"""The command `mds`: the group, and what becomes of an error.
+"""The command `mds`: the group of commands, and how errors are reported.
 
-A command's module is imported when the command is named, so that `mds --help` costs no more than click.
+A command's module is imported only when the command is named, so that `mds --help` costs no more than click.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ import click
 
 from market_data_store.errors import MarketDataStoreError
 
-#: By name: the module of the command beside this one, and its one line in `mds --help`.
+#: For each command: its module in this package, and its line in `mds --help`.
 _COMMANDS = MappingProxyType(
     {
-        "dead-letters": ("dead_letters", "Rows and messages that could not be written."),
+        "dead-letters": ("dead_letters", "List, replay and delete what could not be written."),
         "demo": ("demo", "Send a month of real bars through the store and compare."),
         "export": ("export", "Write a dataset's rows to a file."),
         "flower": ("flower", "Run Flower, which shows tasks, workers and the queue."),
@@ -25,14 +25,14 @@ _COMMANDS = MappingProxyType(
         "load": ("load", "Send the rows of a file through the store."),
         "migrate": ("migrate", "Bring the database's schema up to date."),
         "monitor": ("monitor", "Watch the queue and publish feedback to producers."),
-        "status": ("status", "Show what broker, workers and database say."),
+        "status": ("status", "Show the state of broker, workers and database."),
         "up": ("up", "Run the whole store on this machine until Ctrl-C."),
     }
 )
 
 
 class _Commands(click.Group):
-    """Knows the commands by name, and imports one when it is asked for."""
+    """Lists the commands by name, and imports one only when it is used."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(_COMMANDS)
@@ -50,8 +50,8 @@ class _Commands(click.Group):
 
 
 def main() -> None:
-    """Run `mds`; an error of ours is one line and exit code 1."""
-    # What was started ends with us, in order. SIGINT too: a shell starts background jobs with it ignored.
+    """Run `mds`; print a `MarketDataStoreError` as one line, and exit with 1."""
+    # Exit in order, so that child processes are stopped. SIGINT too: a shell starts background jobs with it ignored.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
@@ -71,7 +71,7 @@ def main() -> None:
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="market-data-store", prog_name="mds")
 def cli() -> None:
-    """Market data, written to Postgres in batches by Celery workers.
+    """Write market data to Postgres in batches, with Celery workers.
 
     \b
     Try it:           mds demo

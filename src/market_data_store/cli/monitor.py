@@ -1,4 +1,4 @@
-"""`mds monitor`: watch the queue, and publish feedback."""
+"""`mds monitor`: watches the queue and publishes feedback."""
 
 from __future__ import annotations
 
@@ -21,9 +21,10 @@ logger = logging.getLogger(__name__)
 
 @click.command("monitor")
 def command() -> None:
-    """Watch the queue, and tell producers when to slow down; until SIGTERM or Ctrl-C.
+    """Watch the queue and tell producers when to slow down, until SIGTERM or Ctrl-C.
 
-    Several may run: one leads (by a lock in Redis, where there is one), another takes over when it is gone.
+    Several monitors may run. With Redis, one of them leads, and another takes over when it ends. Without Redis, each
+    of them publishes.
     """
     configured = settings()
     configured.require_broker_url()
@@ -33,6 +34,6 @@ def command() -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     with monitor_metrics(), connected(configured, count_delivery) as receivers:
-        init_delivery_counters(name for name in receivers if name != "log")  # to write a line cannot fail
-        logger.info("Feedback goes to %s", ", ".join(receivers))
+        init_delivery_counters(name for name in receivers if name != "log")  # a line of log cannot fail
+        logger.info("Publishing feedback to: %s", ", ".join(receivers))
         loop.run(stop)

@@ -1,4 +1,4 @@
-"""What a command does as a run in `job_runs`, for one that goes on where it cannot be recorded."""
+"""Records a command as a run in `job_runs`; if that fails, the command carries on unrecorded."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from market_data_store.errors import MarketDataStoreError
 from market_data_store.job_tracking import JobRunTracker
 from market_data_store.protocol import Counts
 
-#: Progress is recorded, and with it that the command lives, this often.
+#: How often progress is recorded, which also shows that the command is alive.
 _INTERVAL_S = 10.0
 
 
@@ -23,9 +23,9 @@ _INTERVAL_S = 10.0
 def recorded(
     job_name: str, dataset_name: str, provider: str | None, metadata: Mapping[str, Any], console: Console = console
 ) -> Iterator[Callable[[Counts], None]]:
-    """Record the block as a run, which ends as the block does; hands out what takes the counts so far.
+    """Record the block as a run that ends with the block; yield a function that takes the counts so far.
 
-    Without rejects it is a success; Ctrl-C and SIGTERM cancel it. What cannot be recorded is said once.
+    A run without rejects is a success. Ctrl-C and SIGTERM cancel it. A failure to record is printed once.
     """
     run = _Run(console, job_name=job_name, dataset_name=dataset_name, provider=provider, metadata=metadata)
     try:
@@ -34,7 +34,7 @@ def recorded(
         run.end("cancelled", "interrupted")
         raise
     except BaseException as error:
-        # What a foreign error says may be anything, a URL with its password for one.
+        # The text of any other error may contain anything, such as a URL with its password.
         run.end("failure", str(error) if isinstance(error, MarketDataStoreError) else type(error).__name__)
         raise
     rejected = run.counts.rejected

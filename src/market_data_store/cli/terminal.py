@@ -1,4 +1,4 @@
-"""What all commands share: one console, progress, and how a moment or a foreign text is shown."""
+"""What the commands share: one console, progress, and the display of times and foreign texts."""
 
 from __future__ import annotations
 
@@ -16,32 +16,32 @@ console = Console(highlight=False)
 
 PORT = click.IntRange(0, 65_535)
 
-#: Without a terminal, a line of progress is printed this often.
+#: How often a line of progress is printed without a terminal.
 _PLAIN_INTERVAL_S = 5.0
 
 
 def moment(time: datetime) -> str:
-    """A time to the second, in UTC."""
+    """Format a time to the second, in UTC."""
     return f"{time.astimezone(UTC):%Y-%m-%d %H:%M:%S}Z"
 
 
 def printable(text: str) -> str:
-    """A foreign text with its control characters escaped, which a terminal would obey."""
+    """Escape the control characters of a foreign text, which a terminal would obey."""
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 class ShowProgress(Protocol):
-    """What `progress` yields."""
+    """The function that `progress` yields."""
 
     def __call__(self, completed: float, total: float, *facts: str) -> None:
-        """Show rows done, rows expected in all, and facts beside the bar."""
+        """Show the rows done, the total of rows expected, and facts beside the bar."""
 
 
 @contextmanager
 def progress(console: Console = console) -> Iterator[ShowProgress]:
-    """Yield what shows the progress: a live bar in a terminal, a line now and then elsewhere.
+    """Yield a function that shows progress: as a live bar in a terminal, elsewhere as a line every few seconds.
 
-    It may be called as often as one likes.
+    You may call it as often as you like.
     """
     if not console.is_terminal:
         last = time.monotonic()

@@ -1,4 +1,4 @@
-"""`mds up`: the whole store on this machine."""
+"""`mds up`: runs the whole store on this machine."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from market_data_store.protocol import QUEUE
 
 
 @click.command("up")
-@click.option("--web-port", type=PORT, default=8081, show_default=True, help="Health, metrics, status page; 0: none.")
-@click.option("--flower-port", type=PORT, default=FLOWER_PORT, show_default=True, help="Flower; 0: no Flower.")
-@click.option("--concurrency", type=click.IntRange(1), help="Pool processes of the worker.  [default: one a core]")
+@click.option("--web-port", type=PORT, default=8081, show_default=True, help="Status page, health, metrics; 0: none.")
+@click.option("--flower-port", type=PORT, default=FLOWER_PORT, show_default=True, help="Flower; 0: none.")
+@click.option("--concurrency", type=click.IntRange(1), help="Pool processes of the worker.  [default: one per core]")
 def command(web_port: int, flower_port: int, concurrency: int | None) -> None:
     """Run the store on this machine until Ctrl-C: web, worker, monitor and Flower, on 127.0.0.1.
 
-    Postgres and Valkey come along and keep their data in .mds (MDS_HOME), unless DATABASE_URL and BROKER_URL are set.
-    Other mds commands in this directory find them.
+    It also runs Postgres unless DATABASE_URL is set, and Valkey unless BROKER_URL is set. They keep their data in .mds
+    (MDS_HOME), and other mds commands in this directory find them.
 
     \b
     mds up
@@ -47,7 +47,7 @@ def command(web_port: int, flower_port: int, concurrency: int | None) -> None:
     require_free(flower_port, "--flower-port")
     with running_store(commands, print_line, web_port=web_port) as running:
         for name, port in pages.items():
-            processes.wait_until(partial(accepts, port), running, f"{name.lower()} listens")
+            processes.wait_until(partial(accepts, port), running, f"{name.lower()} was listening")
             console.print(f"{name:<13} http://127.0.0.1:{port}")
         console.print("Ready; Ctrl-C stops everything.")
         try:
@@ -56,14 +56,14 @@ def command(web_port: int, flower_port: int, concurrency: int | None) -> None:
         except KeyboardInterrupt:
             console.print("Stopping.")
             return
-        raise MarketDataStoreError(f"{ended.name} ended with status {ended.popen.returncode}")
+        raise MarketDataStoreError(f"{ended.name} ended with status {ended.popen.returncode}; see its last lines above")
 
 
 @contextmanager
 def running_store(
     commands: dict[str, list[str]], log: processes.Log, *, web_port: int = 0
 ) -> Iterator[processes.Running]:
-    """The store with its worker ready, and its URLs printed."""
+    """Run the store during the block: print its URLs, and wait until its worker is ready."""
     own = settings_without_local_servers()
     with processes.servers(own) as running, processes.announced(own.home, running):
         for name, url in (("DATABASE_URL", running.database_url), ("BROKER_URL", running.broker_url)):
@@ -72,10 +72,10 @@ def running_store(
             processes.processes(running, commands, log, own, web_port=web_port),
             closing(QueueInspector(app, QUEUE)) as inspector,
         ):
-            processes.wait_until(lambda: bool(inspector.workers()), running, "a worker is ready")
+            processes.wait_until(lambda: bool(inspector.workers()), running, "a worker was ready")
             yield running
 
 
 def print_line(name: str, line: str) -> None:
-    """Print a line of a process's log, with the process's name."""
+    """Print a line of a process's output, after the name of the process."""
     console.print(f"{name:>7} | {line}", markup=False, soft_wrap=True)
