@@ -1,6 +1,6 @@
-"""market-data-store: batched, idempotent, lossless writes of market data to Postgres, by way of Celery.
+"""market-data-store: batched, idempotent, lossless writes of market data to Postgres, through Celery.
 
-Public names are imported when they are asked for, so that `import market_data_store` costs nothing.
+Public names are imported when they are first used, so that `import market_data_store` costs nothing.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from market_data_store.producer.sink import StoreSink
     from market_data_store.store_client import AsyncStoreClient
 
-# What a library logs is for its user to show, or not.
+# The user of a library decides whether its log is shown.
 logging.getLogger(__name__).addHandler(logging.NullHandler())
 
 __all__ = [

@@ -1,4 +1,4 @@
-"""The Celery application: `celery -A market_data_store.app worker`. Its settings stand in celeryconfig.py."""
+"""The Celery application: `celery -A market_data_store.app worker`. Its settings are in celeryconfig.py."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def _celeryconfig() -> ModuleType:
 def _encoded(value: Any) -> bytes:
     try:
         return msgspec.json.encode(value)
-    except ValueError:  # half a surrogate pair, say in an event of a foreign message's id
+    except ValueError:  # half a surrogate pair, for example in an event about a foreign message's id
         return str(dumps(value)).encode()
 
 
@@ -42,11 +42,11 @@ register(TABLE_SERIALIZER, lambda body: body[0][1], bytes, content_type=ARROW, c
 
 app = Celery("market_data_store", amqp=StoreAMQP)
 app.config_from_object(PromiseProxy(_celeryconfig))  # read at the first use of app.conf, not at import
-app.steps["worker"].add("market_data_store.worker.startup:WorkerMetrics")  # by name: a client has no need of it
+app.steps["worker"].add("market_data_store.worker.startup:WorkerMetrics")  # by name: a client does not need it
 
 
 @before_task_publish.connect(sender=TASK, weak=False)
 def _stamp(headers: dict[str, Any] | None = None, **_: Any) -> None:
-    """A message carries when it was first enqueued, also through retries and replays."""
+    """Stamp a message with the time at which it is first enqueued; retries and replays keep the stamp."""
     if headers is not None:
         headers.setdefault(ENQUEUED_AT_HEADER, time.time())

@@ -1,6 +1,6 @@
-"""The runs of jobs in the table `job_runs`: what ran when, how far it came, how it ended, and whether it still lives.
+"""Job runs in the table `job_runs`: what ran when, how far it came, how it ended, and whether it is still alive.
 
-Names, keywords and what is returned are the predecessor's; keywords that only market-data-pipeline uses are taken too.
+Names, keywords and return values are the predecessor's. Keywords that only market-data-pipeline uses are accepted too.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from market_data_store.config import settings
 from market_data_store.errors import DatabaseUnavailable, InvalidJobRun, MarketDataStoreError
 from market_data_store.postgres.connection import connect, first_line
 
-#: How a run can end.
+#: The statuses with which a run can end.
 ENDS = ("success", "failure", "cancelled")
 STATUSES = ("running", *ENDS)
 
-#: In the text of an error: a URL's user and password, up to the last @ as a password may hold one.
+#: A URL's user and password in the text of an error, up to the last @, because a password may contain one.
 _CREDENTIALS = re.compile(r"(?<=://)\S*@")
 
 _START = """
@@ -31,7 +31,7 @@ _START = """
     VALUES (%s, %s, %s, %s, %s, %s, %s || jsonb_build_object('last_heartbeat', now()))
     RETURNING id
 """
-# The predecessor's readers look for the heartbeat in metadata; ours go by updated_at, which others set by SQL as well.
+# The predecessor's readers find the heartbeat in metadata. Ours use updated_at, which other programs also set by SQL.
 _PROGRESS = """
     UPDATE job_runs SET
         rows_written = rows_written + %(rows_written)s,
@@ -59,11 +59,11 @@ _RUNS = """
 
 
 class JobRunTracker:
-    """Records runs of jobs, and finds those that ended without saying so.
+    """Records job runs, and finds those that stopped without recording their end. Thread-safe.
 
-    Each call is one statement, committed, over a connection of its own: nothing is held open between calls, and
-    threads may share a tracker. Runs are dicts, a key for each column of `job_runs`. Naive times are UTC.
-    Raises `DatabaseUnavailable`, and `InvalidJobRun` for an id or a status that is unknown.
+    Each call is one committed statement over its own connection, so no connection stays open between calls. Runs are
+    dicts with a key for each column of `job_runs`. Naive times are UTC. Raises `DatabaseUnavailable`, and
+    `InvalidJobRun` for an unknown id or status.
     """
 
     def __init__(self, uri: str | None = None) -> None:
@@ -81,9 +81,10 @@ class JobRunTracker:
         *,
         profile: str | None = None,
     ) -> int:
-        """Record that a job runs from now on; returns the run's id. `mode` is live or backfill by custom.
+        """Record that a job starts now, and return the run's id.
 
-        `metadata` is anything that JSON has; `profile` is kept in it.
+        By convention `mode` is live or backfill. `metadata` may hold anything that JSON can express; `profile` is kept
+        in it.
         """
         kept = dict(metadata or {}) | _given(profile=profile)
         parameters = [job_name, dataset_name, provider, mode, config_fingerprint, pipeline_version, Jsonb(kept)]
@@ -103,11 +104,12 @@ class JobRunTracker:
         batches_processed: int | None = None,
         duration_seconds: float | None = None,
     ) -> None:
-        """Record how far a run came, and that it lives.
+        """Record how far a run has come, and that it is alive.
 
-        `rows_written` and `rows_failed` are those since the last call. The numbers behind the asterisk are totals, kept
-        in `metadata`: a row that was processed need not be written. `symbols` replace earlier ones, `min_ts` and
-        `max_ts` widen the span of time. Without `heartbeat`, `last_heartbeat` in `metadata` stays as it is.
+        `rows_written` and `rows_failed` count rows since the last call. `rows_processed`, `batches_processed` and
+        `duration_seconds` are totals, kept in `metadata`; a processed row need not be written. `symbols` replaces
+        earlier symbols. `min_ts` and `max_ts` can only widen the span of time. Without `heartbeat`, `last_heartbeat` in
+        `metadata` stays as it is.
         """
         totals = _given(
             rows_processed=rows_processed, batches_processed=batches_processed, duration_seconds=duration_seconds
@@ -126,7 +128,10 @@ class JobRunTracker:
     def complete_run(
         self, run_id: int, status: str = "success", error_message: str | None = None, *, error: str | None = None
     ) -> None:
-        """Record that a run ended, by one of `ENDS`; the error, by either name, in a line and without passwords."""
+        """Record that a run ended with a status of `ENDS`.
+
+        `error_message` and `error` are two names for the same text. It is kept as one line, without passwords.
+        """
         reason = error_message if error_message is not None else error
         self._change(
             _COMPLETE,
@@ -135,19 +140,19 @@ class JobRunTracker:
         )
 
     def get_run(self, run_id: int) -> dict[str, Any] | None:
-        """The run of that id, if there is one."""
+        """Return the run with this id, or None."""
         return next(iter(self._runs(id=run_id)), None)
 
     def get_recent_runs(
         self, limit: int = 50, job_name: str | None = None, *, status: str | None = None
     ) -> list[dict[str, Any]]:
-        """The newest runs, the newest first: of all, or of a job, or of a status (`STATUSES`)."""
+        """Return the newest runs, newest first; optionally only those of a job, or with a status of `STATUSES`."""
         return self._runs(limit=limit, job_name=job_name, status=status and _known(status, STATUSES))
 
     def get_stuck_runs(
         self, heartbeat_timeout_minutes: float = 15, *, limit: int | None = None, job_name: str | None = None
     ) -> list[dict[str, Any]]:
-        """Runs that have not ended, and of which nothing was heard for so long; the newest first."""
+        """Return runs, newest first, that have not ended and have not reported progress for this many minutes."""
         return self._runs(silent=timedelta(minutes=heartbeat_timeout_minutes), limit=limit, job_name=job_name)
 
     def _runs(self, **conditions: Any) -> list[dict[str, Any]]:
@@ -156,7 +161,7 @@ class JobRunTracker:
 
     def _change(self, statement: str, run_id: int, parameters: Mapping[str, Any]) -> None:
         if not self._execute(statement, {**parameters, "id": run_id}):
-            raise InvalidJobRun(f"run_id: {run_id!r} is no job run; use what start_run returned (`mds jobs`)")
+            raise InvalidJobRun(f"run_id: {run_id!r} is not a job run; use what start_run returned (`mds jobs`)")
 
     def _execute(self, statement: str, parameters: Sequence[Any] | Mapping[str, Any]) -> list[dict[str, Any]]:
         try:

@@ -1,6 +1,6 @@
 """What producers and workers agree on: names, headers, content types, and the result of a message.
 
-Imports nothing of the package, so that either side can use it without the other.
+It imports nothing from this package, so that either side can use it without the other.
 """
 
 from __future__ import annotations
@@ -9,17 +9,18 @@ from typing import Annotated
 
 import msgspec
 
-#: The task.
+#: Name of the task.
 TASK = "store.write"
-#: The queue that its messages wait in.
+#: Name of the queue in which its messages wait.
 QUEUE = "store.write"
-#: Serializer of `StoreClient`: JSON to everyone else, but rows that are encoded already go in as they are.
+#: `StoreClient`'s serializer: it writes ordinary JSON, but inserts rows that are already encoded without encoding them
+#: again.
 SERIALIZER = "store-json"
-#: Its serializer of tables: the second argument, which is the body already (`columnar.pack`).
+#: `StoreClient`'s serializer of tables: the task's second argument already is the body (`wire.arrow.pack`).
 TABLE_SERIALIZER = "store-arrow"
-#: The header that holds when a message was first enqueued, in epoch seconds.
+#: The header with the time at which a message was first enqueued, in epoch seconds.
 ENQUEUED_AT_HEADER = "enqueued_at"
-#: The header that names the dead letters of which a message was made, see `replay`.
+#: The header that names the dead letters from which a message was made, see `dead_letters.replay`.
 REPLAYS_HEADER = "replays"
 #: The content type of a message as any Celery client sends it.
 JSON = "application/json"
@@ -30,30 +31,30 @@ _MAGIC = b"\xff\xff\xff\xff"
 
 
 def is_arrow(body: bytes) -> bool:
-    """Whether a message's body is an Arrow IPC stream, by its first bytes."""
+    """Return whether a message's body is an Arrow IPC stream, judged by its first bytes."""
     return body.startswith(_MAGIC)
 
 
 class Counts(msgspec.Struct):
-    """A message's result: what became of its rows. The numbers add up to the rows sent."""
+    """The result of a message: what became of its rows. The numbers add up to the rows sent."""
 
     written: int = 0
     unchanged: int = 0
-    #: Older than what is stored.
+    #: Rows that are older than the stored ones.
     stale: int = 0
     rejected: int = 0
 
     def __add__(self, other: Counts) -> Counts:
-        """Sum, number by number."""
+        """Add number by number."""
         return Counts(
             *(a + b for a, b in zip(msgspec.structs.astuple(self), msgspec.structs.astuple(other), strict=True))
         )
 
 
 class Replayed(msgspec.Struct, frozen=True):
-    """The letters that a message was made of: it carries them in a header."""
+    """The dead letters from which a message was made; the message carries this in a header."""
 
     task_id: str
-    #: The letter of each row, or the one that holds the whole message.
+    #: The id of each row's letter, or of the one letter that holds the whole message.
     ids: tuple[Annotated[int, msgspec.Meta(ge=1, le=2**63 - 1)], ...]
     whole: bool

@@ -1,8 +1,8 @@
-"""What users of the data ask Postgres for: the latest prices, and a window of bars.
+"""Reads for users of the data: the latest prices, a window of bars, and a window of ticks.
 
-Rows are dicts by column name, with values as stored and times in UTC. The connection is the caller's
-(`connect(url)`, or any of psycopg's); so are its errors, `psycopg.Error`. The primary keys serve both reads:
-they touch the rows that they return, and one more for each provider.
+Rows are dicts by column name, with values as stored and times in UTC. The caller owns the connection (`connect(url)`,
+or any connection of psycopg) and handles its errors, `psycopg.Error`. The primary keys serve `latest_prices` and
+`bars`: these touch only the rows that they return, and one more for each provider.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from market_data_store.wire.moments import aware
 
 __all__ = ["Row", "bars", "connect", "latest_prices", "ticks"]
 
-#: From one to the next by the key's index; DISTINCT would read the whole of it.
+#: Steps from one provider to the next in the key's index; DISTINCT would read the whole index.
 _PROVIDERS = """
     WITH RECURSIVE found (provider) AS (
         SELECT min(provider) FROM {table}
@@ -60,9 +60,10 @@ Row = dict[str, Any]
 def latest_prices(
     connection: psycopg.Connection[Any], symbols: str | Iterable[str], *, provider: str | None = None
 ) -> list[Row]:
-    """The newest tick of each symbol and provider, by symbol and provider; a symbol without ticks has none.
+    """Return the newest tick of each symbol and provider, ordered by symbol and provider.
 
-    provider, symbol, ts, seq, price, size, bid, ask. Of several ticks at one instant it is the one of highest `seq`.
+    Columns: provider, symbol, ts, seq, price, size, bid, ask. A symbol without ticks has no row. Of several ticks at
+    one instant, the one with the highest `seq` is the newest. Without `provider`, all providers are read.
     """
     wanted = {symbol.upper() for symbol in ([symbols] if isinstance(symbols, str) else symbols)}
     ticks = DATASETS["ticks"]
@@ -79,9 +80,10 @@ def bars(
     *,
     provider: str | None = None,
 ) -> list[Row]:
-    """A symbol's bars from `start` on and before `end`, by time and provider; a naive time is UTC.
+    """Return a symbol's bars from `start` (inclusive) to `end` (exclusive), ordered by time and provider.
 
-    provider, symbol, interval, ts, open, high, low, close, volume, vwap, trade_count.
+    Columns: provider, symbol, interval, ts, open, high, low, close, volume, vwap, trade_count. A naive time is UTC.
+    Without `provider`, all providers are read.
     """
     dataset = DATASETS["bars"]
     parameters = {
@@ -102,9 +104,9 @@ def ticks(
     end: datetime,
     limit: int,
 ) -> list[Row]:
-    """The first `limit` ticks of these symbols from `start` on and before `end`, by time; a naive time is UTC.
+    """Return the first `limit` ticks of these symbols from `start` (inclusive) to `end` (exclusive), ordered by time.
 
-    provider, symbol, price, ts, size, bid, ask.
+    Columns: provider, symbol, price, ts, size, bid, ask. A naive time is UTC.
     """
     parameters = {
         "provider": provider,
@@ -125,7 +127,7 @@ def _providers(connection: psycopg.Connection[Any], dataset: Dataset, provider: 
 def _rows(connection: psycopg.Connection[Any], dataset: Dataset, query: Any, parameters: dict[str, Any]) -> list[Row]:
     rows = _selected(connection, dataset, query, parameters)
     for row in rows:
-        row["ts"] = row["ts"].astimezone(UTC)  # psycopg gives it in the session's time zone
+        row["ts"] = row["ts"].astimezone(UTC)  # psycopg returns it in the session's time zone
     return rows
 
 

@@ -1,4 +1,4 @@
-"""Deprecated: `connect` is `market_data_store.reads.connect` now. This module goes with version 0.6."""
+"""Deprecated: use `market_data_store.reads.connect`. This module will be removed in version 0.6."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from market_data_store.reads import connect
 __all__ = ["connect"]
 
 warnings.warn(
-    "market_data_store.schema is deprecated and goes with version 0.6; use market_data_store.reads.connect",
+    "market_data_store.schema is deprecated and will be removed in version 0.6; use market_data_store.reads.connect",
     DeprecationWarning,
     stacklevel=2,
 )

@@ -1,16 +1,16 @@
-"""The Celery signals of a write, sent in the pool process; whoever wants to hear of one connects a receiver.
+"""The Celery signals that report writes. They are sent in the pool process.
 
-`signal.connect(receiver, weak=False)`: Celery holds receivers weakly otherwise. A failing receiver stops no other.
+Connect a receiver with `signal.connect(receiver, weak=False)`; without `weak=False` Celery holds it only weakly. A
+receiver that fails does not stop the others.
 """
 
 from __future__ import annotations
 
 from celery.utils.dispatch import Signal
 
-#: A batch was committed: `dataset`, `counts` (protocol.Counts), `messages`, `seconds`. Sent in the pool process.
+#: A batch was committed: `dataset`, `counts` (protocol.Counts), `messages`, `seconds`.
 batch_written = Signal(name="batch_written", providing_args={"dataset", "counts", "messages", "seconds"})
-#: Rows became dead letters: `dataset` (None for a message that is unusable as a whole), `rows`. In the pool process.
+#: Rows became dead letters: `dataset` (None for a message that is unusable as a whole), `rows`.
 rows_rejected = Signal(name="rows_rejected", providing_args={"dataset", "rows"})
-#: Postgres did not take a write, which will be tried again: `sqlstate_class` (such as "40"; None for a lost connection
-#: that gave no code). In the pool process.
+#: A write failed and will be retried: `sqlstate_class` (such as "40"; None for a lost connection that gave no code).
 write_retried = Signal(name="write_retried", providing_args={"sqlstate_class"})

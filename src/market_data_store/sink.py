@@ -1,4 +1,4 @@
-"""Deprecated: `StoreSink` is `market_data_store.StoreSink` now. This module goes with version 0.6."""
+"""Deprecated: use `market_data_store.StoreSink`. This module will be removed in version 0.6."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from market_data_store.producer.sink import StoreSink
 __all__ = ["StoreSink"]
 
 warnings.warn(
-    "market_data_store.sink is deprecated and goes with version 0.6; use market_data_store.StoreSink",
+    "market_data_store.sink is deprecated and will be removed in version 0.6; use market_data_store.StoreSink",
     DeprecationWarning,
     stacklevel=2,
 )

@@ -1,8 +1,8 @@
-"""The asynchronous face that market-data-pipeline imports: rows go through a `StoreClient`, reads straight to Postgres.
+"""The asynchronous client that market-data-pipeline imports: it writes through a `StoreClient` and reads from Postgres.
 
-The pipeline drops a batch whose write raises, so that this face spools where `StoreClient` would wait or raise: while
-the broker is away or its queue full, rows are in a file of this machine, and a bad row among good ones goes to the
-worker, which makes a dead letter of it. See docs/pipeline.md.
+The pipeline drops a batch whose write raises. Therefore this client spools where `StoreClient` would wait or raise:
+while the broker is away or its queue is full, rows are in a file on this machine. A bad row among good ones goes to the
+worker, which makes it a dead letter. See docs/pipeline.md.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ logger = logging.getLogger(__name__)
 class AsyncStoreClient:
     """`async with AsyncStoreClient() as store: await store.upsert_bars(rows)`.
 
-    `db_uri` is where reads go (DATABASE_URL unless given); writes go by way of BROKER_URL. `spool` is the directory of
-    the spools, one file a client, `MDS_HOME/spool` unless given; clients that come later send what dead ones left
-    there. `defaults` and `client_options` are `StoreClient`'s. A client that was not opened opens at its first write.
+    `db_uri` is the database for reads (default DATABASE_URL); writes go through BROKER_URL. `spool` is the directory of
+    the spools (default `MDS_HOME/spool`), with one file per client; later clients send what dead ones left there.
+    `defaults` and `client_options` are passed to `StoreClient`. A client that was not opened opens at its first write.
 
-    It also is what the pipeline calls a batch processor: `StoreSink(batch_processor=AsyncStoreClient(...))`,
+    It also serves as the pipeline's batch processor: `StoreSink(batch_processor=AsyncStoreClient(...))`,
     `overrides={"database_processor": AsyncStoreClient(...)}`.
     """
 
@@ -50,20 +50,20 @@ class AsyncStoreClient:
         spool: str | Path | None = None,
         **client_options: Any,
     ) -> None:
-        """Raises `ConfigurationError` when no Postgres or no broker is configured; `db_uri` may be any spelling."""
+        """Raise `ConfigurationError` if no Postgres or no broker is configured; `db_uri` may have any spelling."""
         self._url = postgres_url(db_uri) if db_uri else settings().require_database_url()
         broker = without_password(settings().require_broker_url())
-        # Rows of one broker are not for another.
+        # A directory for each broker, so that rows for one broker never reach another.
         self._spools = Path(spool or settings().home / "spool") / sha256(broker.encode()).hexdigest()[:12]
         self._options = {"defaults": defaults, "check": False, **client_options}
         self._store: StoreClient | None = None
         self._opening = asyncio.Lock()
-        #: An asyncpg pool whose connections take and give JSON as objects, from `aopen` on where asyncpg is installed.
-        #: market-data-pipeline 0.8's TickReplayer needs it: see docs/pipeline.md.
+        #: An asyncpg pool whose connections read and write JSON as objects; `aopen` sets it if asyncpg is installed.
+        #: market-data-pipeline 0.8's TickReplayer needs it, see docs/pipeline.md.
         self.pool: Any = None
 
     async def aopen(self) -> None:
-        """Be ready to write; idempotent. Needs neither broker nor Postgres to be there."""
+        """Prepare to write; idempotent. Works even while broker and Postgres are away."""
         async with self._opening:
             if self._store is None:
                 self._store = await asyncio.to_thread(self._opened)
@@ -72,7 +72,7 @@ class AsyncStoreClient:
                 self.pool = await _replay_pool(self._url)
 
     async def aclose(self) -> None:
-        """Send what can be sent within ten seconds, leave the rest in the spool, and take no more; idempotent."""
+        """Send what can be sent within ten seconds, leave the rest in the spool, and take no more rows; idempotent."""
         async with self._opening:
             if self.pool is not None:
                 await self.pool.close()
@@ -83,17 +83,17 @@ class AsyncStoreClient:
                 self._store = None
 
     async def upsert_bars(self, bars: Iterable[Any]) -> int:
-        """Take bars, under any of the field names in `datasets`; returns how many. Raises what `StoreClient` raises."""
+        """Write bars, with any of the field names in `datasets`; return how many. Raises what `StoreClient` raises."""
         return await self._write("bars", bars)
 
     write_bars = upsert_bars
 
     async def upsert_ticks(self, ticks: Iterable[Any]) -> int:
-        """Take ticks (provider, symbol, price, ts, size, bid, ask); as `upsert_bars`. Naive times are UTC."""
+        """Write ticks (provider, symbol, price, ts, size, bid, ask), as `upsert_bars` does. Naive times are UTC."""
         return await self._write("ticks", ticks)
 
     async def insert_signals(self, signals: Iterable[Any]) -> int:
-        """Take signals (provider, symbol, ts, name, value, score, metadata); as `upsert_bars`."""
+        """Write signals (provider, symbol, ts, name, value, score, metadata), as `upsert_bars` does."""
         return await self._write("signals", signals)
 
     write_signals = insert_signals
@@ -101,41 +101,41 @@ class AsyncStoreClient:
     async def fetch_ticks_for_replay(
         self, provider: str, symbols: Iterable[str], start_ts: datetime, end_ts: datetime, limit: int = 1000
     ) -> list[dict[str, Any]]:
-        """Ticks of a half-open window, oldest first: provider, symbol, price, ts, size, bid, ask.
+        """Return the first `limit` ticks from `start_ts` (inclusive) to `end_ts` (exclusive), oldest first.
 
-        Raises `DatabaseUnavailable`.
+        Each has provider, symbol, price, ts, size, bid and ask. Raises `DatabaseUnavailable`.
         """
         return await asyncio.to_thread(self._ticks, provider, list(symbols), start_ts, end_ts, limit)
 
     async def __aenter__(self) -> Self:
-        """The client itself, open."""
+        """Open the client, and return it."""
         await self.aopen()
         return self
 
     async def __aexit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        """Close."""
+        """Close the client."""
         await self.aclose()
 
     async def _write(self, dataset: str, rows: Iterable[Any]) -> int:
         if self._store is None:
             await self.aopen()
-        assert self._store is not None  # noqa: S101  # what `aopen` is for
+        assert self._store is not None  # noqa: S101  # `aopen` sets it
         return await self._store.write_async(dataset, [_sendable(row) for row in rows])
 
     def _opened(self) -> StoreClient:
-        # Not sooner: whoever imports market_data_core imports the pipeline, where it is installed, and so this module.
-        # With `client` above, it would come before the settings are known, or find this module half imported.
+        # Imported here, because importing market_data_core imports the pipeline, if installed, and so this module. At
+        # the top, this import would run before the settings are known, or find this module half imported.
         from market_data_store.producer.client import StoreClient
 
         while True:
             try:
                 return StoreClient(spool=free_path(self._spools), on_pressure="spool", **self._options)
-            except SpoolInUse:  # another client was faster
+            except SpoolInUse:  # another client took it first
                 continue
             except SpoolUnavailable as error:
-                logger.warning("%s; rows wait in memory while the broker is away", error)
+                logger.warning("%s; rows are kept in memory while the broker is away", error)
                 return StoreClient(pressure_timeout_s=math.inf, **self._options)
 
     def _ticks(self, *window: Any) -> list[dict[str, Any]]:
@@ -144,7 +144,7 @@ class AsyncStoreClient:
 
 
 def _sendable(row: Any) -> Any:
-    """What JSON has no form for by itself: the pipeline's events, and NaN, which the worker shall see and reject."""
+    """Convert what JSON cannot express: the pipeline's events, and NaN, which the worker must see and reject."""
     if not isinstance(row, Mapping) and hasattr(row, "to_dict"):
         row = row.to_dict()
     if isinstance(row, Mapping) and any(isinstance(v, float) and not math.isfinite(v) for v in row.values()):
@@ -154,7 +154,7 @@ def _sendable(row: Any) -> Any:
 
 async def _replay_pool(url: str) -> Any:
     try:
-        import asyncpg  # the pipeline's, not ours
+        import asyncpg  # the pipeline requires it, this package does not
     except ImportError:
         return None
 

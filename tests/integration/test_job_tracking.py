@@ -158,7 +158,7 @@ def test_nothing_is_left_open_between_calls(tracker: JobRunTracker, database: Co
 def test_an_unknown_run_is_named(tracker: JobRunTracker) -> None:
     assert tracker.get_run(UNKNOWN) is None
     for call in (tracker.update_progress, tracker.complete_run):
-        with pytest.raises(InvalidJobRun, match="run_id: 4711 is no job run; use what start_run returned"):
+        with pytest.raises(InvalidJobRun, match="run_id: 4711 is not a job run; use what start_run returned"):
             call(UNKNOWN)
 
 

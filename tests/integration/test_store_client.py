@@ -155,7 +155,7 @@ def test_without_a_place_for_spools_rows_are_kept_in_memory(
 
     asyncio.run(write())
     assert queue.depth() == 1
-    assert "rows wait in memory while the broker is away" in caplog.text
+    assert "rows are kept in memory while the broker is away" in caplog.text
 
 
 def test_pressure_needs_a_spool_to_spool_to() -> None:

@@ -48,7 +48,7 @@ def test_gunicorn_finds_its_configuration() -> None:
 @pytest.mark.parametrize(("module", "name"), [("schema", "connect"), ("sink", "StoreSink")])
 def test_what_has_moved_warns_and_works(module: str, name: str) -> None:
     sys.modules.pop(f"market_data_store.{module}", None)
-    with pytest.warns(DeprecationWarning, match="goes with version 0.6"):
+    with pytest.warns(DeprecationWarning, match="will be removed in version 0.6"):
         moved = import_module(f"market_data_store.{module}")
     assert hasattr(moved, name)
 
