@@ -1,4 +1,4 @@
-"""Celery's settings, each with what it is for; where a default loses messages, with the issue that tells."""
+"""Celery's settings, each with its purpose; where a default loses messages, with the number of the issue."""
 
 from celery import __version__ as celery_version
 from kombu import Queue
@@ -12,76 +12,78 @@ _redis = _settings.broker_url.startswith(("redis", "sentinel"))
 broker_url = _settings.broker_url or None
 imports = ("market_data_store.worker.startup", "market_data_store.worker.tasks")
 
-# --- Messages: JSON alone, one durable queue, routed directly.
+# --- Messages: only JSON, one durable queue, direct routing.
 task_serializer = "json"
 result_serializer = "json"
 accept_content = ["json"]
 task_default_queue = QUEUE
-# Redis: a topic exchange whose binding vanished swallows messages (kombu #1404); the default exchange is direct.
-# RabbitMQ: a quorum queue is on disk before its publisher hears of it. Its dead-letter exchange and delivery limit are
-# a policy (docs/dead-letters.md), no arguments here: other Celery clients declare the queue without them, and would be
-# answered 406 PRECONDITION_FAILED (tried on RabbitMQ 3.10.8).
+# Redis: a topic exchange whose binding has vanished swallows messages (kombu #1404); the default exchange is direct.
+# RabbitMQ: a quorum queue has a message on disk before it confirms it to the publisher. The dead-letter exchange and
+# the delivery limit are set by a policy (docs/dead-letters.md), not by arguments here: other Celery clients declare the
+# queue without such arguments, and would get 406 PRECONDITION_FAILED (tried on RabbitMQ 3.10.8).
 task_queues = [Queue(QUEUE, routing_key=QUEUE, queue_arguments={"x-queue-type": "quorum"})]
 task_default_queue_type = "quorum"
 task_routes = {"store.*": {"queue": QUEUE}}
 task_create_missing_queues = False
 
-# --- Nothing is acknowledged before its rows are committed.
+# --- No message is acknowledged before its rows are committed.
 task_acks_late = True
 task_reject_on_worker_lost = True  # by default a task whose process died is acknowledged (celery #1628)
 if celery_version < "5.7":
-    task_acks_on_failure_or_timeout = True  # the timeout is dealt with in `worker.coalescing.CoalescedRequest`
+    task_acks_on_failure_or_timeout = True  # `worker.coalescing.CoalescedRequest` handles the timeout
 else:
     task_acks_on_failure = True
     task_acks_on_timeout = False
-# Not at shutdown, when what runs gets 18 s, see `worker.shutdown`: Celery's soft shutdown would only wait besides.
-# Above MDS_RETRY_DEADLINE_S and what Postgres takes for a batch; below RabbitMQ's consumer timeout of 30 min.
+# These limits do not apply at shutdown, when running tasks get 18 s (`worker.shutdown`); Celery's soft shutdown would
+# only add a wait. They are above MDS_RETRY_DEADLINE_S plus Postgres's time for a batch, and below RabbitMQ's consumer
+# timeout of 30 min.
 task_soft_time_limit = 60
 task_time_limit = 90
 
 # --- The worker.
 worker_consumer = "market_data_store.worker.consumer:StoreConsumer"
 worker_prefetch_multiplier = _settings.prefetch_messages
-# The batch in flight when the connection is lost is committed, see `worker.coalescing.CoalescedRequest.cancel`.
+# A batch in flight when the connection is lost is still committed, see `worker.coalescing.CoalescedRequest.cancel`.
 worker_cancel_long_running_tasks_on_connection_loss = True
-worker_enable_prefetch_count_reduction = False  # with quorum queues it stops consuming (celery #9512)
+worker_enable_prefetch_count_reduction = False  # with quorum queues the worker stops consuming (celery #9512)
 worker_hijack_root_logger = True
 worker_redirect_stdouts = False
 broker_connection_retry_on_startup = True
-broker_connection_max_retries = None  # for ever
-broker_channel_error_retry = True  # survives RabbitMQ's 406 after its consumer timeout (celery #6760)
+broker_connection_max_retries = None  # retry for ever
+broker_channel_error_retry = True  # survive RabbitMQ's 406 after its consumer timeout (celery #6760)
 
 # --- What Flower and `celery events` show.
 worker_send_task_events = True
 task_send_sent_event = True
-event_serializer = "store-json"  # JSON, of `app`: Python's own took a tenth of a worker's time
+event_serializer = "store-json"  # JSON by `app`'s encoder: Python's own encoder took a tenth of a worker's time
 
 # --- Brokers.
 if _redis:
-    # The transport is `market_data_store.transport`; a URL or `broker_transport` could not name it, see there.
+    # The transport is `market_data_store.transport`; its docstring says why no URL or `broker_transport` can name it.
     broker_transport_options = {
-        # A message that was taken and not acknowledged comes back after this; every client needs the same value. It is
-        # also when what a killed worker held is delivered again.
+        # A message that is not acknowledged within this time is delivered again, such as those of a killed worker.
+        # Every client needs the same value.
         "visibility_timeout": _settings.visibility_timeout_s,
-        # Look for such messages every ten seconds; kombu's default is about a hundred.
+        # Look for such messages every ten seconds; kombu's default is about a hundred seconds.
         "unacked_restore_interval": 10,
         "unacked_restore_throttle": 1,
         "unacked_mutex_expire": 30,
-        # Without them a publish to a server that vanished hangs for ever.
+        # Without these three, a publish to a server that has vanished hangs for ever.
         "socket_timeout": 30,
         "socket_connect_timeout": 5,
         "health_check_interval": 25,
     }
 else:
-    # A publish returns when the message is safe: two kills of the broker lost 7 of 6,000 without, 0 with.
+    # A publish returns only when the message is safe: two kills of the broker lost 7 of 6,000 messages without this,
+    # and none with it.
     broker_transport_options = {"confirm_publish": True}
 
-# TLS: kombu and the result backend read a rediss:// URL, Flower this alone. For amqps:// a certificate of a known
-# authority is asked for, but for this host only where kombu is told to; None stands for the URL's host.
+# TLS: kombu and the result backend read a rediss:// URL; Flower reads only this setting. With amqps:// kombu requires a
+# certificate of a known authority, but checks the host name only if `server_hostname` is set; None is the URL's host.
 if _settings.broker_url.startswith(("rediss", "amqps")):
     broker_use_ssl = _settings.broker_tls if _redis else {"server_hostname": None}
 
-# --- Results: in Redis where there is one, else to the client that asked.
+# --- Results: kept in Redis if there is one, else sent to the client that asked.
 result_backend = _settings.broker_url if _redis else (_settings.redis_url or "rpc://")
 result_expires = _settings.result_expires_s
 # A result that cannot be stored must not hold up the rows of others.

@@ -1,4 +1,4 @@
-"""Runs the migrations with the URL of the settings, each in a transaction of its own under one lock."""
+"""Runs the migrations with the URL of the settings, each in its own transaction, and all under one lock."""
 
 import psycopg
 from alembic import context
@@ -7,13 +7,13 @@ from sqlalchemy import create_engine, pool, text
 from market_data_store.config import settings
 from market_data_store.postgres.tables import metadata
 
-#: Two `release` processes at once: the second waits, and finds nothing left to do.
+#: If two `release` processes run at once, the second one waits and then finds nothing left to do.
 ADVISORY_LOCK = 0x6D6473  # "mds"
 
 
 def run() -> None:
     given = context.config.attributes.get("url") or settings().migration_url
-    # psycopg reads the URL: SQLAlchemy does not know all that libpq does (several hosts, say).
+    # psycopg parses the URL: SQLAlchemy does not know everything that libpq knows (several hosts, for example).
     engine = create_engine("postgresql+psycopg://", creator=lambda: psycopg.connect(given), poolclass=pool.NullPool)
     with engine.connect() as connection:
         connection.execute(text("SELECT pg_advisory_lock(:key)"), {"key": ADVISORY_LOCK})

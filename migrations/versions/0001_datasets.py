@@ -1,4 +1,4 @@
-"""The datasets' tables, dead letters and job runs."""
+"""Create the datasets' tables, dead letters, attempts and job runs."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ down_revision = None
 branch_labels = None
 depends_on = None
 
-#: Where TimescaleDB is installed: table -> length of a chunk.
+#: Hypertables if TimescaleDB is installed: table -> length of a chunk.
 HYPERTABLES = {
     "bars_ohlcv": "7 days",
     "tick_data": "1 day",
@@ -144,12 +144,12 @@ def upgrade() -> None:
 
 
 def make_hypertables() -> None:
-    """Where TimescaleDB is installed in this database; else nothing."""
+    """Make hypertables if TimescaleDB is installed in this database; else do nothing."""
     installed = op.get_bind().scalar(sa.text("SELECT count(*) FROM pg_extension WHERE extname = 'timescaledb'"))
     if not installed:
         return
     for table, chunk in HYPERTABLES.items():
-        # The keys begin with what queries begin with, so no index on ts alone is made.
+        # The keys begin with the columns that queries select by, so a separate index on ts is not needed.
         op.get_bind().execute(
             sa.text(
                 "SELECT create_hypertable(:table, 'ts', chunk_time_interval => CAST(:chunk AS interval), "

@@ -1,4 +1,4 @@
-"""When a job's run was last heard of: its readers and writers by SQL know it as `updated_at`."""
+"""Add the time at which a job run last reported; other programs read and write it by SQL as `updated_at`."""
 
 import sqlalchemy as sa
 from alembic import op
