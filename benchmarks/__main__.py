@@ -24,7 +24,7 @@ errors = Console(stderr=True, highlight=False)
 
 
 def main() -> None:
-    """Run it; an error of ours is one line and exit code 1."""
+    """Run the command; print a `MarketDataStoreError` as one line, and exit with 1."""
     try:
         command()
     except MarketDataStoreError as error:
@@ -35,7 +35,7 @@ def main() -> None:
 def _parts(_context: click.Context, _parameter: click.Parameter, value: str) -> frozenset[str]:
     parts = frozenset(part.strip() for part in value.split(","))
     if unknown := parts.difference(PARTS):
-        raise click.BadParameter(f"{min(unknown)!r} is none of {', '.join(PARTS)}")
+        raise click.BadParameter(f"{min(unknown)!r} is not one of {', '.join(PARTS)}")
     return parts
 
 
@@ -43,14 +43,14 @@ def _counts(_context: click.Context, _parameter: click.Parameter, value: str) ->
     try:
         return tuple(int(count) for count in value.split(","))
     except ValueError:
-        raise click.BadParameter(f"{value!r} is no list of numbers, such as 1,500") from None
+        raise click.BadParameter(f"{value!r} is not a list of numbers, such as 1,500") from None
 
 
 def _sizes(_context: click.Context, _parameter: click.Parameter, value: str) -> tuple[int, ...]:
     try:
         return tuple(round(float(millions) * 1e6) for millions in value.split(","))
     except ValueError:
-        raise click.BadParameter(f"{value!r} is no list of numbers, such as 1,10,50") from None
+        raise click.BadParameter(f"{value!r} is not a list of numbers, such as 1,10,50") from None
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -61,22 +61,24 @@ def _sizes(_context: click.Context, _parameter: click.Parameter, value: str) -> 
     default=",".join(part for part in PARTS if part != "growth"),
     show_default=True,
     metavar="PARTS",
-    help="What to measure; growth takes longer than all the rest.",
+    help="Parts to measure; growth takes longer than all others.",
 )
-@click.option("--rows", type=click.IntRange(5_000), default=200_000, show_default=True, help="Of a quick contender.")
-@click.option("--repeat", type=click.IntRange(1), default=3, show_default=True, help="Rounds, of which medians count.")
+@click.option(
+    "--rows", type=click.IntRange(5_000), default=200_000, show_default=True, help="Rows of a fast contender."
+)
+@click.option("--repeat", type=click.IntRange(1), default=3, show_default=True, help="Rounds; the median counts.")
 @click.option(
     "--per-message",
     callback=_counts,
     default=",".join(map(str, PER_MESSAGE)),
     show_default=True,
     metavar="ROWS",
-    help="Rows a message of those that are drained.",
+    help="Rows per message of the drains.",
 )
-@click.option("--quick", is_flag=True, help="A tenth of the rows and one round, to see that it works.")
-@click.option("--database-url", default="", help="Postgres; a database is made there, and dropped at the end.")
-@click.option("--redis-url", default="", help="An empty database of a Redis.")
-@click.option("--rabbitmq-url", default="", help="A virtual host of a RabbitMQ without our queue.")
+@click.option("--quick", is_flag=True, help="A tenth of the rows and one round, as a smoke test.")
+@click.option("--database-url", default="", help="Postgres; a database is created there, and dropped at the end.")
+@click.option("--redis-url", default="", help="An empty Redis database.")
+@click.option("--rabbitmq-url", default="", help="An empty RabbitMQ virtual host.")
 @click.option("--memory-rows", type=click.IntRange(20_000), default=2_000_000, show_default=True)
 @click.option(
     "--growth-millions",
@@ -84,14 +86,14 @@ def _sizes(_context: click.Context, _parameter: click.Parameter, value: str) -> 
     callback=_sizes,
     default="1,10,50",
     show_default=True,
-    help="Millions of rows that are in the table already.",
+    help="Millions of rows that the table already holds.",
 )
 @click.option(
     "--out",
     type=click.Path(file_okay=False, path_type=Path),
     default=Path("benchmarks/out"),
     show_default=True,
-    help="Where results go; while it runs, the data of embedded servers as well.",
+    help="Directory of the results, and of the embedded servers' data while the benchmark runs.",
 )
 def command(
     parts: frozenset[str],
@@ -108,7 +110,7 @@ def command(
 ) -> None:
     """Compare the store with a bare COPY, plain Celery, celery-batches and the predecessor, side by side.
 
-    Servers are embedded unless URLs are given; RabbitMQ is left out where it is not installed.
+    Servers are embedded unless URLs are given; without an installed RabbitMQ its parts are skipped.
 
     \b
     python -m benchmarks --quick
@@ -127,7 +129,7 @@ def command(
     )
     out.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
-        # Not in /tmp, which may be no disk.
+        # Not in /tmp, which may be in memory instead of on a disk.
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=out.resolve(), prefix="servers-")))
         show = stack.enter_context(progress(console))
         show(0, 1, "starting servers")

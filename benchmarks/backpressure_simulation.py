@@ -1,7 +1,7 @@
 """The backpressure loop without servers: producers, a queue and a worker in simulated time.
 
-Two kinds of producers: `StoreClient`s, which look at the queue themselves and run the very `Throttle` that is shipped,
-and those that follow the monitor's events as market-data-pipeline does (rate 1, 1/2 or 0 at ok, soft or hard).
+There are two kinds of producers. `StoreClient`s look at the queue themselves and run the shipped `Throttle`. Followers
+act on the monitor's events as market-data-pipeline does (rate 1, 1/2 or 0 at ok, soft or hard).
 
     python benchmarks/backpressure_simulation.py --plot docs/backpressure.png
 """
@@ -24,26 +24,26 @@ SCALE = {OK: 1.0, SOFT: 0.5, HARD: 0.0}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Setup:
-    """Rates in messages a second, times in seconds."""
+    """The parameters of a run: rates in messages per second, times in seconds."""
 
     capacity: int
     producers: int
-    #: How often a producer looks (clients), or the monitor does (followers).
+    #: How often a client looks at the queue, or, for followers, how often the monitor does.
     interval_s: float
-    #: Of all producers together, as a multiple of what the worker takes.
+    #: The rate that all producers together offer, as a multiple of the worker's rate.
     overload: float = 3.0
     worker_rate: float = 200.0
     duration_s: float = 60.0
-    #: Whether producers follow events instead of looking themselves.
+    #: Whether producers follow events instead of looking at the queue themselves.
     follow: bool = False
     watermarks: Watermarks = field(default_factory=Watermarks)
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a run showed."""
+    """The result of a run."""
 
-    #: (time, depth) at each tenth of a second.
+    #: (time, depth), once every tenth of a second.
     depths: list[tuple[float, int]]
     sent: int
     stored: int
@@ -57,8 +57,8 @@ class Outcome:
 
 
 def simulate(setup: Setup, *, seed: int = 0) -> Outcome:
-    """Run the loop; deterministic for a seed."""
-    chance = random.Random(seed)  # noqa: S311  # no secret
+    """Run the loop; the result is deterministic for a seed."""
+    chance = random.Random(seed)  # noqa: S311  # not a secret
     events: list[tuple[float, int, str, int]] = []
     number = itertools.count()
 
@@ -115,7 +115,7 @@ def simulate(setup: Setup, *, seed: int = 0) -> Outcome:
 
 
 def grid() -> Iterator[Setup]:
-    """The runs that are reported."""
+    """Yield the runs that are reported."""
     for follow, capacity, producers in itertools.product((False, True), (200, 1_000, 10_000), (1, 10, 100)):
         for interval_s in (0.5,) if follow else (0.25,):
             yield Setup(capacity=capacity, producers=producers, interval_s=interval_s, follow=follow, duration_s=120.0)
@@ -147,7 +147,7 @@ def _plot(path: Path) -> None:
 
 
 def main() -> None:
-    """Print a table, and draw the depths over time where asked to."""
+    """Print a table; with --plot, also draw the depths over time."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--plot", type=Path, help="write the depths over time to this PNG")
     options = parser.parse_args()

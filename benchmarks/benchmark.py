@@ -1,4 +1,4 @@
-"""The parts of a benchmark, one after the other, on the same servers. What fails is left out, with its reason."""
+"""Runs the parts of a benchmark one after the other on the same servers. A part that fails is skipped with a reason."""
 
 from __future__ import annotations
 
@@ -25,29 +25,29 @@ from benchmarks.stations import Stations
 from market_data_store.cli.terminal import ShowProgress
 from market_data_store.errors import MarketDataStoreError
 
-#: What can be asked for; the first ones take turns.
+#: The parts that can be selected. The contenders of those in `GROUPS` take turns.
 PARTS = (*GROUPS, "latency", "memory", "growth")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    """How much is measured."""
+    """What to measure, and how much."""
 
     parts: frozenset[str]
-    #: Rows of a quick contender's turn.
+    #: Rows in a fast contender's turn.
     rows: int
     repeat: int
-    #: Rows a message of those that are drained.
+    #: Rows per message of the drains.
     per_message: tuple[int, ...]
-    #: Seconds at each load.
+    #: Seconds per load when latency is measured.
     latency_s: float
     memory_rows: int
-    #: Rows that the tables of `growth` hold.
+    #: Numbers of rows in the tables of `growth`.
     sizes: tuple[int, ...]
 
 
 class Benchmark:
-    """One run of the command; `results` grows while it goes on."""
+    """One run of the command; `results` grows while it runs."""
 
     def __init__(self, servers: Servers, directory: Path, options: Options, show: ShowProgress) -> None:
         self.results = Results(about=_about(servers, options), skipped=dict(servers.skipped))
@@ -55,7 +55,7 @@ class Benchmark:
         self._stations = Stations(directory)
 
     def run(self) -> None:
-        """All parts that are asked for."""
+        """Measure all selected parts."""
         parts = {"latency": self._latency, "memory": self._memory, "growth": self._growth}
         try:
             if self._options.parts.intersection(GROUPS):
@@ -100,7 +100,7 @@ class Benchmark:
         with growth.databases(self._servers, sizes, show) as databases:
             for turn in range(self._options.repeat):
                 for rows, database in databases.items():
-                    # Each once, for its keys are there afterwards.
+                    # Each contender runs only once: afterwards its keys are in the table.
                     for contender in growth.contenders(
                         self._servers, self._stations, database, self._options.rows // 2, turn
                     ):

@@ -1,4 +1,4 @@
-"""What every contender looks like to the one who lets them take turns."""
+"""The interface of a contender, by which contenders take turns."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from benchmarks.workloads import Workload
 
 @dataclass(frozen=True, slots=True)
 class Label:
-    """What was measured; `broker` is empty where there is none."""
+    """Names what was measured; `broker` is empty if there is none."""
 
     contender: str
     broker: str = ""
@@ -26,17 +26,17 @@ class Label:
         return ", ".join(filter(None, parts))
 
 
-#: The yardstick: 1.00.
+#: The yardstick: its ratio is 1.00.
 COPY = Label("bare COPY")
 
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """What a run took."""
+    """The time that a run took."""
 
     rows: int
     seconds: float
-    #: Besides: seconds to enqueue, seconds of CPU by process, ...
+    #: Other figures: the rate of enqueueing, CPU time by process, ...
     facts: Mapping[str, float] = field(default_factory=dict)
 
 
@@ -45,17 +45,17 @@ class Contender(Protocol):
 
     @property
     def label(self) -> Label:
-        """What it is called in the results."""
+        """Its name in the results."""
 
     def prepare(self) -> None:
-        """Do all that the clock is not to see."""
+        """Do everything that must not be timed."""
 
     def run(self) -> Timing:
-        """Write the rows; measured from the first one's start to the last one's commit."""
+        """Write the rows; return the time from the start of the first one to the commit of the last one."""
 
 
 def fill(database: Database, workload: Workload) -> None:
-    """Have the table hold what the workload expects, and nothing besides."""
+    """Fill the table with the rows that the workload expects, and no others."""
     database.clear()
     database.store(workload.stored_before())
     database.settle()

@@ -1,4 +1,4 @@
-"""The benchmark's own database: its tables, what is in them before a run, and when a run's rows are committed."""
+"""The benchmark's own database: its tables, their contents before a run, and when a run's rows are committed."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from market_data_store.errors import MarketDataStoreError
 from market_data_store.postgres import schema
 from market_data_store.postgres.connection import connect
 
-#: Rows a commit of the yardstick.
+#: Rows per commit of the yardstick.
 COPY_ROWS = 500
 _COPY = """
     COPY bars_ohlcv (provider, symbol, interval, ts, open, high, low, close, volume, enqueued_at)
@@ -26,7 +26,7 @@ _COPY = """
 """
 _COPY_TYPES = ["text", "text", "text", "timestamptz", *["float8"] * 5, "timestamptz"]
 
-#: Peers know nothing of `enqueued_at`, and AMDS has a table of its own, whose key is the predecessor's.
+#: Peers do not know `enqueued_at`. AMDS has its own table, with the predecessor's key.
 _FOR_PEERS = """
     ALTER TABLE bars_ohlcv ALTER COLUMN enqueued_at SET DEFAULT now();
     CREATE TABLE bars (
@@ -41,19 +41,19 @@ _COMMITTED = """
          AS marker (provider, symbol, interval, ts, volume)
     JOIN bars_ohlcv USING (provider, symbol, interval, ts, volume)
 """
-#: When the rows were enqueued that are in the table before a run.
+#: The enqueue time of the rows that are in the table before a run.
 LONG_AGO = datetime(2020, 1, 1, tzinfo=UTC)
 _POLL_S = 0.005
 
 
 class Database:
-    """A migrated database in which the benchmark may do as it likes."""
+    """A migrated database that the benchmark may change as it likes."""
 
     def __init__(self, url: str) -> None:
         self.url = url
 
     def connect(self) -> psycopg.Connection[Any]:
-        """A connection whose statements are committed one by one."""
+        """Return a connection that commits each statement by itself."""
         return connect(self.url)
 
     def clear(self) -> None:
@@ -64,23 +64,23 @@ class Database:
                 connection.execute("TRUNCATE bars")
 
     def settle(self) -> None:
-        """Write what the run before has left, so that the next one does not pay for it."""
+        """Write the previous run's dirty pages, so that the next run does not pay for them."""
         with self.connect() as connection:
             try:
                 connection.execute("CHECKPOINT")
             except psycopg.errors.InsufficientPrivilege:
-                pass  # on a server that was given
+                pass  # on a given server
 
     def store(self, bars: Iterable[Bar]) -> None:
-        """Put rows in, older than any message."""
+        """Insert rows that are older than any message."""
         with self.connect() as connection:
             copy_in(connection, ((*bar, LONG_AGO) for bar in bars), rows_a_commit=50_000)
 
     def until_committed(self, markers: Sequence[Bar], timeout_s: float = 300.0) -> None:
-        """Wait for the rows of a workload's messages, of which these are the markers; the last one is asked for first.
+        """Wait until all messages with these markers are committed.
 
-        That one is a look-up by key each 5 ms, which costs Postgres a hundredth of a core; when it is there, all
-        of them are looked for at once. Raises `MarketDataStoreError` when the time is over.
+        Until the last marker is there, only that one is looked up, by key, every 5 ms; this costs Postgres a hundredth
+        of a core. Then all markers are looked up at once. Raises `MarketDataStoreError` when the time runs out.
         """
         deadline = time.monotonic() + timeout_s
         with self.connect() as connection:
@@ -97,14 +97,14 @@ class Database:
             raise MarketDataStoreError(f"{table}: {found:,} rows are stored, {workload.rows:,} were sent")
 
     def count(self, table: str = "bars_ohlcv") -> int:
-        """Rows of the table."""
+        """Return the number of rows in the table."""
         with self.connect() as connection:
             query = sql.SQL("SELECT count(*) FROM {}").format(sql.Identifier(table))
             return int(connection.execute(query).fetchall()[0][0])
 
 
 def copy_in(connection: psycopg.Connection[Any], rows: Iterable[Sequence[Any]], rows_a_commit: int = COPY_ROWS) -> None:
-    """The yardstick: a bare COPY in a loop."""
+    """Run a bare COPY in a loop: the yardstick."""
     rows = iter(rows)
     while chunk := list(islice(rows, rows_a_commit)):
         with connection.transaction(), connection.cursor() as cursor, cursor.copy(_COPY) as copy:
@@ -115,9 +115,9 @@ def copy_in(connection: psycopg.Connection[Any], rows: Iterable[Sequence[Any]], 
 
 @contextmanager
 def created(server_url: str, name: str, migrate: Callable[[str], object] = schema.upgrade) -> Iterator[Database]:
-    """A database of this name on the server, migrated (`migrate` gets its URL); dropped at the end.
+    """Create a database with this name, migrate it (`migrate` gets its URL), and drop it at the end.
 
-    Raises `MarketDataStoreError` when there is one already: it may be somebody's.
+    Raises `MarketDataStoreError` if it exists already, because it may be somebody's.
     """
     url = urlsplit(server_url)._replace(path=f"/{name}").geturl()
     with connect(server_url) as connection:
@@ -126,7 +126,7 @@ def created(server_url: str, name: str, migrate: Callable[[str], object] = schem
             connection.execute(sql.SQL("CREATE DATABASE {}").format(identifier))
         except psycopg.errors.DuplicateDatabase:
             raise MarketDataStoreError(
-                f"database {name}: exists already; drop it if an earlier benchmark left it"
+                f"database {name}: already exists; drop it if an earlier benchmark left it behind"
             ) from None
         except psycopg.Error as error:
             raise MarketDataStoreError(f"database {name}: cannot be created: {error}") from error

@@ -1,10 +1,10 @@
-"""A producer in a process of its own: rows at a steady rate, or as fast as they are taken, with `StoreClient` as it is.
+"""A producer in its own process: sends rows at a steady rate, or as fast as possible, with an ordinary `StoreClient`.
 
     BROKER_URL=redis://... python -m benchmarks.feed 50000 10000
 
-So many rows, so many a second (0: flat out). Each row carries in `trade_count` the microsecond at which it was to be
-handed over. With a rate that is when its turn was, also where `write` came late, so that a stall counts for all the
-rows that it holds up.
+The arguments are the number of rows, and rows per second (0 for as fast as possible). Each row carries in `trade_count`
+the microsecond at which it was due. With a rate, that is the planned time even if `write` was called late, so a stall
+counts for all the rows that it holds up.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from itertools import islice
 from benchmarks.workloads import Workload
 from market_data_store.producer.client import StoreClient
 
-#: Calls of `write` come this often; without a rate each has 500 rows.
+#: With a rate, `write` is called this often; without a rate, each call has 500 rows.
 _TICK_S = 0.01
 
 
 def main() -> None:
-    """Send; "done" is the last line of output."""
+    """Send the rows; the last line of output is "done"."""
     rows, rate = map(int, sys.argv[1:])
     bars = Workload("fresh", rows, 500).sent()
     size = max(1, round(rate * _TICK_S)) if rate else 500

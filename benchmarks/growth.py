@@ -1,7 +1,7 @@
-"""Does a large table make writes slower? The same runs beside none, 1, 10 and 50 million rows.
+"""Does a large table make writes slower? The same runs with 0, 1, 10 and 50 million rows in the table already.
 
-Each size has a database of its own, so that sizes take turns as well. The rows are a live feed's: 500 symbols, a minute
-after the other, and what is written goes on where the table ends. So writes go to 500 places of the index.
+Each size has its own database, so that sizes take turns as well. The rows are like a live feed's: 500 symbols, one
+minute after the other. The new rows continue where the table ends, so they go to 500 places in the index.
 """
 
 from __future__ import annotations
@@ -30,18 +30,18 @@ _GROW = """
 
 
 class GrownDatabase(Database):
-    """One whose table is large and stays so: each run adds its rows."""
+    """A database whose table stays large: each run adds its rows."""
 
     def clear(self) -> None:
-        """Nothing."""
+        """Keep the rows."""
 
     def check(self, workload: Workload, table: str = "bars_ohlcv") -> None:
-        """Nothing: to count takes long. The last row of each message was seen."""
+        """Skip the check, because counting takes long; the last row of each message was seen."""
 
 
 @contextmanager
 def grown(servers: Servers, rows: int, show: Callable[[int], None]) -> Iterator[Database]:
-    """A database with so many rows in it; `show` is told how many there are."""
+    """Create a database with this many rows; call `show` with the number of rows inserted so far."""
     with created(servers.server_url, f"{DATABASE}_{rows}") as database:
         symbols = [symbol_name(number) for number in range(SYMBOLS)]
         minutes_at_once = _ROWS_AT_ONCE // SYMBOLS
@@ -56,14 +56,14 @@ def grown(servers: Servers, rows: int, show: Callable[[int], None]) -> Iterator[
 
 @contextmanager
 def databases(servers: Servers, sizes: Sequence[int], show: Callable[[int], None]) -> Iterator[dict[int, Database]]:
-    """A database for each size, and the empty one."""
+    """Yield a database for each size, and the empty one for 0."""
     with ExitStack() as stack:
         large = {rows: stack.enter_context(grown(servers, rows, show)) for rows in sizes}
         yield {0: servers.database, **large}
 
 
 def contenders(servers: Servers, stations: Stations, database: Database, rows: int, turn: int) -> list[Contender]:
-    """The yardstick, our writer and our worker, each with keys that no run before it had."""
+    """Return the yardstick, our writer and our worker, each with keys that no earlier run had."""
     workloads = [Workload("fresh", rows, 500, first=3 * turn + n, live_symbols=SYMBOLS) for n in range(3)]
     redis = (REDIS, servers.brokers[REDIS])
     return [

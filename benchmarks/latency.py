@@ -1,9 +1,9 @@
-"""From `StoreClient.write` to the commit, with default settings, at 10, 50 and 80 % load.
+"""Latency from `StoreClient.write` to the commit, with default settings, at 10, 50 and 80 % load.
 
-A load is a share of what this machine sustains end to end, with producer, worker, broker and Postgres at work at once;
-that is measured first. A row's commit is when Postgres says it was (`pg_xact_commit_timestamp`), by the clock that the
-producer looks at as well. Postgres takes that time just before it flushes the commit to disk, so that the last
-millisecond or so (one fsync) is not in it.
+A load is a share of the rate that this machine sustains end to end, with producer, worker, broker and Postgres working
+at once. That rate is measured first. Postgres says when a row was committed (`pg_xact_commit_timestamp`), by the same
+clock that the producer reads. Postgres takes that time just before it flushes the commit to disk, so the latency lacks
+the last millisecond or so (one fsync).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from market_data_store.errors import MarketDataStoreError
 
 LOADS = (0.1, 0.5, 0.8)
 
-#: The first second is the producer's start.
+#: Without the first second, in which the producer starts.
 _PERCENTILES = """
     WITH waits AS (
         SELECT trade_count, extract(epoch FROM pg_xact_commit_timestamp(xmin)) * 1000 - trade_count / 1000.0 AS ms
@@ -39,17 +39,17 @@ _SUSTAINED = """
 
 
 def unavailable(database: Database) -> str | None:
-    """Why it cannot be measured here, if so."""
+    """Return why latency cannot be measured here, or None if it can."""
     with database.connect() as connection:
         if connection.execute("SHOW track_commit_timestamp").fetchone() == ("on",):
             return None
-    return "Postgres does not note the time of commits; set track_commit_timestamp = on and restart it"
+    return "Postgres does not record commit times; set track_commit_timestamp = on and restart it"
 
 
 def latencies(
     servers: Servers, broker: str, stations: Stations, directory: Path, rows: int, seconds: float
 ) -> Iterator[Latency]:
-    """One for each load; `rows` to find what is sustained, `seconds` at each load."""
+    """Yield the latency at each load: `rows` to find the sustained rate, then `seconds` per load."""
     database, url = servers.database, servers.brokers[broker]
     station = stations.get(OURS, url, database)
     station.resume()

@@ -1,8 +1,8 @@
-"""What each process of a deployment holds while 2 million rows go through it.
+"""Memory of each process of a deployment while 2 million rows go through it.
 
-A worker, the monitor and the web process as in the Procfile, started for this, and a producer that sends as fast as it
-may. Once a second somebody looks at the web process's metrics and status, as Prometheus and a browser would. Memory is
-what is resident, shared pages included.
+Starts a worker, the monitor and the web process as in the Procfile, and a producer that sends as fast as it can. Once a
+second it reads the web process's metrics and status, as Prometheus and a browser would. Memory is resident memory,
+shared pages included.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from market_data_store.local.processes import web_command, worker_command
 
 #: The early figure is taken after this share of the rows.
 _EARLY = 0.25
-#: A figure is the median of what was seen within this share of the rows.
+#: A figure is the median of the samples within this share of the rows.
 _WINDOW = 0.05
 _INTERVAL_S = 0.5
 _STORED = "SELECT n_tup_ins FROM pg_stat_user_tables WHERE relname = 'bars_ohlcv'"
@@ -37,7 +37,7 @@ Sample = tuple[int, dict[str, float]]
 
 
 def memory(servers: Servers, directory: Path, rows: int, show: Callable[[int], None]) -> list[Memory]:
-    """Let the rows through; `show` is told how many are stored."""
+    """Send the rows through the store; call `show` with the number of rows stored so far."""
     database = servers.database
     database.clear()
     database.settle()
@@ -67,7 +67,7 @@ def memory(servers: Servers, directory: Path, rows: int, show: Callable[[int], N
 
 
 def summarized(samples: list[Sample], rows: int) -> list[Memory]:
-    """Early and late figures of each process that was there at both."""
+    """Return the early and the late figure of each process."""
     early, late, window = round(rows * _EARLY), rows, rows * _WINDOW
 
     def at(process: str, moment: int) -> float:
@@ -90,11 +90,13 @@ def _samples(
     with database.connect() as connection, httpx.Client(base_url=web_url, timeout=5) as web:
         while stored < rows:
             count = int(connection.execute(_STORED).fetchall()[0][0])
-            first = count if first is None else first  # TRUNCATE leaves the counter as it is
+            first = count if first is None else first  # TRUNCATE does not reset the counter
             if count - first > stored:
                 stored, changed_at = count - first, time.monotonic()
             if time.monotonic() - changed_at > 60:
-                raise MarketDataStoreError(f"memory: {stored:,} of {rows:,} rows are stored, and no more come")
+                raise MarketDataStoreError(
+                    f"memory: {stored:,} of {rows:,} rows are stored, and none was added in 60 s"
+                )
             samples.append((stored, _resident(started)))
             show(stored)
             if len(samples) % round(1 / _INTERVAL_S) == 0:
@@ -119,5 +121,5 @@ def _until_open(port: int) -> None:
     deadline = time.monotonic() + 60
     while not accepts(port):
         if time.monotonic() > deadline:
-            raise MarketDataStoreError("memory: the web process does not listen within 60 s")
+            raise MarketDataStoreError("memory: the web process did not listen within 60 s")
         time.sleep(0.05)

@@ -1,4 +1,4 @@
-"""Which contenders take turns, and with how many rows each: so many that a turn takes some seconds."""
+"""Plans which contenders take turns, and with how many rows each, so that a turn takes a few seconds."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from benchmarks.stations import Application, Stations
 from benchmarks.workloads import KINDS, Workload
 from market_data_store.errors import MarketDataStoreError
 
-#: What takes turns; `latency`, `memory` and `growth` are measured by themselves.
+#: Groups whose contenders take turns; `latency`, `memory` and `growth` are measured separately.
 GROUPS = ("writer", "drain", "kinds", "peers", "client")
 
 PER_MESSAGE = (1, 10, 100, 500, 2_000)
-#: As many as `write_table` puts into a message.
+#: Rows per message of `write_table`.
 TABLE_ROWS = 5_000
-#: Share of --rows, by rows a message: the slow ones get fewer.
+#: Share of --rows, by rows per message: slow contenders get fewer rows.
 SHARES = {1: 1 / 20, 10: 1 / 4}
 TABLE_SHARE = 3
 _EXECUTEMANY = {500: 1 / 4, 1: 1 / 200}
@@ -31,12 +31,12 @@ _SQLALCHEMY, _PREDECESSOR = 1 / 10, 1 / 4
 
 
 def sized(rows: int, kind: str, per_message: int, share: float = 1.0) -> Workload:
-    """A workload of a share of the rows, and at least ten messages."""
+    """Return a workload with a share of the rows, and at least ten messages."""
     return Workload(kind, max(round(rows * share), 10 * per_message), per_message)
 
 
 class Plan:
-    """Makes the contenders that are asked for; `skipped` says which cannot be, and why."""
+    """Makes the selected contenders; `skipped` has those that cannot be made, with the reasons."""
 
     def __init__(self, servers: Servers, stations: Stations, rows: int, per_message: Sequence[int]) -> None:
         self._servers, self._stations, self._rows = servers, stations, rows
@@ -44,7 +44,7 @@ class Plan:
         self.skipped: dict[str, str] = {}
 
     def contenders(self, only: frozenset[str]) -> list[Contender]:
-        """In the order of their turns."""
+        """Return the contenders of these groups in the order of their turns."""
         groups: dict[str, Callable[[], Iterator[Contender]]] = {
             "writer": self._writer,
             "drain": self._drain,
@@ -55,7 +55,7 @@ class Plan:
         return [contender for name in GROUPS if name in only for contender in groups[name]()]
 
     def workload(self, kind: str = "fresh", per_message: int = 500, share: float = 1.0) -> Workload:
-        """A share of --rows."""
+        """Return a workload with a share of --rows."""
         return sized(self._rows, kind, per_message, share)
 
     def _writer(self) -> Iterator[Contender]:
@@ -89,7 +89,7 @@ class Plan:
             make = partial(celery_peers.batches, per_message)
             yield from self._peer(make, brokers, self.workload("fresh", per_message, share))
         for way in WAYS:
-            # Of 500 rows each, but StoreClient's COPY begins at 1,000.
+            # Messages have 500 rows, except for StoreClient, which uses COPY only from 1,000 rows on.
             workload = self.workload("fresh", 1_000 if way == "store_client" else 500, _PREDECESSOR)
             try:
                 yield Predecessor(way, self._servers.database, workload)
@@ -104,7 +104,7 @@ class Plan:
     def _peer(
         self, make: Callable[[], Application], brokers: Sequence[tuple[str, str]], workload: Workload
     ) -> Iterator[Contender]:
-        """On each broker, unless the peer's environment cannot be made."""
+        """Yield the peer on each broker, unless its environment cannot be made."""
         try:
             application = make()
         except MarketDataStoreError as error:

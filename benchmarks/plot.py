@@ -1,4 +1,4 @@
-"""The ratios as a picture."""
+"""Draws the ratios as a picture."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _OURS, _PEERS, _YARDSTICK = "#1f6f8b", "#b0b7bd", "#30343a"
 
 
 def draw(results: Results, path: Path) -> None:
-    """A bar for each contender: the median of its ratios to the bare COPY, and from the least to the most."""
+    """Draw a bar for each contender: the median of its ratios to the bare COPY, and a line from least to most."""
     found = [s for s in summaries(results.runs) if not s.label.contender.startswith("StoreClient.write")][::-1]
     figure, axes = pyplot.subplots(figsize=(10, 1.2 + 0.27 * len(found)), layout="constrained")
     for place, summary in enumerate(found):
@@ -29,7 +29,7 @@ def draw(results: Results, path: Path) -> None:
     axes.set_xlim(0, 1.25 * max(summary.most for summary in found))
     axes.set_ylim(-0.7, len(found) - 0.3)
     axes.axvline(1.0, color=_YARDSTICK, linewidth=0.8, linestyle=":")
-    axes.set_xlabel("rows a second, bare binary COPY of the same round = 1 (median; line: least to most)")
+    axes.set_xlabel("rows per second, bare binary COPY of the same round = 1 (bar: median; line: least to most)")
     axes.spines[["top", "right"]].set_visible(False)
     axes.set_title("From the queue into Postgres", loc="left")
     figure.savefig(path, dpi=130)

@@ -1,4 +1,4 @@
-"""Processes that a run starts: their output, their end, and what they use."""
+"""Processes that a run starts: their output, their end, and the CPU time and memory that they use."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from market_data_store.errors import MarketDataStoreError
 from market_data_store.local import end_with_parent
 
 ROOT = Path(__file__).parents[1]
-#: Variables of the caller's that would change what is measured.
+#: The caller's variables that would change what is measured.
 _KEPT_OUT = ("MDS_", "BROKER_URL", "DATABASE_URL", "REDIS_URL", "CELERY_", "PYTHONPATH", "CLOUDAMQP_URL")
 
 
 def environment(**variables: str) -> dict[str, str]:
-    """The caller's environment without settings of the store or of Celery, and with these."""
+    """Return the caller's environment, without settings of the store and of Celery, plus these variables."""
     own = {name: value for name, value in os.environ.items() if not name.startswith(_KEPT_OUT)}
     return {**own, "PYTHONPATH": str(ROOT), **variables}
 
 
 class Process:
-    """A process of its own session, whose output goes to a file; SIGKILLed with all its children at the end."""
+    """A process in its own session. Its output goes to a file; `kill` also kills its children."""
 
     def __init__(self, command: Sequence[str], env: Mapping[str, str], log: Path) -> None:
         self.log = log
@@ -47,16 +47,16 @@ class Process:
 
     @property
     def pid(self) -> int:
-        """Of the process itself."""
+        """The process id."""
         return self._popen.pid
 
     @property
     def is_running(self) -> bool:
-        """Whether it has not ended."""
+        """Whether the process is still running."""
         return self._popen.poll() is None
 
     def until_logged(self, text: str, timeout_s: float = 60.0) -> None:
-        """Wait for this in its output; raises `MarketDataStoreError` with the end of the output if it does not come."""
+        """Wait until the output has this text; raise `MarketDataStoreError` with the end of the output if not."""
         deadline = time.monotonic() + timeout_s
         while text not in (output := self.log.read_text(errors="replace")):
             if not self.is_running or time.monotonic() > deadline:
@@ -64,7 +64,7 @@ class Process:
             time.sleep(0.02)
 
     def kill(self) -> None:
-        """End it and what it started; idempotent."""
+        """Kill the process and everything that it started; idempotent."""
         try:
             os.killpg(self.pid, signal.SIGKILL)
         except ProcessLookupError:
@@ -74,7 +74,7 @@ class Process:
 
 @contextmanager
 def running(command: Sequence[str], env: Mapping[str, str], log: Path) -> Iterator[Process]:
-    """A process for the length of a block."""
+    """Run a process during a block."""
     process = Process(command, env, log)
     try:
         yield process
@@ -83,12 +83,12 @@ def running(command: Sequence[str], env: Mapping[str, str], log: Path) -> Iterat
 
 
 def answer(command: Sequence[str], env: Mapping[str, str], timeout_s: float = 600.0, cwd: Path | None = None) -> Any:
-    """Run a program whose last line of output is JSON, and return that; raises `MarketDataStoreError`."""
+    """Run a program, and return the JSON in the last line of its output; raise `MarketDataStoreError` if it fails."""
     return json.loads(output(command, env, timeout_s, cwd).splitlines()[-1])
 
 
 def output(command: Sequence[str], env: Mapping[str, str], timeout_s: float = 600.0, cwd: Path | None = None) -> str:
-    """Run a program, and return its output; raises `MarketDataStoreError` with the end of what it complains of."""
+    """Run a program, and return its output; raise `MarketDataStoreError`, with the end of its errors, if it fails."""
     done = subprocess.run(
         list(command), env=dict(env), cwd=cwd, capture_output=True, text=True, timeout=timeout_s, check=False
     )
@@ -98,12 +98,12 @@ def output(command: Sequence[str], env: Mapping[str, str], timeout_s: float = 60
 
 
 def children(pid: int) -> list[int]:
-    """Process ids of what a process has started, and of what these have."""
+    """Return the process ids of a process's children, and of theirs."""
     return [child.pid for child in psutil.Process(pid).children(recursive=True)]
 
 
 def cpu_s(pid: int, *, with_children: bool) -> float:
-    """Seconds of CPU that a process has used; with its children, those that have ended included."""
+    """Return the CPU seconds that a process has used; `with_children` adds its children, including ended ones."""
     process = psutil.Process(pid)
     times = process.cpu_times()
     total = float(times.user + times.system)
@@ -114,12 +114,12 @@ def cpu_s(pid: int, *, with_children: bool) -> float:
                 used = child.cpu_times()
                 total += used.user + used.system
             except psutil.NoSuchProcess:
-                pass  # it ended meanwhile
+                pass  # the child ended meanwhile
     return total
 
 
 def resident_mb(pid: int) -> float:
-    """Resident memory in MB; 0 when the process has ended."""
+    """Return a process's resident memory in MB, or 0 if the process has ended."""
     try:
         return float(psutil.Process(pid).memory_info().rss) / 1e6
     except psutil.NoSuchProcess:

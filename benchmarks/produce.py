@@ -1,9 +1,9 @@
-"""Send a workload's messages with `StoreClient`; the last line of output says what that took: seconds, and CPU.
+"""Sends a workload's messages with `StoreClient`; the last line of output has the seconds and the CPU seconds.
 
     BROKER_URL=redis://... python -m benchmarks.produce fresh 100000 500 0 0
 
-The arguments are those of `Workload`: kind, rows, rows a message, first symbol, symbols of a live feed. With `--table`
-before them, each message's rows are handed over as a table.
+The arguments are those of `Workload`: kind, rows, rows per message, first symbol, symbols of a live feed. With
+`--table` before them, each message's rows are sent as a table.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from market_data_store import StoreClient
 
 
 def main() -> None:
-    """Send, and say so."""
+    """Send the messages, and print what that took."""
     as_tables = sys.argv[1] == "--table"
     kind, *numbers = sys.argv[2 if as_tables else 1 :]
     workload = Workload(kind, *map(int, numbers))
@@ -34,7 +34,7 @@ def main() -> None:
     else:
         messages = [[bar._asdict() for bar in message] for message in workload.messages()]
     started, cpu_before = time.perf_counter(), time.process_time()
-    # Nobody takes them yet, so the queue may well look full.
+    # Nobody consumes yet, so the queue may look full.
     with StoreClient(max_rows=workload.per_message, on_pressure="ignore") as store:
         write = store.write_table if as_tables else store.write
         for rows in messages:

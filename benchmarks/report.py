@@ -1,4 +1,4 @@
-"""The results in a directory: results.json with the raw figures, results.md, results.png."""
+"""Writes the results to a directory: results.json with the raw figures, results.md and results.png."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from benchmarks.targets import targets
 
 
 def write(results: Results, directory: Path) -> list[str]:
-    """Write them; the names of the files. The picture is left out where matplotlib is not installed."""
+    """Write the files, and return their names. Without matplotlib there is no picture."""
     targeted = [{**msgspec.to_builtins(target), "verdict": target.verdict} for target in targets(results)]
     raw = msgspec.json.encode({"targets": targeted, **msgspec.to_builtins(results, str_keys=True)})
     (directory / "results.json").write_bytes(msgspec.json.format(raw, indent=1) + b"\n")
@@ -22,7 +22,7 @@ def write(results: Results, directory: Path) -> list[str]:
         try:
             from benchmarks.plot import draw
         except ImportError:
-            return [*names, "no picture: pip install 'market-data-store[bench]'"]
+            return [*names, "no picture: install the extra `bench` (pip install '.[bench]' in a checkout)"]
         draw(results, directory / "results.png")
         names.append("results.png")
     return names

@@ -1,4 +1,4 @@
-"""What runs add up to: rates, ratios to the bare COPY of the same round, medians over the rounds. Pure."""
+"""Summarizes runs: rates, ratios to the bare COPY of the same round, and medians over the rounds. Pure."""
 
 from __future__ import annotations
 
@@ -19,31 +19,31 @@ class Run:
 
     @property
     def rate(self) -> float:
-        """Rows a second."""
+        """Rows per second."""
         return self.timing.rows / self.timing.seconds
 
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """A contender over all rounds."""
+    """A contender's results over all rounds."""
 
     label: Label
-    #: Rows a second, the median.
+    #: Rows per second, the median.
     rate: float
-    #: To the bare COPY of the same round: median, least and most.
+    #: Ratio to the bare COPY of the same round: median, least and most.
     ratio: float
     least: float
     most: float
-    #: Medians of what was noted besides.
+    #: Medians of the other figures.
     facts: Mapping[str, float]
 
 
 @dataclass(frozen=True, slots=True)
 class Latency:
-    """From `write()` to the commit, in milliseconds."""
+    """The latency from `write()` to the commit, in milliseconds."""
 
     broker: str
-    #: Share of what producer and worker sustain at once on this machine, and that in rows a second.
+    #: Share of the rate that producer and worker together sustain on this machine, and that rate in rows per second.
     load: float
     sustained: float
     p50_ms: float
@@ -53,7 +53,7 @@ class Latency:
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """A process's resident memory in MB, early and at the end, each with the rows stored by then."""
+    """A process's resident memory in MB, early and at the end, with the rows stored by then."""
 
     process: str
     early_rows: int
@@ -64,13 +64,13 @@ class Memory:
 
     @property
     def growth(self) -> float:
-        """As a share of the early figure."""
+        """The growth, as a share of the early figure."""
         return self.mb / self.early_mb - 1
 
 
 @dataclass(slots=True)
 class Results:
-    """All that a benchmark found; what was not measured is empty, and `skipped` has the reasons."""
+    """Everything that a benchmark measured. What was not measured is empty, and `skipped` has the reasons."""
 
     about: dict[str, str] = field(default_factory=dict)
     runs: list[Run] = field(default_factory=list)
@@ -82,7 +82,7 @@ class Results:
 
 
 def summaries(runs: Sequence[Run]) -> list[Summary]:
-    """Each contender, in the order of its first turn; those of a round without a yardstick do not count."""
+    """Summarize each contender, in the order of first turns; rounds without a yardstick do not count."""
     labels = list(dict.fromkeys(run.label for run in runs))
     found = []
     for label in labels:
@@ -99,14 +99,14 @@ def summaries(runs: Sequence[Run]) -> list[Summary]:
 
 
 def versus(runs: Iterable[Run], one: Label, other: Label) -> list[float]:
-    """The one's rate over the other's, a ratio for each round that has both; empty when none has."""
+    """Return the ratio of one's rate to the other's, for each round that has both."""
     runs = list(runs)
     ones, others = _by_round(runs, one), _by_round(runs, other)
     return [ones[number] / others[number] for number in sorted(ones.keys() & others.keys())]
 
 
 def _by_round(runs: Iterable[Run], label: Label) -> dict[int, float]:
-    """Rows a second in each round; the median where there were several turns, as the yardstick has."""
+    """Return rows per second by round; with several turns in a round, as the yardstick has, their median."""
     rates: dict[int, list[float]] = {}
     for run in runs:
         if run.label == label:

@@ -1,6 +1,6 @@
-"""Contenders take turns, round after round, with the yardstick before every fourth of them and at a round's end.
+"""Lets contenders take turns, round after round, with the yardstick before every fourth one and at a round's end.
 
-So what else a machine does for a while hits all of them, and the ratio is to what a bare COPY did about then.
+So other work on the machine affects all contenders, and each ratio is to a bare COPY of about the same time.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _YARDSTICK_EVERY = 4
 
 
 def order(yardstick: Contender, contenders: Sequence[Contender]) -> Iterator[Contender]:
-    """The turns of a round."""
+    """Yield the turns of a round."""
     for number, contender in enumerate(contenders):
         if number % _YARDSTICK_EVERY == 0:
             yield yardstick
@@ -27,7 +27,7 @@ def order(yardstick: Contender, contenders: Sequence[Contender]) -> Iterator[Con
 def take_turns(
     yardstick: Contender, contenders: Sequence[Contender], repeat: int, show: ShowProgress, failed: dict[str, str]
 ) -> Iterator[Run]:
-    """All runs of all rounds. A contender that fails has no further turn; `failed` gets the reason."""
+    """Yield the runs of all rounds. A contender that fails gets no further turns; `failed` gets the reason."""
     turns = list(order(yardstick, contenders))
     last = ""
     for number in range(repeat):

@@ -1,8 +1,8 @@
 """The servers that all contenders share: embedded ones, or those whose URLs are given.
 
-Postgres is durable as any (fsync on), and the same for everybody. It notes the time of each commit
-(`track_commit_timestamp`), by which `latency` measures. What is given is left as it was found: the benchmark works in a
-database of its own, and takes no broker that holds anything.
+Postgres is as durable as usual (fsync on), and the same for all contenders. It records the time of each commit
+(`track_commit_timestamp`), which `latency` needs. Given servers are left as they were found: the benchmark works in its
+own database, and refuses a broker that is not empty.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ QUEUES = ("store.write", "peer.write")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Servers:
-    """What runs, and why what does not run does not."""
+    """The servers that run; `skipped` has those that do not, with the reasons."""
 
-    #: A database of the server, to make others beside.
+    #: URL of an existing database on the server, from which other databases can be created.
     server_url: str
     database: Database
-    #: URLs of the brokers that there are.
+    #: URLs of the available brokers, by name.
     brokers: Mapping[str, str]
     skipped: Mapping[str, str] = field(default_factory=dict)
     #: Process ids of embedded servers.
@@ -45,7 +45,7 @@ class Servers:
 
 @contextmanager
 def servers(directory: Path, *, database_url: str, redis_url: str, rabbitmq_url: str) -> Iterator[Servers]:
-    """Take the servers that are given, start those that are not; raises `MarketDataStoreError`."""
+    """Use the servers that are given, and start the others. Raises `MarketDataStoreError`."""
     with ExitStack() as stack:
         skipped: dict[str, str] = {}
         pids: dict[str, int] = {}
@@ -81,7 +81,7 @@ def _own_rabbitmq(stack: ExitStack, directory: Path, pids: dict[str, int], skipp
     from rabbitmq import available, rabbitmq
 
     if not available():
-        skipped["RabbitMQ"] = "rabbitmq-server is not installed; give --rabbitmq-url, or install it"
+        skipped["RabbitMQ"] = "rabbitmq-server is not installed; install it, or give --rabbitmq-url"
         return ""
     server = stack.enter_context(rabbitmq(directory))
     pids[RABBITMQ] = server.pid

@@ -1,12 +1,11 @@
 """Workers that stand ready, and the clock of a drain.
 
-What is fair to measure. A worker takes seconds to start, and some to get warm (processes, imports, connections); that
-is no part of a drain. Nor can the clock start with the first commit: by then a worker has fetched and unpacked much of
-the queue, and the more of it the larger its batches are. So a worker is started, writes some messages, and is then told
-to stop consuming (`cancel_consumer`); the messages are put into the queue; and the clock runs from the command to
-consume (`add_consumer`) to the commit of the last message. Ours and the peers' are all Celery workers of two
-processes, and so all are treated alike. Workers live as long as the benchmark; those whose turn it is not consume
-nothing.
+What is fair to measure? A worker takes seconds to start, and more to get warm (processes, imports, connections); these
+do not belong to a drain. The clock cannot start with the first commit either: by then a worker has fetched and unpacked
+much of the queue, and a worker with larger batches has fetched more. Therefore a worker is started, writes some
+messages, and is then paused (`cancel_consumer`). The messages are put into the queue. The clock runs from the command
+to consume (`add_consumer`) to the commit of the last message. Our workers and the peers' are all Celery workers with
+two processes, so all are treated alike. Workers live as long as the benchmark, and consume only when it is their turn.
 """
 
 from __future__ import annotations
@@ -28,15 +27,15 @@ from benchmarks.processes import Process
 from benchmarks.workloads import Workload
 from market_data_store.errors import MarketDataStoreError
 
-#: A fetch that kombu has sent before it was told to stop still takes a message: BRPOP waits for a second.
+#: A fetch that kombu sent before the pause can still take a message, because BRPOP waits for a second.
 _PAUSE_S = 1.5
-#: What a worker writes to get warm: symbols that no run has.
+#: What a worker writes to get warm: symbols that no run uses.
 _WARM_UP = Workload("fresh", 8_000, 200, first=900_000)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Application:
-    """A Celery application: how its worker starts, and what makes its messages."""
+    """A Celery application: how its worker is started, and which program makes its messages."""
 
     name: str
     python: str
@@ -44,14 +43,14 @@ class Application:
     worker: tuple[str, ...]
     produce: tuple[str, ...]
     queue: str
-    #: Variables of its own, name and value.
+    #: Its own environment variables, as pairs of name and value.
     environment: tuple[tuple[str, str], ...] = ()
-    #: Programs besides `produce` whose messages the worker writes to get warm.
+    #: Other programs than `produce` whose messages the worker writes to get warm.
     warm_up: tuple[tuple[str, ...], ...] = ()
 
 
 class Station:
-    """One application's worker on one broker and one database."""
+    """The worker of one application on one broker and one database."""
 
     def __init__(self, application: Application, broker_url: str, database: Database, directory: Path) -> None:
         self.application = application
@@ -67,11 +66,11 @@ class Station:
 
     @property
     def pid(self) -> int:
-        """Of the worker's parent process."""
+        """Process id of the worker's parent process."""
         return self._process.pid
 
     def warm_up(self) -> None:
-        """Wait until it is ready, let it write something, and have it wait."""
+        """Wait until the worker is ready, let it write something, and pause it."""
         self._process.until_logged("ready.")
         for program in (self.application.produce, *self.application.warm_up):
             self.database.clear()
@@ -80,26 +79,26 @@ class Station:
         self.pause()
 
     def pause(self) -> None:
-        """Have it consume no more."""
+        """Make the worker stop consuming."""
         self._tell("cancel_consumer", wait=True)
         self._paused_at = time.monotonic()
 
     def resume(self) -> None:
-        """Have it consume."""
+        """Make the worker consume."""
         self._tell("add_consumer", wait=False)
 
     def enqueue(self, workload: Workload) -> float:
-        """Put the workload's messages into the queue; seconds that the sender took for it."""
+        """Put the workload's messages into the queue; return the seconds that the sender took."""
         self.until_paused()
         return self._produce(self.application.produce, workload)
 
     def until_paused(self) -> None:
-        """Wait until it takes no message that is put into the queue now."""
+        """Wait until a paused worker takes no message that is put into the queue now."""
         time.sleep(max(0.0, self._paused_at + _PAUSE_S - time.monotonic()))
 
     def drain(self, workload: Workload, pids: Mapping[str, int]) -> Timing:
-        """Time the queue's way into the table, and what each process used for it (microseconds of CPU a row)."""
-        # Made before the clock starts: it would take a core from the contender.
+        """Time the drain of the queue into the table; the facts have each process's CPU microseconds per row."""
+        # Make the markers before the clock starts: it would take a core from the contender.
         markers = workload.markers()
         before = self._cpu_s(pids)
         started = time.perf_counter()
@@ -145,14 +144,14 @@ class Station:
 
 
 class Stations:
-    """The workers of a benchmark, each started when it is first asked for."""
+    """The workers of a benchmark, each started when it is first needed."""
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
         self._stations: dict[tuple[Application, str, str], Station] = {}
 
     def get(self, application: Application, broker_url: str, database: Database) -> Station:
-        """A worker that is warm and waits."""
+        """Return a worker that is warm and paused."""
         key = (application, broker_url, database.url)
         if key not in self._stations:
             self._stations[key] = Station(application, broker_url, database, self._directory)
@@ -160,7 +159,7 @@ class Stations:
         return self._stations[key]
 
     def give_up(self, application: Application, broker_url: str, database: Database) -> None:
-        """End a worker that is in trouble, and throw away what is in its queue; the next `get` starts another."""
+        """End a failing worker, and purge its queue; the next `get` starts another worker."""
         station = self._stations.pop((application, broker_url, database.url), None)
         if station is not None:
             station.close()
@@ -168,6 +167,6 @@ class Stations:
             connection.default_channel.queue_purge(application.queue)
 
     def close(self) -> None:
-        """End them."""
+        """End all workers."""
         for station in self._stations.values():
             station.close()

@@ -1,4 +1,4 @@
-"""The results as Markdown, ratios first. Pure."""
+"""Formats the results as Markdown, ratios first. Pure."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from benchmarks.contender import COPY, Label
 from benchmarks.results import Results, summaries
 from benchmarks.targets import targets
 
-#: Columns for the microseconds of CPU a row, and what they are called in the results.
+#: Columns with CPU microseconds per row, and the names of these figures in the results.
 _CPU = {
     "parent": "cpu_us_parent",
     "children": "cpu_us_children",
@@ -19,7 +19,7 @@ _CPU = {
 
 
 def markdown(results: Results) -> str:
-    """All tables for which there is something."""
+    """Return all tables that have results."""
     return "\n".join(_lines(results))
 
 
@@ -83,7 +83,7 @@ def _throughput(results: Results) -> Iterator[str]:
     )
     drained = [s for s in found if _CPU["parent"] in s.facts]
     if drained:
-        yield "## Where the time goes: microseconds of CPU for each row drained"
+        yield "## Where the time goes: CPU microseconds per drained row"
         yield from table(
             ("contender", "broker", "rows", "a message", *_CPU),
             (
@@ -96,7 +96,7 @@ def _throughput(results: Results) -> Iterator[str]:
 def _growth(results: Results) -> Iterator[str]:
     labels = list(dict.fromkeys(run.label for runs in results.growth.values() for run in runs))
     by_size = {rows: {s.label: s for s in summaries(runs)} for rows, runs in results.growth.items()}
-    yield "## Rows a second with rows in the table already (to bare COPY there)"
+    yield "## Rows per second by rows already in the table (ratio to bare COPY there)"
     yield from table(
         ("contender", *(f"{rows:,}" for rows in by_size)),
         ((str(label), *(f"{s[label].rate:,.0f} ({s[label].ratio:.2f})" for s in by_size.values())) for label in labels),
@@ -104,7 +104,7 @@ def _growth(results: Results) -> Iterator[str]:
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:
-    """A Markdown table with empty lines around it."""
+    """Yield a Markdown table, with empty lines around it."""
     yield ""
     yield f"| {' | '.join(head)} |"
     yield f"|{' --- |' * len(head)}"

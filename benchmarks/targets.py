@@ -1,4 +1,4 @@
-"""What the store is to reach, each a line with the value that was reached. Pure."""
+"""The targets of the store, each with the value that was reached. Pure."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ WRITE_COORDINATOR, STORE_CLIENT = "WriteCoordinator 0.6", "StoreClient.write"
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """`reached` is None when it was not measured."""
+    """A target; `reached` is None if it was not measured."""
 
     name: str
     #: "at least" or "below".
@@ -26,7 +26,7 @@ class Target:
 
     @property
     def verdict(self) -> str:
-        """In a word or two."""
+        """Whether the target was reached, in a word or two."""
         if self.reached is None:
             return "not measured"
         is_met = self.reached >= self.wanted if self.sense == "at least" else self.reached < self.wanted
@@ -34,7 +34,7 @@ class Target:
 
 
 def targets(results: Results) -> list[Target]:
-    """All of them, in the order in which they were set."""
+    """Return all targets in the order in which they were set."""
     return [*_throughput(results.runs), *_latency(results), *_memory(results), *_growth(results)]
 
 
@@ -61,7 +61,7 @@ def _throughput(runs: Sequence[Run]) -> Iterator[Target]:
     yield ratio("drain, 1 a message, to Celery + executemany, RabbitMQ", 3, single["rabbitmq"], plain["rabbitmq"])
     yield ratio("write_table (columnar), Redis, to bare COPY", 1.0, Label(WRITE_TABLE, "redis", "fresh", 5_000))
     rates = [run.rate for run in runs if run.label.contender == STORE_CLIENT]
-    name = "StoreClient.write, rows a second of one core, without the broker's time"
+    name = "StoreClient.write, rows per second of one core, without the broker's time"
     yield Target(name, "at least", 150_000, median(rates) if rates else None, "rows/s")
 
 

@@ -1,4 +1,4 @@
-"""Virtual environments beside the running one, each made once and kept in ~/.cache (XDG_CACHE_HOME)."""
+"""Virtual environments besides the running one, each made once and kept in ~/.cache (XDG_CACHE_HOME)."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from market_data_store.errors import MarketDataStoreError
 _CELERY = [f"celery[redis]=={version('celery')}", f"kombu=={version('kombu')}"]
 _PSYCOPG = f"psycopg[binary]=={version('psycopg')}"
 
-#: Environments of one name that are kept, the last used ones; each takes some 400 MB.
+#: Number of most recently used environments of one name that are kept; each takes about 400 MB.
 _KEPT = 6
 
-#: What each peer is, with the same Celery and psycopg as ours where it allows that.
+#: The packages of each peer, with the same Celery and psycopg as ours where the peer allows that.
 REQUIREMENTS = {
     "executemany": [*_CELERY, _PSYCOPG],
     "sqlalchemy": [*_CELERY, _PSYCOPG, f"sqlalchemy=={version('sqlalchemy')}"],
@@ -30,14 +30,15 @@ REQUIREMENTS = {
 
 
 def python_of(peer: str) -> str:
-    """The interpreter of a peer's environment; raises `MarketDataStoreError` when it cannot be made."""
+    """Return the interpreter of a peer's environment; raise `MarketDataStoreError` if it cannot be made."""
     return python_with(peer, REQUIREMENTS[peer], REQUIREMENTS[peer])
 
 
 def python_with(name: str, key: Sequence[str], arguments: Sequence[str]) -> str:
-    """The interpreter of an environment that `pip install` with these arguments has filled.
+    """Return the interpreter of an environment that was filled by `pip install` with these arguments.
 
-    It is made once for each name and key; the key says all that decides what is in it. Raises `MarketDataStoreError`.
+    It is made once for each name and key. The key must include everything that decides the contents. Raises
+    `MarketDataStoreError`.
     """
     digest = hashlib.sha256("\n".join([sys.version, *key]).encode()).hexdigest()[:12]
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "market-data-store" / "benchmarks"

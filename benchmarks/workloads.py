@@ -1,6 +1,6 @@
-"""The rows that contenders write: a month of real bars of a minute each, repeated over symbols.
+"""The rows that contenders write: a month of real one-minute bars, repeated over symbols.
 
-Standard library only, since the peers' programs make their messages of it as well, in environments of their own.
+It uses only the standard library, because the peers' programs also use it, in their own environments.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from typing import Any, NamedTuple
 
 FILE = Path(__file__).parents[1] / "src/market_data_store/data/6EH4-1min-bars-2024-01.csv.gz"
 
-#: None of the rows is stored yet; nearly all are (see `Workload.is_stored`); every other one is; all are, with another
-#: volume.
+#: fresh: no row is stored yet. replayed: all rows are stored, except the last one of each message. half: every other
+#: row is stored. updated: all rows are stored, with another volume.
 KINDS = ("fresh", "replayed", "half", "updated")
 
-#: Where a live feed goes on: after all that `growth` has put into the table.
+#: Where a live feed continues: after all rows that `growth` has put into the table.
 _LIVE = datetime(2030, 1, 1, tzinfo=UTC)
 
 
@@ -38,16 +38,16 @@ class Bar(NamedTuple):
     volume: float
 
     def to_json(self) -> dict[str, Any]:
-        """As an object of a message: all nine fields, the time as text."""
+        """Return the row as an object for a message: all nine fields, the time as text."""
         return {**self._asdict(), "ts": self.ts.isoformat()}
 
 
 @dataclass(frozen=True, slots=True)
 class Workload:
-    """So many rows, in messages of so many; `first` numbers the symbols, so that runs can have keys of their own.
+    """A number of rows, in messages of equal size. `first` numbers the symbols, so that each run can have its own keys.
 
-    With `live_symbols` the rows are a live feed's: the same minute of each symbol, then the next minute, where without
-    they are a back-fill's, a month of one symbol after the other.
+    With `live_symbols` the rows are like a live feed's: the same minute of each symbol, then the next minute. Without,
+    they are like a backfill's: a month of one symbol after the other.
     """
 
     kind: str
@@ -57,11 +57,11 @@ class Workload:
     live_symbols: int = 0
 
     def sent(self) -> Iterator[Bar]:
-        """The rows in the order in which they are sent."""
+        """Yield the rows in the order in which they are sent."""
         return map(self._bar, range(self.rows))
 
     def messages(self) -> Iterator[list[Bar]]:
-        """The same, message by message."""
+        """Yield the same rows message by message."""
         message: list[Bar] = []
         for number, bar in enumerate(self.sent()):
             message.append(bar)
@@ -70,13 +70,13 @@ class Workload:
                 message = []
 
     def stored_before(self) -> Iterator[Bar]:
-        """What the table holds when the clock starts."""
+        """Yield the rows that the table holds when the clock starts."""
         for number, bar in enumerate(self.sent()):
             if self._is_stored(number):
                 yield bar._replace(volume=bar.volume + 1) if self.kind == "updated" else bar
 
     def markers(self) -> list[Bar]:
-        """Each message's last row: it is not in the table before the message is committed, whatever the kind."""
+        """Return each message's last row; with every kind, the table has it only after the message is committed."""
         return [self._bar(number) for number in range(self.rows) if self._ends_message(number)]
 
     def _bar(self, number: int) -> Bar:
@@ -98,7 +98,7 @@ class Workload:
 
 
 def symbol_name(number: int) -> str:
-    """Of as many letters for each number, so that names are in the order of the numbers."""
+    """Return a symbol's name; all have the same length, so that they sort as their numbers do."""
     return f"6E{number:06d}"
 
 

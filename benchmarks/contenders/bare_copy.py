@@ -1,4 +1,4 @@
-"""The yardstick: `COPY bars_ohlcv ... FROM STDIN (FORMAT BINARY)` in a loop, 500 rows a commit, one connection."""
+"""The yardstick: `COPY bars_ohlcv ... FROM STDIN (FORMAT BINARY)` in a loop, 500 rows per commit, one connection."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from benchmarks.workloads import Workload
 
 
 class BareCopy:
-    """Rows that are there as tuples, into the table with its primary key."""
+    """Copies prepared tuples into the table, which keeps its primary key."""
 
     label: Label = COPY
 
@@ -21,12 +21,12 @@ class BareCopy:
         self._rows: list[tuple[Any, ...]] = []
 
     def prepare(self) -> None:
-        """Empty the table."""
+        """Prepare the tuples, and empty the table."""
         self._rows = [(*bar, LONG_AGO) for bar in self._workload.sent()]
         fill(self._database, self._workload)
 
     def run(self) -> Timing:
-        """COPY."""
+        """Copy the tuples."""
         with self._database.connect() as connection:
             started = time.perf_counter()
             copy_in(connection, self._rows)

@@ -1,4 +1,4 @@
-"""The peers that are Celery applications: what one would write without this package."""
+"""The peers that are Celery applications, as people would write them without this package."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ _OPTIONS = ("worker", "--concurrency=2", "--loglevel=INFO", "--without-gossip", 
 
 
 def executemany() -> Application:
-    """A plain task and psycopg's executemany."""
+    """Return a plain task with psycopg's executemany."""
     return _application("Celery + executemany", "executemany", "executemany")
 
 
 def sqlalchemy_upsert() -> Application:
-    """A plain task and SQLAlchemy's upsert."""
+    """Return a plain task with SQLAlchemy's upsert."""
     return _application("Celery + SQLAlchemy", "sqlalchemy", "sqlalchemy_upsert")
 
 
 def batches(per_message: int) -> Application:
-    """celery-batches and executemany."""
+    """Return a celery-batches task with executemany."""
     return _application("celery-batches", "batches", "batches", ("ROWS_A_MESSAGE", str(per_message)))
 
 

@@ -1,4 +1,4 @@
-"""From the queue into the table: our workers, and the peers that are Celery applications."""
+"""Drains: from the queue into the table, by our workers and by the peers that are Celery applications."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ OURS = Application(
     produce=("benchmarks.produce",),
     queue="store.write",
 )
-#: The same, with messages that `StoreClient.write_table` made.
+#: The same worker, with messages from `StoreClient.write_table`.
 OURS_OF_TABLES = replace(OURS, name="our worker, write_table", produce=("benchmarks.produce", "--table"))
 
 
 class Drain:
-    """Enqueue with nobody consuming, then let a worker of two processes drain; see `stations` for the clock."""
+    """Enqueues while nobody consumes, then lets a worker with two processes drain; `stations` explains the clock."""
 
     def __init__(
         self,
@@ -37,7 +37,7 @@ class Drain:
         workload: Workload,
         pids: Mapping[str, int],
     ) -> None:
-        """`broker` is its name and URL; `pids` are the servers whose CPU time is noted as well."""
+        """`broker` is a name and a URL; `pids` are process ids of servers whose CPU time is recorded as well."""
         name, self._url = broker
         self.label = Label(application.name, name, workload.kind, workload.per_message)
         self._stations, self._application = stations, application
@@ -52,13 +52,13 @@ class Drain:
             fill(self._database, self._workload)
 
     def run(self) -> Timing:
-        """Drain."""
+        """Drain the queue."""
         with self._station() as station:
             timing = station.drain(self._workload, self._pids)
         return Timing(timing.rows, timing.seconds, {"enqueued_a_second": timing.rows / self._enqueue_s, **timing.facts})
 
     def _enqueue(self, station: Station) -> float:
-        """Seconds that it took."""
+        """Put the messages into the queue; return the seconds that this took."""
         return station.enqueue(self._workload)
 
     @contextmanager
@@ -66,6 +66,6 @@ class Drain:
         try:
             yield self._stations.get(self._application, self._url, self._database)
         except MarketDataStoreError:
-            # Nobody else is to find its messages.
+            # Later contenders must not find its messages.
             self._stations.give_up(self._application, self._url, self._database)
             raise

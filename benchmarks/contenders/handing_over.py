@@ -1,4 +1,4 @@
-"""`StoreClient.write` and `write_table`: how fast a producer gets rid of its rows, on one core, without the broker."""
+"""`StoreClient.write` and `write_table`: rows per second of the producer's CPU time, without the broker's."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from benchmarks.workloads import Workload
 
 
 class HandingOver:
-    """A producer's process, which `produce` measures: seconds of its CPU, in all of its threads.
+    """Runs a producer (`produce`) and takes the CPU time of all its threads.
 
-    Waiting for the broker is not in it; encoding, checking and publishing are.
+    That includes encoding, checking and publishing, but not waiting for the broker.
     """
 
     def __init__(self, application: Application, broker: tuple[str, str], workload: Workload) -> None:
@@ -26,10 +26,10 @@ class HandingOver:
         self._produce, self._workload = application.produce, workload
 
     def prepare(self) -> None:
-        """Nothing: nobody consumes."""
+        """Do nothing: nobody consumes."""
 
     def run(self) -> Timing:
-        """Hand over, and throw away what is in the queue then."""
+        """Hand the rows over, then purge the queue."""
         numbers = map(str, (self._workload.rows, self._workload.per_message, 0, 0))
         command = [sys.executable, "-m", *self._produce, self._workload.kind, *numbers]
         answer = processes.answer(command, processes.environment(BROKER_URL=self._url))

@@ -1,4 +1,4 @@
-"""market-data-store 0.6, each of its three ways to write bars."""
+"""market-data-store 0.6, with each of its three ways to write bars."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from benchmarks.database import Database
 from benchmarks.venvs import python_of
 from benchmarks.workloads import Workload
 
-#: The program's argument: name, and the table that it writes to.
+#: By the program's argument: the name, and the table that it writes to.
 WAYS = {
     "coordinator": ("WriteCoordinator 0.6", "bars"),
     "amds": ("AMDS 0.6", "bars"),
@@ -17,7 +17,7 @@ WAYS = {
 
 
 class Predecessor:
-    """One process and no broker: no more than the way from objects in memory to the commit."""
+    """One process without a broker: only the way from objects in memory to the commit."""
 
     def __init__(self, way: str, database: Database, workload: Workload) -> None:
         name, self._table = WAYS[way]
@@ -26,7 +26,7 @@ class Predecessor:
         numbers = (workload.rows, workload.per_message, workload.first, workload.live_symbols)
         self._command = [python_of("predecessor"), "-m", "benchmarks.peers.predecessor", way, workload.kind]
         self._command += map(str, numbers)
-        # Its log says a line for each batch.
+        # It logs a line for each batch.
         self._env = processes.environment(DATABASE_URL=database.url, LOGURU_LEVEL="WARNING")
 
     def prepare(self) -> None:
@@ -34,7 +34,7 @@ class Predecessor:
         fill(self._database, self._workload)
 
     def run(self) -> Timing:
-        """Write."""
+        """Write the rows."""
         seconds = float(processes.answer(self._command, self._env)["seconds"])
         self._database.check(self._workload, self._table)
         return Timing(self._workload.rows, seconds)

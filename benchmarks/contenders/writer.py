@@ -1,4 +1,4 @@
-"""Our writer alone: messages that are there already, into the table, in this one process."""
+"""Only our writer: writes prepared messages into the table, in this process."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ _POSTGRES_EPOCH_S = 946_684_800
 
 
 class OurWriter:
-    """`Writer.write` with as many messages a transaction as a worker merges, or one.
+    """Calls `Writer.write` with as many messages per transaction as a worker merges, or with one.
 
-    With `decodes` the messages are JSON text, and decoding them is timed as well: then this is all that a pool process
-    does, without Celery and the broker.
+    With `decodes` the messages are JSON text, and decoding them is timed too. Then this is everything that a pool
+    process does, without Celery and the broker.
     """
 
     def __init__(self, database: Database, workload: Workload, *, merges: bool = True, decodes: bool = False) -> None:
@@ -37,14 +37,14 @@ class OurWriter:
         self._writer = Writer(database.url)
 
     def prepare(self) -> None:
-        """Fill the table, have the messages ready, and the connection open."""
+        """Fill the table, prepare the messages, and open the connection."""
         fill(self._database, self._workload)
         self._texts = [json.dumps([bar.to_json() for bar in message]).encode() for message in self._workload.messages()]
         self._messages = [] if self._decodes else [_message(text) for text in self._texts]
         self._writer.write(DATASETS["bars"], [_message(b"[]")])
 
     def run(self) -> Timing:
-        """Write."""
+        """Write the messages."""
         started = time.perf_counter()
         for start in range(0, len(self._texts), self._messages_a_write):
             chunk = slice(start, start + self._messages_a_write)

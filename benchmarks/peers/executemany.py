@@ -1,4 +1,4 @@
-"""A plain Celery task that hands its rows to psycopg's executemany."""
+"""A plain Celery task that passes its rows to psycopg's executemany."""
 
 from __future__ import annotations
 
@@ -14,5 +14,5 @@ app.config_from_object("benchmarks.peers.settings")
 
 @app.task(name="peer.write")
 def write(rows: list[dict[str, Any]]) -> None:
-    """One message, one transaction."""
+    """Write a message in one transaction."""
     upsert(rows)

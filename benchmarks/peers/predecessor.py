@@ -2,8 +2,8 @@
 
     DATABASE_URL=postgresql://... python -m benchmarks.peers.predecessor coordinator fresh 20000 500 0 0
 
-The rows are there as the objects that each takes before the clock starts, and the connections are open. It stops when
-the last row is committed; the last line of output says how long that took.
+Before the clock starts, the rows are prepared as the objects that each of them takes, and the connections are open. The
+clock stops when the last row is committed. The last line of output has the seconds.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ URL = os.environ["DATABASE_URL"]
 
 
 class CountingSink(BarsSink):
-    """Says when so many rows are committed: the coordinator's own `stop` would add its flush interval."""
+    """Sets `done` when all rows are committed: the coordinator's own `stop` would add its flush interval."""
 
     def __init__(self, amds: AMDS, rows: int) -> None:
         super().__init__(amds)
@@ -37,7 +37,7 @@ class CountingSink(BarsSink):
         self.done = asyncio.Event()
 
     async def write(self, batch: Sequence[Bar]) -> None:
-        """As BarsSink, and count."""
+        """Write as BarsSink does, and count the rows."""
         rows = len(batch)
         await super().write(batch)
         self._left -= rows
@@ -46,7 +46,7 @@ class CountingSink(BarsSink):
 
 
 async def coordinator(workload: Workload) -> float:
-    """As it comes: four workers, 500 rows a batch, 10,000 rows in the queue."""
+    """Use its defaults: four workers, 500 rows per batch, 10,000 rows in the queue."""
     bars = [_bar(row) for row in workload.sent()]
     async with AMDS({"dsn": URL}) as amds:
         await amds.health()
@@ -59,7 +59,7 @@ async def coordinator(workload: Workload) -> float:
 
 
 async def amds(workload: Workload) -> float:
-    """A message's rows a call."""
+    """Write one message's rows per call."""
     messages = [[_bar(row) for row in message] for message in workload.messages()]
     async with AMDS({"dsn": URL}) as client:
         await client.health()
@@ -70,7 +70,7 @@ async def amds(workload: Workload) -> float:
 
 
 async def store_client(workload: Workload) -> float:
-    """A message's rows a call."""
+    """Write one message's rows per call."""
     messages = [[SimpleNamespace(**row._asdict()) for row in message] for message in workload.messages()]
     with StoreClient(URL) as client:
         started = time.perf_counter()
@@ -95,7 +95,7 @@ def _bar(row: Any) -> Bar:
 
 
 def main() -> None:
-    """Write, and say so."""
+    """Write the rows, and print the seconds."""
     way, kind, *numbers = sys.argv[1:]
     run = {"coordinator": coordinator, "amds": amds, "store_client": store_client}[way]
     print(json.dumps({"seconds": asyncio.run(run(Workload(kind, *map(int, numbers))))}))

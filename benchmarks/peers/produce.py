@@ -1,4 +1,4 @@
-"""Send a workload's messages with `send_task`; the last line of output says how long that took.
+"""Sends a workload's messages with `send_task`; the last line of output has the seconds that this took.
 
 BROKER_URL=redis://... python -m benchmarks.peers.produce fresh 100000 500 0 0
 """
@@ -18,13 +18,13 @@ app.config_from_object("benchmarks.peers.settings")
 
 
 def main() -> None:
-    """Send, and say so."""
+    """Send the messages, and print the seconds."""
     kind, *numbers = sys.argv[1:]
     messages = [[bar.to_json() for bar in message] for message in Workload(kind, *map(int, numbers)).messages()]
     started = time.perf_counter()
     with app.producer_pool.acquire(block=True) as producer:
         for rows in messages:
-            # Without it Celery writes the rows as text as well, for events.
+            # Without `argsrepr`, Celery also writes the rows as text, for events.
             app.send_task("peer.write", args=[rows], producer=producer, argsrepr="", ignore_result=True)
     print(json.dumps({"seconds": time.perf_counter() - started}))
 

@@ -1,7 +1,7 @@
-"""Celery's settings for the peers: what it takes to lose nothing, and apart from that Celery's defaults.
+"""Celery's settings for the peers: those that are needed to lose nothing, and otherwise Celery's defaults.
 
-They acknowledge after the commit, as ours do. Without that they would be quicker, and a worker that dies would take
-with it what it holds.
+Like our workers, the peers acknowledge after the commit. Without that they would be faster, but a worker that dies
+would lose the messages that it holds.
 """
 
 from __future__ import annotations

@@ -31,7 +31,7 @@ def _engine(pid: int) -> Engine:
 
 @app.task(name="peer.write")
 def write(rows: list[dict[str, Any]]) -> None:
-    """One message, one statement, one transaction; rows in the order of their keys, against deadlocks."""
+    """Write a message in one statement and one transaction; rows are in key order, to avoid deadlocks."""
     rows = sorted(rows, key=lambda row: (row["provider"], row["symbol"], row["interval"], row["ts"]))
     statement = insert(_BARS).values(rows)
     excluded = {name: statement.excluded[name] for name in _VALUES}

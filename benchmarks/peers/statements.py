@@ -1,4 +1,4 @@
-"""The upsert that the peers without an ORM run, over a connection that each process keeps."""
+"""The upsert of the peers without an ORM, over a connection that each process keeps open."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def _connection(pid: int) -> psycopg.Connection[Any]:
 
 
 def upsert(rows: list[dict[str, Any]]) -> None:
-    """All rows in one transaction, in the order of their keys, so that two processes do not deadlock."""
+    """Write all rows in one transaction, in key order, so that two processes do not deadlock."""
     rows = sorted(rows, key=lambda row: (row["provider"], row["symbol"], row["interval"], row["ts"]))
     connection = _connection(os.getpid())
     with connection.transaction(), connection.cursor() as cursor:
