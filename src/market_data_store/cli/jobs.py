@@ -22,7 +22,9 @@ _PLAIN_WIDTH = 10_000
 @click.option("--job", metavar="NAME", help="Only runs of this job.")
 @click.option("--status", type=click.Choice(STATUSES), help="Only runs with this status.")
 @click.option("--stuck", is_flag=True, help="Only runs that have not ended and no longer report progress.")
-@click.option("--minutes", type=click.IntRange(0), default=15, show_default=True, help="With --stuck: silent minutes.")
+@click.option(
+    "--minutes", type=click.IntRange(0), default=15, show_default=True, help="With --stuck: minutes of silence."
+)
 @click.option("--limit", type=click.IntRange(1), default=50, show_default=True, help="Maximum number of runs to list.")
 def command(job: str | None, status: str | None, stuck: bool, minutes: int, limit: int) -> None:
     """List job runs, newest first: those of `mds load`, and those that other programs record in job_runs.
