@@ -1,4 +1,4 @@
-"""The loop of real processes: a queue fills, the monitor tells of it, the producer slows down, nothing is lost."""
+"""Backpressure with real processes: a queue fills, the monitor publishes it, the producer slows down."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def producing(broker: Broker) -> Iterator[Celery]:
 
 
 async def read_by_core(url: str, count: int) -> list[CoreFeedbackEvent]:
-    """So many events as Core's own bus hands them to a consumer group that reads from the start."""
+    """Return this many events, as Core's own bus hands them to a consumer group that reads from the start."""
     bus = RedisStreamsBus(redis_url=url, namespace="mdp")
     read = []
     async with asyncio.timeout(20):
@@ -55,14 +55,14 @@ def rows(numbers: range) -> list[dict[str, Any]]:
 
 
 def send_messages(app: Celery, count: int) -> None:
-    """`count` messages of a row each."""
+    """Send `count` messages of one row each."""
     with app.connection_for_write() as connection, app.amqp.Producer(connection) as sender:
         for row in rows(range(count)):
             app.send_task(TASK, args=["signals", [row]], queue=QUEUE, producer=sender, serializer=SERIALIZER)
 
 
 def slow_down(database: psycopg.Connection[Any], seconds_a_row: float) -> None:
-    """Have Postgres take its time for each row."""
+    """Make Postgres slow for each row."""
     body = f"BEGIN PERFORM pg_sleep({seconds_a_row}); RETURN NEW; END"
     database.execute(f"CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS '{body}'")
     database.execute("CREATE TRIGGER slow BEFORE INSERT ON signals FOR EACH ROW EXECUTE FUNCTION slow()")
@@ -73,7 +73,7 @@ def count_stored(database: psycopg.Connection[Any]) -> int:
 
 
 @pytest.mark.filterwarnings("ignore:Call to deprecated close:DeprecationWarning")  # by Core's bus, for redis-py 5
-def test_a_backlog_dead_workers_and_a_broker_that_is_gone_are_told_of(
+def test_a_backlog_dead_workers_and_a_missing_broker_are_published(
     broker: Broker,
     producing: Celery,
     stream: Stream,
@@ -130,7 +130,7 @@ def test_a_fast_producer_settles_at_the_rate_of_a_slow_worker(
     database: psycopg.Connection[Any],
     tmp_path: Path,
 ) -> None:
-    """Capacity 1,000; each of two processes needs 20 ms a row; the producer would send three times what that gives."""
+    """Capacity 1,000; each of two processes needs 20 ms per row; the producer offers three times their rate."""
     slow_down(database, 0.02)
     capacity, offered_per_s = 1_000, 3 * 2 * 50
     servers = {"DATABASE_URL": database_url, "BROKER_URL": broker.url, "REDIS_URL": redis_url}

@@ -1,4 +1,4 @@
-"""The benchmark runs, and no ratio of it has collapsed. What a quiet machine reaches is in docs/performance.md."""
+"""The benchmark runs, and none of its ratios has collapsed. docs/performance.md has the figures of a quiet machine."""
 
 from __future__ import annotations
 

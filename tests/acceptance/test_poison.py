@@ -1,4 +1,4 @@
-"""A message that takes its process down each time becomes a dead letter; nothing else does, whatever is killed."""
+"""A message that kills its process each time becomes a dead letter; no other message does, whatever is killed."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def arm(**_):
 
 
 class Deadly:
-    """The environment of workers to which a message with POISON in it is deadly, and how often it was."""
+    """Provide the environment of workers that a message with POISON kills, and the number of times it did."""
 
     def __init__(self, directory: Path) -> None:
         (directory / "sitecustomize.py").write_text(DEADLY)

@@ -1,4 +1,4 @@
-"""The Procfile as a platform runs it: every process type at once, told to end in the middle of work."""
+"""The Procfile as a platform runs it: every process type at once, stopped in the middle of work."""
 
 from __future__ import annotations
 
@@ -141,7 +141,7 @@ def free_base_port() -> int:
 
 
 @pytest.mark.parametrize("broker_url", ["redis"], indirect=True)
-def test_honcho_runs_it_as_it_stands_and_its_end_loses_nothing(
+def test_honcho_runs_the_procfile_and_stopping_it_loses_nothing(
     environment: dict[str, str],
     producer: Celery,
     database: Connection,
@@ -171,7 +171,7 @@ def test_honcho_runs_it_as_it_stands_and_its_end_loses_nothing(
     until(lambda: stored(database) == set(taken), "every row that was taken is stored", timeout_s=PATIENCE_S)
 
 
-def test_every_process_ends_by_itself_within_what_a_platform_gives(
+def test_every_process_ends_within_a_platforms_grace_period(
     environment: dict[str, str], producer: Celery, database: Connection, start_worker: StartWorker, tmp_path: Path
 ) -> None:
     """SIGTERM goes to all at once, children and shells too, as on Heroku; no one kills."""

@@ -1,4 +1,4 @@
-"""A producer is killed in mid-write, its broker with all that it held, a worker: no row that was taken is lost."""
+"""A producer is killed while it writes, its broker with all its data, and a worker: no accepted row is lost."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""market-data-pipeline as published: it writes through the store, and slows down on its word."""
+"""market-data-pipeline as published: it writes through the store, and slows down when the store asks it to."""
 
 from __future__ import annotations
 
@@ -147,7 +147,7 @@ def test_ticks_and_signals_are_stored_and_replayed(
 
 
 @on_redis
-def test_levels_become_rate_adjustments_also_for_one_who_comes_late(
+def test_levels_become_rate_adjustments_even_for_a_late_consumer(
     pipeline: Neighbour,
     servers: dict[str, str],
     producer: Celery,

@@ -1,4 +1,4 @@
-"""An attempt that is found open counts as a death, unless its process need not have died."""
+"""An attempt that was left open counts as a death, unless its process may have survived."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_each_process_that_died_of_a_message_is_counted(processes: list[Process]
     assert deaths == [0, 1, 2, 3]
 
 
-def test_another_message_and_one_that_was_dealt_with_begin_at_none(processes: list[Process]) -> None:
+def test_another_message_and_a_finished_one_start_at_zero_deaths(processes: list[Process]) -> None:
     first, second, third, _ = processes
     first.opens("poison")
     first.dies()
@@ -56,11 +56,11 @@ def test_another_message_and_one_that_was_dealt_with_begin_at_none(processes: li
     assert third.opens("poison") == 0
 
 
-def test_a_session_that_is_still_there_is_no_death(processes: list[Process]) -> None:
+def test_a_session_that_is_still_open_is_not_a_death(processes: list[Process]) -> None:
     assert [process.opens("slow") for process in processes] == [0, 0, 0, 0]
 
 
-def test_an_attempt_of_before_an_outage_is_no_death(processes: list[Process], database_url: str) -> None:
+def test_an_attempt_before_an_outage_is_not_a_death(processes: list[Process], database_url: str) -> None:
     processes[0].opens("given back")
     processes[0].dies()
     with psycopg.connect(database_url, autocommit=True) as after_the_outage:
@@ -73,7 +73,7 @@ def test_a_process_that_lost_its_session_earlier_counts_deaths_again(processes: 
     assert processes[1].opens("poison", reconnected=True) == 1
 
 
-def test_an_attempt_of_before_a_restart_of_postgres_is_no_death(processes: list[Process], database: Connection) -> None:
+def test_an_attempt_before_a_restart_of_postgres_is_not_a_death(processes: list[Process], database: Connection) -> None:
     processes[0].opens("given back")
     processes[0].dies()
     database.execute("UPDATE attempts SET server_start = server_start - interval '1 second'")

@@ -1,4 +1,4 @@
-"""Rows and messages that can never be written: one dead letter each, and the worker goes on as if nothing had been."""
+"""Rows and messages that can never be written: each becomes one dead letter, and the worker goes on."""
 
 from __future__ import annotations
 

@@ -56,7 +56,7 @@ def test_depth_counts_what_waits_and_a_missing_queue_is_empty(producer: Celery, 
     until(lambda: inspector.depth() == 3)  # RabbitMQ counts a moment later than it confirms
 
 
-def test_reserved_and_workers_are_told(
+def test_reserved_messages_and_workers_are_counted(
     producer: Celery, inspector: QueueInspector, worker: Worker, writes_held_back: Any, send: Any, bars: Any
 ) -> None:
     assert len(inspector.workers()) == 1

@@ -1,4 +1,4 @@
-"""A real Flower beside a real worker: what it shows of tasks and queue, and to whom."""
+"""A real Flower beside a real worker: what it shows of tasks and queue, and who may see it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A thousand messages of which nobody knows what is in them: the worker takes each, and goes on."""
+"""A thousand random messages: the worker handles each of them, and goes on."""
 
 from __future__ import annotations
 

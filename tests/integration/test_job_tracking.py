@@ -398,7 +398,7 @@ def test_runs_are_listed_a_line_each(
     assert line.split()[0] == "2"
 
 
-def test_what_cannot_be_asked_is_refused(environment: pytest.MonkeyPatch) -> None:
+def test_unusable_options_are_refused(environment: pytest.MonkeyPatch) -> None:
     code, said = list_jobs("--stuck", "--status", "running")
     assert (code, said[-1]) == (2, "Error: --stuck and --status cannot be combined: a stuck run has the status running")
     assert list_jobs("--status", "done")[0] == 2

@@ -240,7 +240,7 @@ def scraped(port: int) -> Scrape | None:
 
 
 @on_redis
-def test_the_monitor_serves_its_own(broker_url: str, send: Send, bars: list[Bar], tmp_path: Path) -> None:
+def test_the_monitor_serves_its_own_metrics(broker_url: str, send: Send, bars: list[Bar], tmp_path: Path) -> None:
     port = free_port()
     environment = {"BROKER_URL": broker_url, "MDS_MONITOR_METRICS_PORT": str(port), "MDS_QUEUE_CAPACITY": "50"}
     for n in range(30):

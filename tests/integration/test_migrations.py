@@ -134,7 +134,7 @@ def test_the_migrations_make_what_the_datasets_declare(database_url: str) -> Non
         assert compare_metadata(context, metadata) == []
 
 
-def test_the_migrations_make_it_to_the_last_detail(database_url: str, url: str) -> None:
+def test_the_migrations_make_every_detail_of_the_schema(database_url: str, url: str) -> None:
     metadata.create_all(create_engine(sqlalchemy_url(url), poolclass=NullPool))
     migrated, declared = catalog(database_url), catalog(url)
     for query, found in migrated.items():
@@ -197,7 +197,7 @@ def test_up_down_and_up_again_on_a_populated_database(url: str) -> None:
     fill(url)
 
 
-def test_a_run_that_is_older_than_its_last_sign_of_life_was_heard_of_when_it_ended_or_began(url: str) -> None:
+def test_the_upgrade_dates_a_runs_last_report_by_its_end_or_its_start(url: str) -> None:
     migrate_to(url, "0001")
     with connect(url) as connection:
         connection.execute("INSERT INTO job_runs (job_name, started_at) VALUES ('lives', 'epoch')")
@@ -319,7 +319,7 @@ def test_whatever_url_the_writer_takes_can_be_migrated(url: str, spell: Callable
     assert schema.upgrade(spell(url))[1].up_to_date
 
 
-def test_a_percent_sign_in_the_password_is_no_problem(url: str) -> None:
+def test_a_percent_sign_in_the_password_is_accepted(url: str) -> None:
     parts = urlsplit(url)
     user = parts.username or "postgres"
     spelled = parts._replace(netloc=f"{user}:p%25w%40d@{parts.netloc.rpartition('@')[2]}").geturl()

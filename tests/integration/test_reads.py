@@ -1,4 +1,4 @@
-"""What users of the data read: right rows, in UTC, and by way of the primary key on a table of some size."""
+"""Reads for users of the data: the right rows, in UTC, by the primary key of a large table."""
 
 from __future__ import annotations
 

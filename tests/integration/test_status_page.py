@@ -144,7 +144,7 @@ def tell(redis_url: str, *levels: str, reason: str | None = None) -> None:
             publisher.send(FeedbackEvent.create(QUEUE, size, CAPACITY, level, reason))
 
 
-def test_the_json_is_what_is_there(
+def test_status_json_shows_what_is_stored_and_running(
     serve: Serve, producer: Celery, broker_url: str, redis_url: str, database: Connection
 ) -> None:
     fill(producer, 7)
@@ -351,7 +351,7 @@ def test_the_page_says_when_it_has_lost_the_server_and_finds_it_again(
     expect(page.locator("#lost")).to_be_hidden()
 
 
-def test_what_is_told_can_do_no_harm(serve: Serve, watched: Watched, redis_url: str, database: Connection) -> None:
+def test_hostile_values_are_shown_as_text(serve: Serve, watched: Watched, redis_url: str, database: Connection) -> None:
     attack = "<img src=x onerror=document.title=hacked><script>document.title='hacked'</script>"
     database.execute(
         "INSERT INTO dead_letters (task_id, position, content_hash, dataset, reason, pattern, enqueued_at) "

@@ -1,4 +1,4 @@
-"""The asynchronous face of the store: what the pipeline would drop, it keeps."""
+"""The asynchronous client: it keeps what the pipeline would drop."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""TLS to the brokers: whom our processes talk to, and whom they refuse, with certificates of a throwaway authority."""
+"""TLS to the brokers: which servers our processes accept and refuse, with certificates of a throwaway authority."""
 
 from __future__ import annotations
 

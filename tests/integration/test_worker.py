@@ -153,17 +153,17 @@ class TestCanvas:
     def write(producer: Celery, rows: list[Bar]) -> Any:
         return producer.signature(TASK, args=["bars", rows], queue=QUEUE, immutable=True)
 
-    def test_callback(self, producer: Celery, send: Send, bars: list[Bar], stored: Stored) -> None:
+    def test_a_callback_runs(self, producer: Celery, send: Send, bars: list[Bar], stored: Stored) -> None:
         assert send(bars[:1], link=self.write(producer, bars[1:2])).get(timeout=10) == counts(written=1)
         until(lambda: stored() == bars[:2])
 
-    def test_chain_and_group(self, producer: Celery, bars: list[Bar], stored: Stored) -> None:
+    def test_a_chain_and_a_group_run(self, producer: Celery, bars: list[Bar], stored: Stored) -> None:
         parts = [self.write(producer, bars[n : n + 2]) for n in (0, 2, 4, 6)]
         assert chain(*parts[:2]).apply_async().get(timeout=10) == counts(written=2)
         assert group(parts[2:], app=producer).apply_async().get(timeout=10) == [counts(written=2)] * 2
         assert stored() == bars[:8]
 
-    def test_a_time_limit_is_no_failure(
+    def test_a_time_limit_is_not_a_failure(
         self, producer: Celery, send: Send, bars: list[Bar], stored: Stored, writes_held_back: HoldBack, worker: Worker
     ) -> None:
         with writes_held_back():
@@ -173,7 +173,7 @@ class TestCanvas:
         until(lambda: stored() == bars[:2])
 
     @on_redis
-    def test_chord(self, producer: Celery, bars: list[Bar], stored: Stored) -> None:
+    def test_a_chord_runs(self, producer: Celery, bars: list[Bar], stored: Stored) -> None:
         parts = [self.write(producer, bars[n : n + 2]) for n in (0, 2, 4)]
         assert chord(group(parts[:2], app=producer), parts[2]).apply_async().get(timeout=10) == counts(written=2)
         assert stored() == bars[:6]

@@ -212,7 +212,7 @@ def test_what_is_no_table_is_an_invalid_message(value: Any) -> None:
         frame_of(value)
 
 
-def test_a_mapping_of_columns_will_do() -> None:
+def test_a_mapping_of_columns_is_accepted_as_a_table() -> None:
     assert decode("bars", frame_of({name: [value] for name, value in BAR.items()})).columns[1] == ["6EH4"]
 
 
@@ -256,7 +256,7 @@ def test_what_is_kept_beside_is_the_same_whether_all_rows_are_good_or_not(extra:
     assert len(partial.rejects) == 1
 
 
-def test_nan_beside_is_no_json_in_either_way() -> None:
+def test_nan_in_an_unknown_field_of_a_table_rejects_its_row() -> None:
     frame = table([SIGNAL | {"extra": float("nan")}])
     assert decode("signals", frame).rejects[0].reason.startswith("metadata: ")
 

@@ -253,5 +253,5 @@ def test_no_part_of_a_password_is_shown_whatever_the_url_looks_like(url: str) ->
 
 
 @pytest.mark.parametrize("name", ["alembic.ini", "migrations/env.py", "celeryconfig.py"])
-def test_what_travels_with_the_package_is_found_in_a_checkout(name: str) -> None:
+def test_the_packages_files_are_found_in_a_checkout(name: str) -> None:
     assert resource(name).is_file()

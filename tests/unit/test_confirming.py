@@ -1,4 +1,4 @@
-"""Which results make a message safe, and when one without a result goes again."""
+"""Which results make a message safe, and when a message without a result is re-sent."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What stands in a file's lines, as the worker gets it."""
+"""The rows of a file, as the worker gets them."""
 
 from __future__ import annotations
 

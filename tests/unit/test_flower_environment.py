@@ -1,4 +1,4 @@
-"""What Flower is told by its environment, and when it is refused."""
+"""The environment that Flower gets, and when it is refused."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def given(**values: str) -> Settings:
 @pytest.mark.parametrize(
     "pairs", ["", "operator", "operator:", ":x", "o:changeme", "o:Change-Me", "o:<password>", "o:pässword", "o:x1,p:"]
 )
-def test_a_password_that_is_none_is_refused_in_production_alone(pairs: str) -> None:
+def test_a_placeholder_password_is_refused_only_in_production(pairs: str) -> None:
     with pytest.raises(ConfigurationError, match=r"FLOWER_BASIC_AUTH .* MDS_ENV=development"):
         flower_environment(given(FLOWER_BASIC_AUTH=pairs))
     flower_environment(given(FLOWER_BASIC_AUTH=pairs, MDS_ENV="development"))
@@ -34,7 +34,7 @@ def test_in_production_the_password_is_handed_on_and_the_api_asks_for_it() -> No
     assert "FLOWER_UNAUTHENTICATED_API" not in environment
 
 
-def test_without_a_password_it_reads_only(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_password_flower_is_read_only(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FLOWER_BASIC_AUTH", "")
     environment = flower_environment(given(MDS_ENV="development", PORT="5300"))
     assert "FLOWER_BASIC_AUTH" not in environment
@@ -42,7 +42,7 @@ def test_without_a_password_it_reads_only(monkeypatch: pytest.MonkeyPatch) -> No
     assert (environment["FLOWER_ADDRESS"], environment["FLOWER_PORT"]) == ("127.0.0.1", "5300")
 
 
-def test_it_listens_where_the_settings_say(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_flower_listens_where_the_settings_say(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FLOWER_PORT", "tcp://10.0.0.7:5555")  # Kubernetes, beside a service `flower`
     auth = {"FLOWER_BASIC_AUTH": "operator:x1"}
 
@@ -55,7 +55,7 @@ def test_it_listens_where_the_settings_say(monkeypatch: pytest.MonkeyPatch) -> N
     assert place(7000, PORT="8000", MDS_HOST="::1") == ("::1", "7000")
 
 
-def test_its_own_variables_win_over_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_flowers_own_variables_win_over_ours(monkeypatch: pytest.MonkeyPatch) -> None:
     values = {"FLOWER_BASIC_AUTH": "o:x1", "MDS_RABBITMQ_MANAGEMENT_URL": "http://u:p@h:15672"}
     environment = flower_environment(given(**values))
     assert (environment["FLOWER_MAX_TASKS"], environment["FLOWER_BROKER_API"]) == ("10000", "http://u:p@h:15672/api/")

@@ -1,4 +1,4 @@
-"""What the project says of itself in more than one place is the same in all of them."""
+"""Facts that the project states in several places are the same in all of them."""
 
 from __future__ import annotations
 

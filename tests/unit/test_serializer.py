@@ -11,7 +11,7 @@ from market_data_store.protocol import SERIALIZER
 
 
 @pytest.mark.parametrize("value", [{"id": "a", "n": [1, 2.5, None]}, [{"id": "half a pair: \udcff"}]])
-def test_it_takes_what_python_takes_for_text(value: object) -> None:
+def test_the_serializer_accepts_every_python_text(value: object) -> None:
     content_type, encoding, text = dumps(value, serializer=SERIALIZER)
     assert (content_type, encoding) == ("application/json", "utf-8")
     assert json.loads(text) == value

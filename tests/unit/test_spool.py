@@ -178,7 +178,7 @@ def test_a_path_that_cannot_be_opened_is_named(path: Path) -> None:
         Spool(path, MIB)
 
 
-def test_a_damaged_file_is_told_of(path: Path) -> None:
+def test_a_damaged_file_is_reported(path: Path) -> None:
     spool = Spool(path, 64 * MIB)
     keep(spool, *[b"x" * 10_000] * 100)
     spool.close()
@@ -203,7 +203,7 @@ def test_a_disk_that_is_full_refuses_the_call_and_keeps_what_there_is(path: Path
     spool.close()
 
 
-def test_an_empty_one_gives_its_disk_space_back(path: Path) -> None:
+def test_an_empty_spool_gives_its_disk_space_back(path: Path) -> None:
     spool = Spool(path, 64 * MIB)
     spool.remove(keep(spool, *[b"x" * MIB] * 20))
     assert spool.bytes == 0
