@@ -17,7 +17,7 @@ from market_data_store.errors import InvalidMessage
 from market_data_store.protocol import is_arrow
 from market_data_store.wire.arrow import Frame, frame_of, pack, unpack
 from market_data_store.wire.arrow_columns import decode_frame
-from market_data_store.wire.columns import Decoded
+from market_data_store.wire.columns import DecodedRows
 from market_data_store.wire.moments import microseconds
 from market_data_store.wire.rows import decode_rows
 from market_data_store.worker.summary import row_count
@@ -41,16 +41,16 @@ def table(rows: list[Row], **types: pa.DataType) -> Frame:
     return frame_of(pa.table(columns))
 
 
-def decode(name: str, frame: Frame, /, **defaults: Any) -> Decoded:
+def decode(name: str, frame: Frame, /, **defaults: Any) -> DecodedRows:
     return decode_frame(DATASETS[name], frame, defaults, NOW)
 
 
-def as_json(name: str, rows: list[Row], /, **defaults: Any) -> Decoded:
+def as_json(name: str, rows: list[Row], /, **defaults: Any) -> DecodedRows:
     text = json.dumps(rows, default=lambda v: v.isoformat() if isinstance(v, date) else str(v)).encode()
     return decode_rows(DATASETS[name], text, defaults, NOW)
 
 
-def contents(decoded: Decoded) -> tuple[Any, ...]:
+def contents(decoded: DecodedRows) -> tuple[Any, ...]:
     return decoded.columns, list(decoded.positions), [(r.position, r.reason) for r in decoded.rejects]
 
 

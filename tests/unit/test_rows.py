@@ -20,7 +20,7 @@ from sqlalchemy.dialects.postgresql import DATE, JSONB
 from market_data_store.datasets import DATASETS, MAX_KEY_LENGTH, MAX_TEXT_LENGTH, Dataset, Rule
 from market_data_store.errors import InvalidMessage
 from market_data_store.wire import rows
-from market_data_store.wire.columns import Decoded, stored_defaults
+from market_data_store.wire.columns import DecodedRows, stored_defaults
 from market_data_store.wire.moments import microseconds
 from market_data_store.wire.rows import decode_rows
 from market_data_store.wire.text import row_text
@@ -77,17 +77,17 @@ def as_objects(given_rows: list[Any]) -> list[Any]:
 both_ways = pytest.mark.parametrize("send", [as_text, as_objects])
 
 
-def decode(name: str, given_rows: bytes | list[Any], /, **defaults: Any) -> Decoded:
+def decode(name: str, given_rows: bytes | list[Any], /, **defaults: Any) -> DecodedRows:
     return decode_rows(DATASETS[name], given_rows, defaults, NOW)
 
 
-def stored(decoded: Decoded) -> list[Row]:
+def stored(decoded: DecodedRows) -> list[Row]:
     """The valid rows as dicts of what goes to Postgres."""
     columns = [str(c.name) for c in decoded.dataset.columns]
     return [dict(zip(columns, values, strict=True)) for values in zip(*decoded.columns, strict=True)]
 
 
-def only(decoded: Decoded) -> Row:
+def only(decoded: DecodedRows) -> Row:
     assert decoded.rejects == []
     (row,) = stored(decoded)
     return row
@@ -882,7 +882,7 @@ def nearly_rows(draw: st.DrawFn) -> tuple[Dataset, list[Any]]:
     return dataset, draw(st.lists(row, max_size=5))
 
 
-def check_partition(decoded: Decoded, given_rows: list[Any]) -> None:
+def check_partition(decoded: DecodedRows, given_rows: list[Any]) -> None:
     rejected = [reject.position for reject in decoded.rejects]
     assert sorted([*decoded.positions, *rejected]) == list(range(len(given_rows)))
     assert list(decoded.positions) == sorted(decoded.positions)
@@ -1006,7 +1006,7 @@ def valid_messages(draw: st.DrawFn) -> tuple[Dataset, list[Row], Row]:
     return dataset, [first, *others], defaults
 
 
-def comparable(decoded: Decoded) -> list[Row]:
+def comparable(decoded: DecodedRows) -> list[Row]:
     """The stored rows; in metadata the order of the fields means nothing."""
     found = stored(decoded)
     for row in found:

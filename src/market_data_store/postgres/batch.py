@@ -17,7 +17,7 @@ from market_data_store.dead_letters import DeadLetter
 from market_data_store.errors import Reason
 from market_data_store.postgres.connection import first_line
 from market_data_store.protocol import Counts, Replayed
-from market_data_store.wire.columns import Decoded
+from market_data_store.wire.columns import DecodedRows
 from market_data_store.wire.fields import fields_of
 
 
@@ -26,7 +26,7 @@ class Message:
     """A message's rows on their way into a table."""
 
     task_id: str
-    decoded: Decoded
+    decoded: DecodedRows
     #: Microseconds since 2000-01-01 UTC: when it was first enqueued.
     enqueued_at: int
     #: For the dead letter of a row that Postgres refuses: the row as sent, as JSON text, by its position.

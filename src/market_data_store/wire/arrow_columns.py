@@ -8,16 +8,16 @@ from typing import Any
 
 from market_data_store.datasets import Dataset
 from market_data_store.wire.arrow import NO_VALUE, Frame, as_json, pyarrow_module, python_values
-from market_data_store.wire.columns import Decoded, completed, finished, stored_defaults, with_unknown
+from market_data_store.wire.columns import DecodedRows, completed, finished, stored_defaults, with_unknown
 from market_data_store.wire.fields import Field, fields_of
 from market_data_store.wire.rows import decode_rows
 
 
-def decode_frame(dataset: Dataset, frame: Frame, defaults: Mapping[str, Any], enqueued_at: int) -> Decoded:
+def decode_frame(dataset: Dataset, frame: Frame, defaults: Mapping[str, Any], enqueued_at: int) -> DecodedRows:
     """As `rows.decode_rows`, for a table."""
     standard = stored_defaults(dataset, defaults)
     try:
-        return Decoded(dataset, _columns(dataset, frame.table, standard, enqueued_at), range(len(frame)))
+        return DecodedRows(dataset, _columns(dataset, frame.table, standard, enqueued_at), range(len(frame)))
     except (pyarrow_module().ArrowException, *NO_VALUE, RecursionError):
         return decode_rows(dataset, frame.objects(), defaults, enqueued_at)
 

@@ -28,7 +28,7 @@ class Reject:
 
 
 @dataclass(slots=True)
-class Decoded:
+class DecodedRows:
     """A message's valid rows by column, in the dataset's order, and its rejects.
 
     Values are as Postgres stores them: timestamps are microseconds and dates days since 2000-01-01 UTC, JSON is bytes.

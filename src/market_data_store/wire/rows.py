@@ -21,7 +21,7 @@ import msgspec
 from market_data_store.datasets import Dataset
 from market_data_store.errors import InvalidMessage, Reason
 from market_data_store.wire.columns import (
-    Decoded,
+    DecodedRows,
     Reject,
     completed,
     finished,
@@ -77,7 +77,9 @@ class _Shape:
 _shape = lru_cache(maxsize=256)(_Shape)
 
 
-def decode_rows(dataset: Dataset, rows: bytes | list[Any], defaults: Mapping[str, Any], enqueued_at: int) -> Decoded:
+def decode_rows(
+    dataset: Dataset, rows: bytes | list[Any], defaults: Mapping[str, Any], enqueued_at: int
+) -> DecodedRows:
     """Type and check a message's rows; what is wrong comes back as rejects.
 
     `rows` is the JSON text of a list, or the list itself; `defaults` fills what rows leave out or have null;
@@ -95,7 +97,7 @@ def decode_rows(dataset: Dataset, rows: bytes | list[Any], defaults: Mapping[str
     return _decode_one_by_one(dataset, rows, standard, enqueued_at)
 
 
-def _decode_at_once(dataset: Dataset, text: bytes, standard: dict[str, Any], enqueued_at: int) -> Decoded | None:
+def _decode_at_once(dataset: Dataset, text: bytes, standard: dict[str, Any], enqueued_at: int) -> DecodedRows | None:
     """All rows in one go, or None where some row needs a closer look."""
     try:
         shape = _shape(dataset, _names_of_first_row(text), frozenset(standard))
@@ -107,7 +109,7 @@ def _decode_at_once(dataset: Dataset, text: bytes, standard: dict[str, Any], enq
             dict(zip(names, values, strict=True))
             for values in zip(*(places[place] for place, _ in shape.unknown), strict=True)
         ]
-        return Decoded(
+        return DecodedRows(
             dataset,
             _finished(dataset, columns, unknown, standard, enqueued_at, len(structs)),
             range(len(structs)),
@@ -189,7 +191,7 @@ def _loads_value(text: msgspec.Raw) -> Any:
         return Unreadable(bytes(text))
 
 
-def _decode_one_by_one(dataset: Dataset, rows: list[Any], standard: dict[str, Any], enqueued_at: int) -> Decoded:
+def _decode_one_by_one(dataset: Dataset, rows: list[Any], standard: dict[str, Any], enqueued_at: int) -> DecodedRows:
     columns: list[list[Any]] = [[] for _ in fields_of(dataset)]
     positions: list[int] = []
     rejects: list[Reject] = []
@@ -206,7 +208,7 @@ def _decode_one_by_one(dataset: Dataset, rows: list[Any], standard: dict[str, An
             positions.append(position)
             for column, value in zip(columns, stored, strict=True):
                 column.append(value)
-    return Decoded(dataset, columns, positions, rejects)
+    return DecodedRows(dataset, columns, positions, rejects)
 
 
 def _reject(position: int, reason: Reason, row: str) -> Reject:
