@@ -100,8 +100,8 @@ def simulate(setup: Setup, *, seed: int = 0) -> Outcome:
             else:
                 if throttle.wants_look(now):
                     throttle.looked(now, depth)
-                pause = 0.0 if what == "go" and not throttle.holds else throttle.pause_s(now)
-                if throttle.holds:
+                pause = 0.0 if what == "go" and not throttle.must_stop else throttle.pause_s(now)
+                if throttle.must_stop:
                     at(now + max(pause, 1e-6), "offer", who)
                     continue
             if pause:

@@ -21,7 +21,7 @@ from market_data_store.coordinator.queue import QueueInspector
 from market_data_store.coordinator.watermarks import Watermarks
 from market_data_store.errors import BrokerUnavailable, ConfigurationError, SpoolFull, SpoolUnavailable
 from market_data_store.local import free_port
-from market_data_store.producer.brake import Pressure
+from market_data_store.producer.brake import Brake
 from market_data_store.producer.throttle import Throttle
 
 on_rabbitmq = pytest.mark.parametrize("broker_url", ["rabbitmq"], indirect=True)
@@ -221,7 +221,7 @@ def test_a_backlog_in_the_spool_does_not_fill_the_queue_beyond_its_upper_mark(
 
 def test_behind_a_backlog_nothing_goes_a_second_time(broker_url: str, bars: list[Bar]) -> None:
     with application(broker_url) as app:
-        pressure = Pressure(Throttle(100, Watermarks()), QueueInspector(app, QUEUE), 0.0, spooled=False)
+        pressure = Brake(Throttle(100, Watermarks()), QueueInspector(app, QUEUE), 0.0, spooled=False)
         with closing(pressure), StoreClient(app=app, max_rows=1, on_pressure="ignore") as client:
             assert pressure.room() == 40
             client.write("bars", bars[:30])
@@ -229,7 +229,7 @@ def test_behind_a_backlog_nothing_goes_a_second_time(broker_url: str, bars: list
             client.write("bars", bars[30:100])
             assert pressure.room() == 0
     with application(nowhere()) as app:
-        pressure = Pressure(Throttle(100, Watermarks()), QueueInspector(app, QUEUE), 0.0, spooled=False)
+        pressure = Brake(Throttle(100, Watermarks()), QueueInspector(app, QUEUE), 0.0, spooled=False)
         assert pressure.room() == 0
 
 

@@ -9,7 +9,7 @@ from market_data_store.errors import BrokerUnavailable
 from market_data_store.producer.throttle import Throttle
 
 
-class Pressure:
+class Brake:
     """Holds messages back while the queue is full. Not for two threads at once, but for `sent` and `failed`.
 
     With `spooled`, rows have another place to wait: what cannot be asked does not hold, and is not asked again before a
@@ -23,7 +23,7 @@ class Pressure:
         self._spooled = spooled
         self._broker_away = False
 
-    def passed(self, *, paced: bool = True) -> bool:
+    def wait_to_send(self, *, paced: bool = True) -> bool:
         """Wait until the next message may go; False when the queue is still full after the time-out.
 
         Without `paced` only a full queue holds up: for rows that do not make a message yet.
@@ -40,7 +40,7 @@ class Pressure:
                     self._broker_away = True
                     return True
             pause_s = self._throttle.pause_s(now)
-            if not self._throttle.holds:
+            if not self._throttle.must_stop:
                 if paced:
                     time.sleep(pause_s)
                 return True

@@ -28,7 +28,7 @@ from market_data_store.coordinator.queue import QueueInspector
 from market_data_store.coordinator.watermarks import Watermarks
 from market_data_store.datasets import Dataset, dataset_named
 from market_data_store.errors import Backpressure, BrokerUnavailable, InvalidMessage, InvalidRow
-from market_data_store.producer.brake import Pressure
+from market_data_store.producer.brake import Brake
 from market_data_store.producer.confirming import Confirming
 from market_data_store.producer.encoding import check, encode, listed, with_moment
 from market_data_store.producer.messages import Gathering
@@ -131,9 +131,9 @@ class StoreClient:
             confirming=self._confirming,
         )
 
-    def _brake(self, capacity: int | None, timeout_s: float) -> Pressure:
+    def _brake(self, capacity: int | None, timeout_s: float) -> Brake:
         throttle = Throttle(capacity or settings().queue_capacity, Watermarks.of(settings()))
-        return Pressure(throttle, QueueInspector(self._app, QUEUE), timeout_s, spooled=self._has_spool)
+        return Brake(throttle, QueueInspector(self._app, QUEUE), timeout_s, spooled=self._has_spool)
 
     def write(self, dataset: str, rows: Iterable[Any], *, defaults: Mapping[str, Any] | None = None) -> int:
         """Take rows for a dataset; returns how many. All of them are taken, or an error says why none is.
@@ -268,7 +268,7 @@ class StoreClient:
         """Wait until rows may be taken, or say why they may not."""
         if self._closed:
             raise InvalidMessage("the client is closed; make another StoreClient")
-        if self._pressure is not None and not self._pressure.passed(paced=False):
+        if self._pressure is not None and not self._pressure.wait_to_send(paced=False):
             raise Backpressure(
                 f"the queue is full: {self._pressure}; wait and call again, or let write() wait with "
                 "on_pressure='block' and a longer pressure_timeout_s"
@@ -290,7 +290,7 @@ class StoreClient:
         in_time = True
         try:
             for number in full:
-                in_time = in_time and (self._pressure is None or self._pressure.passed())
+                in_time = in_time and (self._pressure is None or self._pressure.wait_to_send())
                 self._outbox.release(number)
                 if not self._has_spool:
                     self._outbox.until_taken(number)

@@ -17,7 +17,7 @@ import time
 from collections.abc import Iterable
 
 from market_data_store.errors import BrokerUnavailable, InvalidMessage
-from market_data_store.producer.brake import Pressure
+from market_data_store.producer.brake import Brake
 from market_data_store.producer.confirming import Confirming
 from market_data_store.producer.messages import Gathering, Message, Waiting
 from market_data_store.producer.publishing import Publisher
@@ -47,9 +47,9 @@ class Outbox:
         publisher: Publisher,
         gathering: Gathering,
         *,
-        brake: Pressure,
+        brake: Brake,
         holds: bool,
-        pressure: Pressure | None,
+        pressure: Brake | None,
         spool: Spool | None,
         confirming: Confirming | None,
     ) -> None:
@@ -232,7 +232,7 @@ class Outbox:
                     return
                 self._urgent = False
                 parts = message.parts or (self._spool.parts(message) if self._spool is not None else [])
-            if self._holds and not self._brake.passed(paced=False):
+            if self._holds and not self._brake.wait_to_send(paced=False):
                 self._retry_at = now + _HOLD_INTERVAL_S
                 return
             results = self.confirming.results if self.confirming is not None else None
