@@ -11,7 +11,7 @@ from benchmarks.database import Database
 from benchmarks.workloads import Workload
 from market_data_store.config import Settings
 from market_data_store.datasets import DATASETS
-from market_data_store.postgres.batch import Message
+from market_data_store.postgres.batch import DecodedMessage
 from market_data_store.postgres.writer import Writer
 from market_data_store.wire.rows import decode_rows
 
@@ -33,7 +33,7 @@ class OurWriter:
         self.label = Label(f"{name}, {size:,} rows a commit", kind=workload.kind)
         self._database, self._workload, self._decodes = database, workload, decodes
         self._texts: list[bytes] = []
-        self._messages: list[Message] = []
+        self._messages: list[DecodedMessage] = []
         self._writer = Writer(database.url)
 
     def prepare(self) -> None:
@@ -55,7 +55,7 @@ class OurWriter:
         return Timing(self._workload.rows, seconds)
 
 
-def _message(text: bytes) -> Message:
+def _message(text: bytes) -> DecodedMessage:
     enqueued_at = round((time.time() - _POSTGRES_EPOCH_S) * 1e6)
     decoded = decode_rows(DATASETS["bars"], text, {}, enqueued_at)
-    return Message(task_id="", decoded=decoded, enqueued_at=enqueued_at, row_text=partial(str, text))
+    return DecodedMessage(task_id="", decoded=decoded, enqueued_at=enqueued_at, row_text=partial(str, text))

@@ -21,7 +21,7 @@ from market_data_store.datasets import DATASETS
 from market_data_store.dead_letters import DeadLetter, Letter
 from market_data_store.dead_letters.replay import messages, replay
 from market_data_store.errors import InvalidMessage
-from market_data_store.postgres.batch import Message
+from market_data_store.postgres.batch import DecodedMessage
 from market_data_store.postgres.writer import Writer
 from market_data_store.protocol import Counts, Replayed
 from market_data_store.wire.rows import decode_rows
@@ -107,7 +107,7 @@ def write(database_url: str) -> Any:
     def write(rows: list[Any], replays: Replayed | None = None, task_id: str = "again") -> Counts:
         decoded = decode_rows(DATASETS["bars"], json.dumps(rows).encode(), {}, 0)
         text = lambda position: row_text(rows[position])  # noqa: E731
-        sent = Message(task_id=task_id, decoded=decoded, enqueued_at=0, row_text=text, replays=replays)
+        sent = DecodedMessage(task_id=task_id, decoded=decoded, enqueued_at=0, row_text=text, replays=replays)
         return writer.write(DATASETS["bars"], [sent])[0]
 
     yield write

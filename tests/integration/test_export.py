@@ -27,7 +27,7 @@ from market_data_store.datasets import DATASETS, Dataset
 from market_data_store.errors import InvalidMessage, MarketDataStoreError
 from market_data_store.files.exporting import Exported, export
 from market_data_store.files.reader import RowFile
-from market_data_store.postgres.batch import Message
+from market_data_store.postgres.batch import DecodedMessage
 from market_data_store.postgres.writer import Writer
 from market_data_store.producer.encoding import encode
 from market_data_store.protocol import Counts
@@ -65,7 +65,7 @@ class Store(NamedTuple):
     def write(self, dataset: Dataset, rows: list[Any]) -> Counts:
         text, now = encode(rows, 0), microseconds(datetime.now(UTC))
         decoded = decode_rows(dataset, text, {}, now)
-        message = Message(task_id="t", decoded=decoded, enqueued_at=now, row_text=lambda _: "{}")
+        message = DecodedMessage(task_id="t", decoded=decoded, enqueued_at=now, row_text=lambda _: "{}")
         return self.writer.write(dataset, [message])[0]
 
     def load(self, dataset: Dataset, file: Path) -> Counts:

@@ -27,7 +27,7 @@ from market_data_store.datasets import DATASETS, MAX_KEY_LENGTH
 from market_data_store.dead_letters import DeadLetter
 from market_data_store.errors import DatabaseUnavailable
 from market_data_store.postgres import schema
-from market_data_store.postgres.batch import Message
+from market_data_store.postgres.batch import DecodedMessage
 from market_data_store.postgres.writer import Writer
 from market_data_store.protocol import Counts
 from market_data_store.wire.rows import decode_rows
@@ -82,11 +82,13 @@ def bars(count: int, **changes: Any) -> list[Row]:
     return [bar(ts=AT.timestamp() + 60 * i, **changes) for i in range(count)]
 
 
-def message(rows: list[Any], *, name: str = "bars", at: float = 0.0, task_id: str = "", **defaults: Any) -> Message:
+def message(
+    rows: list[Any], *, name: str = "bars", at: float = 0.0, task_id: str = "", **defaults: Any
+) -> DecodedMessage:
     """A message as the task makes it; `at` is when it was enqueued, in seconds after `AT`."""
     text = json.dumps(rows).encode()
     enqueued_at = round(((AT - EPOCH).total_seconds() + at) * 1e6)
-    return Message(
+    return DecodedMessage(
         task_id=task_id or uuid4().hex,
         decoded=decode_rows(DATASETS[name], text, defaults, enqueued_at),
         enqueued_at=enqueued_at,
@@ -95,7 +97,7 @@ def message(rows: list[Any], *, name: str = "bars", at: float = 0.0, task_id: st
     )
 
 
-def write(writer: Writer, *messages: Message, name: str = "bars") -> list[Counts]:
+def write(writer: Writer, *messages: DecodedMessage, name: str = "bars") -> list[Counts]:
     counts = writer.write(DATASETS[name], messages)
     for got, sent in zip(counts, messages, strict=True):
         assert got.written + got.unchanged + got.stale + got.rejected == sent.decoded.sent
@@ -566,7 +568,7 @@ def test_whatever_a_rejected_row_holds_its_letter_is_kept(writer: Writer, databa
 def test_a_rejected_row_that_is_no_utf_8_is_kept(writer: Writer, database: Connection) -> None:
     text = json.dumps([bar(), bar(symbol="@")]).encode().replace(b"@", b"\xff")
     decoded = decode_rows(DATASETS["bars"], text, {}, 0)
-    sent = Message(task_id="t", decoded=decoded, enqueued_at=0, row_text=str)
+    sent = DecodedMessage(task_id="t", decoded=decoded, enqueued_at=0, row_text=str)
     assert write(writer, sent) == [Counts(written=1, rejected=1)]
     assert select(database, "SELECT row->>'symbol' FROM dead_letters") == [("�",)]
 

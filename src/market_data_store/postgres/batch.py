@@ -22,7 +22,7 @@ from market_data_store.wire.fields import fields_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Message:
+class DecodedMessage:
     """A message's rows on their way into a table."""
 
     task_id: str
@@ -59,7 +59,7 @@ class Message:
 class Batch:
     """The messages' rows merged: newest of equal keys, in key order."""
 
-    def __init__(self, dataset: Dataset, messages: Sequence[Message], counts: list[Counts]) -> None:
+    def __init__(self, dataset: Dataset, messages: Sequence[DecodedMessage], counts: list[Counts]) -> None:
         self.dataset = dataset
         self._messages = messages
         self._counts = counts

@@ -30,7 +30,7 @@ from market_data_store.datasets import Dataset
 from market_data_store.dead_letters import DeadLetter
 from market_data_store.errors import Reason
 from market_data_store.postgres import attempts
-from market_data_store.postgres.batch import Batch, Message
+from market_data_store.postgres.batch import Batch, DecodedMessage
 from market_data_store.postgres.connection import unavailable
 from market_data_store.postgres.statements import Statements, statements_of
 from market_data_store.protocol import Counts
@@ -85,7 +85,7 @@ class Writer:
         self._connected_before = False
         self._reconnected = False
 
-    def write(self, dataset: Dataset, messages: Sequence[Message]) -> list[Counts]:
+    def write(self, dataset: Dataset, messages: Sequence[DecodedMessage]) -> list[Counts]:
         """Commit the messages' rows; returns what became of each message's, in the order of `messages`.
 
         Raises `DatabaseUnavailable` when Postgres cannot take them now: then some may be written, and writing all of

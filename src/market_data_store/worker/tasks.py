@@ -26,7 +26,7 @@ from market_data_store.config import settings
 from market_data_store.datasets import Dataset
 from market_data_store.dead_letters import DeadLetter
 from market_data_store.errors import DatabaseUnavailable, InvalidMessage, Reason
-from market_data_store.postgres.batch import Message
+from market_data_store.postgres.batch import DecodedMessage
 from market_data_store.protocol import JSON, REPLAYS_HEADER, TASK, Counts, Replayed
 from market_data_store.signals import batch_written, rows_rejected
 from market_data_store.wire.arrow import Frame
@@ -88,7 +88,7 @@ class WriteTask(CoalescedTask):
     def _run(self, envelopes: Sequence[Envelope]) -> list[Outcome]:
         started = time.monotonic()
         outcomes: dict[str, Outcome] = {}
-        by_dataset: dict[Dataset, list[Message]] = {}
+        by_dataset: dict[Dataset, list[DecodedMessage]] = {}
         for envelope in envelopes:
             try:
                 call, is_plain = parsed(envelope)
@@ -110,7 +110,7 @@ class WriteTask(CoalescedTask):
         return [outcomes[envelope.task_id] for envelope in envelopes]
 
     def _write_together(
-        self, dataset: Dataset, messages: list[Message], known: Mapping[str, Envelope], started: float
+        self, dataset: Dataset, messages: list[DecodedMessage], known: Mapping[str, Envelope], started: float
     ) -> dict[str, Outcome]:
         try:
             counts = _write(dataset, messages)
@@ -221,7 +221,7 @@ def _replays(envelope: Envelope) -> Replayed | None:
         return None
 
 
-def _message(envelope: Envelope, call: Call) -> Message:
+def _message(envelope: Envelope, call: Call) -> DecodedMessage:
     enqueued_at = from_epoch_seconds(envelope.enqueued_at)
     if isinstance(call.rows, Frame):
         decoded = decode_frame(call.dataset, call.rows, call.defaults, enqueued_at)
@@ -230,7 +230,7 @@ def _message(envelope: Envelope, call: Call) -> Message:
     replays = _replays(envelope)
     if replays is not None and len(replays.ids) != (1 if replays.whole else decoded.sent):
         replays = None
-    return Message(
+    return DecodedMessage(
         task_id=envelope.task_id,
         decoded=decoded,
         enqueued_at=enqueued_at,
@@ -248,7 +248,7 @@ def _row_at(rows: bytes | list[Any] | Frame, position: int) -> str:
     return row_text(parts[position])
 
 
-def _write(dataset: Dataset, messages: list[Message]) -> list[Counts]:
+def _write(dataset: Dataset, messages: list[DecodedMessage]) -> list[Counts]:
     started = time.monotonic()
     counts = persistently(lambda: process_writer().write(dataset, messages))
     total = sum(counts, start=Counts())
