@@ -61,8 +61,8 @@ class GiveBack(NamedTuple):
     reason: str
 
 
-class Alone(NamedTuple):
+class RunAsTask(NamedTuple):
     """The message asks for what only Celery's own tracer does (callbacks, a chain): run it as a task of its own."""
 
 
-Outcome = Succeeded | Failed | GiveBack | Alone
+Outcome = Succeeded | Failed | GiveBack | RunAsTask

@@ -17,7 +17,7 @@ from kombu.utils.uuid import uuid
 
 from market_data_store.errors import Reason
 from market_data_store.protocol import ARROW, ENQUEUED_AT_HEADER, JSON, REPLAYS_HEADER
-from market_data_store.worker.envelope import Alone, Envelope, Failed, GiveBack, Outcome, Succeeded
+from market_data_store.worker.envelope import RunAsTask, Envelope, Failed, GiveBack, Outcome, Succeeded
 
 logger = logging.getLogger(__name__)
 
@@ -104,7 +104,7 @@ class Job:
                 case GiveBack(reason):
                     logger.warning("Task %s[%s] goes back to the broker: %s", request.name, request.id, reason)
                     self._give_back(request)
-                case Alone():
+                case RunAsTask():
                     self.consumer.on_task_request(request)
 
     def _on_timeout(self, soft: bool, timeout: float) -> None:

@@ -35,7 +35,7 @@ from market_data_store.wire.moments import from_epoch_seconds
 from market_data_store.wire.rows import decode_rows
 from market_data_store.wire.text import row_text
 from market_data_store.worker.calls import Call, checked, parsed
-from market_data_store.worker.envelope import Alone, Envelope, Failed, GiveBack, Outcome, Succeeded
+from market_data_store.worker.envelope import Envelope, Failed, GiveBack, Outcome, RunAsTask, Succeeded
 from market_data_store.worker.jobs import CoalescedTask, is_redelivered
 from market_data_store.worker.retrying import persistently, process_writer
 
@@ -81,7 +81,7 @@ class WriteTask(CoalescedTask):
             else:
                 outcome = self._refuse(envelope, _deadly(deaths), time.monotonic())
         finally:
-            if not isinstance(outcome, Alone):  # `write` is next
+            if not isinstance(outcome, RunAsTask):  # `write` is next
                 _survived(envelope.task_id)
         return outcome
 
@@ -97,7 +97,7 @@ class WriteTask(CoalescedTask):
                 if is_plain and (not envelope.grouped or envelope.columnar):
                     by_dataset.setdefault(call.dataset, []).append(message)
                 else:
-                    outcomes[envelope.task_id] = Alone()
+                    outcomes[envelope.task_id] = RunAsTask()
             except InvalidMessage as error:
                 outcomes[envelope.task_id] = self._refuse(envelope, error, started)
             except SoftTimeLimitExceeded:
