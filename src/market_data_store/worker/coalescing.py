@@ -2,7 +2,7 @@
 
 How it works. Celery's own strategy (`celery.worker.strategy.default`) makes a `Request` of each message, with its
 events, its revocation and its acknowledgement, and hands it to the consumer. `strategy` runs that very code, but with
-a stand-in for the consumer (`_Gathering`) that puts the request into a `_Buffer`. When a pool process is free, and the
+a stand-in for the consumer (`_ConsumerProxy`) that puts the request into a `_Buffer`. When a pool process is free, and the
 buffer holds enough rows or its oldest request has waited long enough, the buffer hands the pool one `Job`: the
 requests' bodies as they came from the broker. The job's callbacks give each request its own outcome.
 
@@ -61,7 +61,7 @@ def strategy(task: CoalescedTask, app: Any, consumer: Any, **options: Any) -> Ca
     """Celery's default strategy, with requests going to a buffer; called anew at each connection to the broker."""
     buffer = _Buffer(task, consumer)
     # One line a batch is logged by the pool process; one a message would cost more than the message.
-    handle = default(task, app, _Gathering(consumer, buffer), info=logger.debug, **options)
+    handle = default(task, app, _ConsumerProxy(consumer, buffer), info=logger.debug, **options)
 
     def on_message(message: Any, body: Any, *args: Any, **kwargs: Any) -> Any:
         if body is None:  # protocol 2, with the body still encoded
@@ -71,7 +71,7 @@ def strategy(task: CoalescedTask, app: Any, consumer: Any, **options: Any) -> Ca
     return on_message
 
 
-class _Gathering:
+class _ConsumerProxy:
     """Stands in for the consumer, and takes what is ready to run to the buffer instead of the pool."""
 
     #: A rate limit would hold back single messages; the batch size is the limit here.
