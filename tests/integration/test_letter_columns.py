@@ -28,7 +28,7 @@ from market_data_store.dead_letters import DeadLetter, Letter
 from market_data_store.dead_letters.replay import messages, replay
 from market_data_store.errors import DatabaseUnavailable
 from market_data_store.postgres import schema
-from market_data_store.postgres.batch import Message
+from market_data_store.postgres.batch import DecodedMessage
 from market_data_store.postgres.writer import Writer
 from market_data_store.protocol import ARROW, JSON, Counts
 from market_data_store.service.dead_letters import create_letters
@@ -252,9 +252,9 @@ def test_before_the_migration_nothing_that_needs_a_letter_is_taken_or_lost(
 ) -> None:
     """The message goes back to the broker until the migration has run; others are written."""
 
-    def message(*rows: Any) -> Message:
+    def message(*rows: Any) -> DecodedMessage:
         decoded = decode_rows(DATASETS["bars"], json.dumps(rows).encode(), {}, 0)
-        return Message(task_id="t", decoded=decoded, enqueued_at=0, row_text=lambda place: row_text(rows[place]))
+        return DecodedMessage(task_id="t", decoded=decoded, enqueued_at=0, row_text=lambda place: row_text(rows[place]))
 
     writer = Writer(before)
     try:

@@ -18,7 +18,7 @@ from market_data_store.datasets import DATASETS
 from market_data_store.dead_letters import DeadLetter
 from market_data_store.dead_letters.replay import replay
 from market_data_store.dead_letters.summary import NOT_CLASSIFIED, ReasonCount, summary
-from market_data_store.postgres.batch import Message
+from market_data_store.postgres.batch import DecodedMessage
 from market_data_store.postgres.writer import Writer
 from market_data_store.protocol import ARROW, Counts, Replayed
 from market_data_store.wire.rows import decode_rows
@@ -51,7 +51,7 @@ def writer(database_url: str) -> Iterator[Writer]:
 
 def write(writer: Writer, rows: list[Any], replays: Replayed | None = None) -> Counts:
     decoded = decode_rows(DATASETS["bars"], json.dumps(rows).encode(), {}, 0)
-    message = Message(
+    message = DecodedMessage(
         task_id=uuid(), decoded=decoded, enqueued_at=0, row_text=lambda place: row_text(rows[place]), replays=replays
     )
     return writer.write(DATASETS["bars"], [message])[0]

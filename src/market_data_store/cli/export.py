@@ -19,7 +19,7 @@ from market_data_store.postgres.connection import connect
 from market_data_store.wire.moments import aware
 
 
-def _moment(context: click.Context, parameter: click.Parameter, value: str | None) -> datetime | None:
+def _time(context: click.Context, parameter: click.Parameter, value: str | None) -> datetime | None:
     try:
         return None if value is None else aware(datetime.fromisoformat(value))
     except ValueError:
@@ -32,8 +32,8 @@ def _moment(context: click.Context, parameter: click.Parameter, value: str | Non
 @click.option("--provider", help="Only rows of this provider.")
 @click.option("--symbol", help="Only rows of this symbol.")
 @click.option("--interval", help="Only bars of this interval, such as 1m.")
-@click.option("--start", callback=_moment, metavar="TIME", help="Only rows from this time (ts) on; default zone: UTC.")
-@click.option("--end", callback=_moment, metavar="TIME", help="Only rows before this time.")
+@click.option("--start", callback=_time, metavar="TIME", help="Only rows from this time (ts) on; default zone: UTC.")
+@click.option("--end", callback=_time, metavar="TIME", help="Only rows before this time.")
 def command(dataset: str, file: Path, symbol: str | None, interval: str | None, **criteria: Any) -> None:
     """Write the rows of DATASET to FILE (.csv, .ndjson or .jsonl, plus .gz to compress it).
 

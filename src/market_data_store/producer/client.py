@@ -30,7 +30,7 @@ from market_data_store.datasets import Dataset, dataset_named
 from market_data_store.errors import Backpressure, BrokerUnavailable, InvalidMessage, InvalidRow
 from market_data_store.producer.brake import Brake
 from market_data_store.producer.confirming import Confirming
-from market_data_store.producer.encoding import check, encode, listed, with_moment
+from market_data_store.producer.encoding import check_rows, encode, listed, with_moment
 from market_data_store.producer.messages import Gathering
 from market_data_store.producer.outbox import Outbox
 from market_data_store.producer.publishing import Publisher
@@ -311,7 +311,7 @@ class StoreClient:
             part = rows[start : start + room]
             for rows_fitting, text, first in self._fitting(part, start):
                 if self._check:
-                    check(dataset, rows_fitting, text, defaults, first)
+                    check_rows(dataset, rows_fitting, text, defaults, first)
                 yield len(rows_fitting), text[1:-1]
             start += len(part)
             room = self._max_rows

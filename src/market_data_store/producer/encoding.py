@@ -48,11 +48,11 @@ def _plain(value: Any) -> Any:
     raise TypeError(f"a value of type {type(value).__name__}")
 
 
-def check(dataset: Dataset, rows: list[Any], text: bytes, defaults: dict[str, Any], start: int) -> None:
+def check_rows(dataset: Dataset, rows: list[Any], text: bytes, defaults: dict[str, Any], start: int) -> None:
     """Raise `InvalidRow` for the first row that the worker would reject."""
     # NaN is null in JSON: to tell it from a value left out, look at the rows themselves.
-    checked = _objects(rows) if b"null" in text and any(map(_has_non_finite, rows)) else text
-    rejects = decode_rows(dataset, checked, defaults, microseconds(datetime.now(UTC))).rejects
+    given = _objects(rows) if b"null" in text and any(map(_has_non_finite, rows)) else text
+    rejects = decode_rows(dataset, given, defaults, microseconds(datetime.now(UTC))).rejects
     if rejects:
         raise InvalidRow(rejects[0].reason, position=start + rejects[0].position)
 

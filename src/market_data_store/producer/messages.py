@@ -80,18 +80,16 @@ class Gathering:
             if message is None or (rows and (rows + count > self._max_rows or size + len(part) > self._max_bytes)):
                 message = Message(dataset, defaults, due=time.monotonic() + self._linger_s)
                 rows = size = 0
-            placements.append(Placement(message, count, part, self._moment()))
+            placements.append(Placement(message, count, part, self._now()))
             rows += count
             size += len(part) + 1
         return placements
 
     def place_tables(self, dataset: str, defaults: bytes, parts: Iterable[tuple[int, bytes]]) -> list[Placement]:
         """As `place`, for parts that are messages by themselves."""
-        return [
-            Placement(Message(dataset, defaults, columnar=True), count, part, self._moment()) for count, part in parts
-        ]
+        return [Placement(Message(dataset, defaults, columnar=True), count, part, self._now()) for count, part in parts]
 
-    def _moment(self) -> float:
+    def _now(self) -> float:
         self._written_at = max(time.time(), self._written_at + _STEP_S)
         return self._written_at
 

@@ -37,7 +37,7 @@ def parsed(envelope: Envelope) -> tuple[Call, bool]:
         sizes = f"{len(envelope.body):,}", f"{limit:,}"
         raise InvalidMessage(Reason.of("body: {} bytes, at most {} (MDS_MAX_MESSAGE_BYTES)", *sizes))
     if envelope.columnar:
-        return checked(*unpack(envelope.body)), True
+        return validated_call(*unpack(envelope.body)), True
     args: Sequence[Any]
     try:
         args, kwargs, embed = _decode_body(envelope.body)
@@ -56,7 +56,7 @@ def parsed(envelope: Envelope) -> tuple[Call, bool]:
         if name not in given:
             raise InvalidMessage(Reason.of("missing; send store.write(dataset, rows, defaults=None)").at(name))
     rows = bytes(given["rows"]) if isinstance(given["rows"], msgspec.Raw) else given["rows"]
-    call = checked(_python(given["dataset"]), rows, _python(given.get("defaults")))
+    call = validated_call(_argument(given["dataset"]), rows, _argument(given.get("defaults")))
     return call, not any(embed.values())
 
 
@@ -71,7 +71,7 @@ def _parsed_by_python(body: bytes) -> tuple[list[Any], dict[str, Any], dict[str,
     return args, kwargs, embed or {}
 
 
-def _python(value: Any) -> Any:
+def _argument(value: Any) -> Any:
     if not isinstance(value, msgspec.Raw):
         return value
     try:
@@ -80,7 +80,7 @@ def _python(value: Any) -> Any:
         raise InvalidMessage(Reason.of("body: dataset or defaults cannot be read")) from error
 
 
-def checked(dataset: Any, rows: Any, defaults: Any) -> Call:
+def validated_call(dataset: Any, rows: Any, defaults: Any) -> Call:
     """The call with these arguments; raises `InvalidMessage`."""
     if not isinstance(rows, bytes | list | Frame):
         raise InvalidMessage(Reason.of("rows: expected a list of objects, got {}", repr(str(rows)[:80])))

@@ -1,8 +1,8 @@
 """Merges waiting messages into one job of the pool, while each stays a task of its own.
 
 How it works. Celery's own strategy (`celery.worker.strategy.default`) makes a `Request` of each message, with its
-events, its revocation and its acknowledgement, and hands it to the consumer. `strategy` runs that very code, but with
-a stand-in for the consumer (`_ConsumerProxy`) that puts the request into a `_Buffer`. When a pool process is free, and the
+events, its revocation and its acknowledgement, and hands it to the consumer. `strategy` runs that code, but with a
+proxy of the consumer (`_ConsumerProxy`) that puts the request into a `_Buffer`. When a pool process is free, and the
 buffer holds enough rows or its oldest request has waited long enough, the buffer hands the pool one `Job`: the
 requests' bodies as they came from the broker. The job's callbacks give each request its own outcome.
 

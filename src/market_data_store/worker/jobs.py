@@ -17,7 +17,7 @@ from kombu.utils.uuid import uuid
 
 from market_data_store.errors import Reason
 from market_data_store.protocol import ARROW, ENQUEUED_AT_HEADER, JSON, REPLAYS_HEADER
-from market_data_store.worker.envelope import RunAsTask, Envelope, Failed, GiveBack, Outcome, Succeeded
+from market_data_store.worker.envelope import Envelope, Failed, GiveBack, Outcome, RunAsTask, Succeeded
 
 logger = logging.getLogger(__name__)
 

@@ -34,7 +34,7 @@ from market_data_store.wire.arrow_columns import decode_frame
 from market_data_store.wire.moments import from_epoch_seconds
 from market_data_store.wire.rows import decode_rows
 from market_data_store.wire.text import row_text
-from market_data_store.worker.calls import Call, checked, parsed
+from market_data_store.worker.calls import Call, parsed, validated_call
 from market_data_store.worker.envelope import Envelope, Failed, GiveBack, Outcome, RunAsTask, Succeeded
 from market_data_store.worker.jobs import CoalescedTask, is_redelivered
 from market_data_store.worker.retrying import persistently, process_writer
@@ -183,7 +183,7 @@ def write(self: WriteTask, dataset: str, rows: list[Any], defaults: dict[str, An
     )
     try:
         try:
-            call = checked(dataset, rows, defaults)
+            call = validated_call(dataset, rows, defaults)
             (counts,) = _write(call.dataset, [_message(envelope, call)])
         except InvalidMessage as error:
             _keep(envelope, error)
