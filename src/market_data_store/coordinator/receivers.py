@@ -18,12 +18,12 @@ from market_data_store.coordinator.redis_publisher import RedisFeedbackPublisher
 logger = logging.getLogger(__name__)
 
 
-Publisher = RedisFeedbackPublisher | HttpFeedbackBroadcaster
+Receiver = RedisFeedbackPublisher | HttpFeedbackBroadcaster
 
 
-def publishers_of(settings: Settings) -> dict[str, Publisher]:
+def receivers_of(settings: Settings) -> dict[str, Receiver]:
     """The publishers that the settings ask for, by name; to be closed by the caller."""
-    publishers: dict[str, Publisher] = {}
+    publishers: dict[str, Receiver] = {}
     if settings.feedback_url and settings.pulse_enabled:
         publishers["redis"] = RedisFeedbackPublisher(
             settings.feedback_url, namespace=settings.namespace, track=settings.schema_track
@@ -41,7 +41,7 @@ def publishers_of(settings: Settings) -> dict[str, Publisher]:
 @contextmanager
 def connected(settings: Settings, on_outcome: Callable[[str, bool], None] | None = None) -> Iterator[list[str]]:
     """Connect the receivers to `backpressure_changed`; yields their names. `on_outcome` is that of `Delivery`."""
-    publishers = publishers_of(settings)
+    publishers = receivers_of(settings)
 
     def tell(receiver: str, delivered: bool) -> None:
         if on_outcome is not None:

@@ -16,7 +16,7 @@ from market_data_store.app import app
 from market_data_store.config import Settings
 from market_data_store.coordinator.feedback import BackpressureLevel, FeedbackEvent
 from market_data_store.coordinator.queue import QueueInspector
-from market_data_store.coordinator.receivers import Publisher, publishers_of
+from market_data_store.coordinator.receivers import Receiver, receivers_of
 from market_data_store.coordinator.redis_publisher import RedisFeedbackPublisher
 from market_data_store.coordinator.watermarks import OK, Watermarks
 from market_data_store.datasets import DATASETS
@@ -52,7 +52,7 @@ class RetentionRequest(Body):
     )
 
 
-class Expired(BaseModel):
+class ExpiredAnswer(BaseModel):
     """Rows of a plain table, or chunks of a hypertable, that went or would go."""
 
     dataset: str
@@ -65,7 +65,7 @@ class RetentionAnswer(BaseModel):
     """What went, by dataset."""
 
     dry_run: bool
-    expired: list[Expired]
+    expired: list[ExpiredAnswer]
 
 
 class LevelAnswer(BaseModel):
@@ -103,7 +103,9 @@ def create_admin(settings: Settings) -> APIBlueprint:
         with connect(settings.require_database_url()) as connection:
             found = retention.apply(connection, days, dry_run=body.dry_run)
         logger.info("admin: retention%s: %s", " (dry run)" if body.dry_run else "", found)
-        expired = [Expired(dataset=e.dataset, older_than=e.older_than, rows=e.rows, chunks=e.chunks) for e in found]
+        expired = [
+            ExpiredAnswer(dataset=e.dataset, older_than=e.older_than, rows=e.rows, chunks=e.chunks) for e in found
+        ]
         return RetentionAnswer(dry_run=body.dry_run, expired=expired).model_dump(mode="json")
 
     @admin.post("/backpressure/check", responses={"200": LevelAnswer})
@@ -112,7 +114,7 @@ def create_admin(settings: Settings) -> APIBlueprint:
         with closing(QueueInspector(app, QUEUE)) as inspector:
             depth = inspector.depth()
         with ExitStack() as stack:
-            publishers = publishers_of(settings)
+            publishers = receivers_of(settings)
             for publisher in publishers.values():
                 stack.callback(publisher.close)
             level = Watermarks.of(settings).level(_last_level(publishers), depth / settings.queue_capacity)
@@ -124,7 +126,7 @@ def create_admin(settings: Settings) -> APIBlueprint:
     return admin
 
 
-def _last_level(publishers: Mapping[str, Publisher]) -> BackpressureLevel:
+def _last_level(publishers: Mapping[str, Receiver]) -> BackpressureLevel:
     """From where the level rises or falls."""
     for publisher in publishers.values():
         if isinstance(publisher, RedisFeedbackPublisher):
@@ -134,7 +136,7 @@ def _last_level(publishers: Mapping[str, Publisher]) -> BackpressureLevel:
     return OK
 
 
-def _delivered(publisher: Publisher, event: FeedbackEvent) -> str:
+def _delivered(publisher: Receiver, event: FeedbackEvent) -> str:
     try:
         publisher.send(event)
     except Exception as error:  # noqa: BLE001  # a receiver raises what its driver raises
