@@ -221,16 +221,16 @@ def test_a_backlog_in_the_spool_does_not_fill_the_queue_beyond_its_upper_mark(
 
 def test_behind_a_backlog_nothing_goes_a_second_time(broker_url: str, bars: list[Bar]) -> None:
     with application(broker_url) as app:
-        pressure = Brake(Throttle(100, Watermarks()), QueueInspector(app, QUEUE), 0.0, spooled=False)
-        with closing(pressure), StoreClient(app=app, max_rows=1, on_pressure="ignore") as client:
-            assert pressure.room() == 40
+        brake = Brake(Throttle(100, Watermarks()), QueueInspector(app, QUEUE), has_spool=False)
+        with closing(brake), StoreClient(app=app, max_rows=1, on_pressure="ignore") as client:
+            assert brake.room() == 40
             client.write("bars", bars[:30])
-            assert pressure.room() == 10
+            assert brake.room() == 10
             client.write("bars", bars[30:100])
-            assert pressure.room() == 0
+            assert brake.room() == 0
     with application(nowhere()) as app:
-        pressure = Brake(Throttle(100, Watermarks()), QueueInspector(app, QUEUE), 0.0, spooled=False)
-        assert pressure.room() == 0
+        brake = Brake(Throttle(100, Watermarks()), QueueInspector(app, QUEUE), has_spool=False)
+        assert brake.room() == 0
 
 
 def test_confirmation_without_a_place_for_results_is_refused() -> None:

@@ -63,7 +63,7 @@ def test_rows_are_safe_when_committed_or_kept_as_dead_letters(
 
 
 def test_results_are_summed_and_say_which_rows_were_rejected() -> None:
-    confirming = Confirming(Answers(), 60)
+    confirming = Confirming(Answers(), 60, lambda: 10)
     first, second, third = (sent(confirming, rows) for rows in (10, 5, 5))
     done = {"status": "SUCCESS", "result": WRITTEN}
     assert confirming.settle({second.task_id: done, "of somebody else": done}, 1.0) == [second]
@@ -75,7 +75,7 @@ def test_results_are_summed_and_say_which_rows_were_rejected() -> None:
 
 
 def test_a_message_goes_again_after_the_deadline_which_doubles() -> None:
-    confirming = Confirming(Answers(), 60)
+    confirming = Confirming(Answers(), 60, lambda: 10)
     message, now = sent(confirming, 5), 0.0
     for deadline_s in (60, 120, 240, 480, 960, 960):
         assert not confirming.is_overdue(now + deadline_s - 1)
@@ -89,7 +89,7 @@ def test_a_message_goes_again_after_the_deadline_which_doubles() -> None:
 
 
 def test_what_an_earlier_process_sent_has_its_deadline_from_then() -> None:
-    confirming = Confirming(Answers(), 60)
+    confirming = Confirming(Answers(), 60, lambda: 10)
     message = Message("bars", b"{}", rows=5, sent_at=time.time() - 50)
     confirming.add(message, 0.0)
     assert confirming.take_overdue(5.0, 10) == []
@@ -97,7 +97,7 @@ def test_what_an_earlier_process_sent_has_its_deadline_from_then() -> None:
 
 
 def test_no_more_go_again_than_there_is_room_for_and_the_oldest_first() -> None:
-    confirming = Confirming(Answers(), 60)
+    confirming = Confirming(Answers(), 60, lambda: 10)
     messages = [sent(confirming, 5) for _ in range(5)]
     assert confirming.take_overdue(100.0, 0) == []
     assert confirming.take_overdue(100.0, 2) == messages[:2]
@@ -106,7 +106,7 @@ def test_no_more_go_again_than_there_is_room_for_and_the_oldest_first() -> None:
 
 def test_results_that_cannot_be_read_are_asked_for_later(caplog: pytest.LogCaptureFixture) -> None:
     answers = Answers()
-    confirming = Confirming(answers, 60)
+    confirming = Confirming(answers, 60, lambda: 10)
     sent(confirming, 5)
     answers.results = None
     for now in (1.0, 2.5):

@@ -1,44 +1,45 @@
-"""A producer's brake: looks at the queue and waits as `throttle` says."""
+"""A client's brake: it reads the queue's depth and waits as `throttle` says."""
 
 from __future__ import annotations
 
+import threading
 import time
 
 from market_data_store.coordinator.queue import QueueInspector
 from market_data_store.errors import BrokerUnavailable
 from market_data_store.producer.throttle import Throttle
 
+#: `close` leaves the connection behind when another thread still waits for the broker's answer after this time.
+_CLOSE_TIMEOUT_S = 3.0
+
 
 class Brake:
-    """Holds messages back while the queue is full. Not for two threads at once, but for `sent` and `failed`.
+    """Holds messages back while the queue is full. Thread-safe: one thread at a time asks the broker.
 
-    With `spooled`, rows have another place to wait: what cannot be asked does not hold, and is not asked again before a
-    message went.
+    With `has_spool`, rows have another place to wait. An unreachable broker then does not block the caller, and the
+    depth is read again only after the next message that was sent.
     """
 
-    def __init__(self, throttle: Throttle, inspector: QueueInspector, timeout_s: float, *, spooled: bool) -> None:
+    def __init__(self, throttle: Throttle, inspector: QueueInspector, *, has_spool: bool) -> None:
         self._throttle = throttle
         self._inspector = inspector
-        self._timeout_s = timeout_s
-        self._spooled = spooled
-        self._broker_away = False
+        self._has_spool = has_spool
+        self._is_broker_away = False
+        #: Held while the broker is asked. `sent` and `failed` do without: their callers must not wait for an answer.
+        self._asking = threading.Lock()
 
-    def wait_to_send(self, *, paced: bool = True) -> bool:
-        """Wait until the next message may go; False when the queue is still full after the time-out.
+    def wait_to_send(self, timeout_s: float, *, paced: bool = True) -> bool:
+        """Wait until the next message may be sent; False when the queue is still full after `timeout_s`.
 
-        Without `paced` only a full queue holds up: for rows that do not make a message yet.
+        With `paced=False` only a full queue delays the caller: for rows that do not fill a message yet.
         """
-        deadline = time.monotonic() + self._timeout_s
+        deadline = time.monotonic() + timeout_s
         while True:
-            if self._spooled and self._broker_away:
+            if self._has_spool and self._is_broker_away:
+                return True
+            if not self._read_depth():  # sending will raise it
                 return True
             now = time.monotonic()
-            if self._throttle.wants_look(now):
-                try:
-                    self._throttle.looked(now, self._inspector.depth())
-                except BrokerUnavailable:  # sending will say so
-                    self._broker_away = True
-                    return True
             pause_s = self._throttle.pause_s(now)
             if not self._throttle.must_stop:
                 if paced:
@@ -48,30 +49,48 @@ class Brake:
                 return False
             time.sleep(min(pause_s, deadline - now))
 
-    def room(self) -> int:
-        """How many messages may go a second time: none while a backlog explains why their results are late.
+    def _read_depth(self) -> bool:
+        """Read the depth where that is due; False when the broker does not answer."""
+        with self._asking:
+            now = time.monotonic()
+            if self._throttle.wants_look(now):
+                try:
+                    self._throttle.looked(now, self._inspector.depth())
+                except BrokerUnavailable:
+                    self._is_broker_away = True
+                    return False
+        return True
 
-        Else an outage of Postgres, in which nothing is lost, would fill the queue with what it holds already. 0 as well
-        when the broker does not say.
+    def room(self) -> int:
+        """How many messages may be re-sent: none while a backlog explains why their results are late.
+
+        Otherwise an outage of Postgres, in which nothing is lost, would fill the queue with copies of its own messages.
+        0 also when the broker does not answer.
         """
         try:
-            return max(0, int(self._throttle.capacity * self._throttle.watermarks.ok_at) - self._inspector.depth())
+            with self._asking:
+                depth = self._inspector.depth()
         except BrokerUnavailable:
             return 0
+        return max(0, int(self._throttle.capacity * self._throttle.watermarks.ok_at) - depth)
 
     def sent(self) -> None:
-        """A message went."""
-        self._broker_away = False
+        """Count a message that the broker took."""
+        self._is_broker_away = False
         self._throttle.sent(time.monotonic())
 
     def failed(self) -> None:
-        """The broker did not take a message."""
-        self._broker_away = True
+        """Note that the broker did not take a message."""
+        self._is_broker_away = True
 
     def close(self) -> None:
-        """Give the connection back."""
-        self._inspector.close()
+        """Close the connection to the broker."""
+        if self._asking.acquire(timeout=_CLOSE_TIMEOUT_S):
+            try:
+                self._inspector.close()
+            finally:
+                self._asking.release()
 
     def __str__(self) -> str:
-        """What is known of the queue."""
+        """The queue as far as it is known."""
         return f"about {self._throttle.depth:,} messages wait, the capacity is {self._throttle.capacity:,}"

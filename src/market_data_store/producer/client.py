@@ -115,25 +115,21 @@ class StoreClient:
         self._flush_timeout_s = None if spool is None else pressure_timeout_s
         self._close_timeout_s = close_timeout_s
         self._has_spool = spool is not None
-        waits = on_pressure in ("block", "raise")
-        self._pressure = self._brake(capacity, self._pressure_timeout_s) if waits else None
+        self._write_waits = on_pressure in ("block", "raise")
         self._closed = False
         #: One call of `write` at a time; the outbox has its own lock, for its thread goes on meanwhile.
         self._writing = threading.Lock()
-        self._confirming = Confirming(results_of(self._app), confirm_timeout_s) if confirm else None
+        throttle = Throttle(capacity or settings().queue_capacity, Watermarks.of(settings()))
+        self._brake = Brake(throttle, QueueInspector(self._app, QUEUE), has_spool=self._has_spool)
+        results = results_of(self._app) if confirm else None
+        self._confirming = None if results is None else Confirming(results, confirm_timeout_s, self._brake.room)
         self._outbox = Outbox(
             Publisher(self._app),
             Gathering(max_rows, max_bytes, linger_s),
-            brake=self._brake(capacity, 0.0),
-            holds=on_pressure != "ignore",
-            pressure=self._pressure,
+            brake=None if on_pressure == "ignore" else self._brake,
             spool=None if spool is None else Spool(spool, spool_max_bytes),
             confirming=self._confirming,
         )
-
-    def _brake(self, capacity: int | None, timeout_s: float) -> Brake:
-        throttle = Throttle(capacity or settings().queue_capacity, Watermarks.of(settings()))
-        return Brake(throttle, QueueInspector(self._app, QUEUE), timeout_s, spooled=self._has_spool)
 
     def write(self, dataset: str, rows: Iterable[Any], *, defaults: Mapping[str, Any] | None = None) -> int:
         """Take rows for a dataset; returns how many. All of them are taken, or an error says why none is.
@@ -214,8 +210,7 @@ class StoreClient:
                 raise
         finally:
             self._outbox.stop(timeout_s=max(1.0, deadline - time.monotonic()))
-            if self._pressure is not None:
-                self._pressure.close()
+            self._brake.close()
 
     def __enter__(self) -> Self:
         """The client itself."""
@@ -268,9 +263,9 @@ class StoreClient:
         """Wait until rows may be taken, or say why they may not."""
         if self._closed:
             raise InvalidMessage("the client is closed; make another StoreClient")
-        if self._pressure is not None and not self._pressure.wait_to_send(paced=False):
+        if self._write_waits and not self._brake.wait_to_send(self._pressure_timeout_s, paced=False):
             raise Backpressure(
-                f"the queue is full: {self._pressure}; wait and call again, or let write() wait with "
+                f"the queue is full: {self._brake}; wait and call again, or let write() wait with "
                 "on_pressure='block' and a longer pressure_timeout_s"
             )
         if self._has_spool:
@@ -290,7 +285,7 @@ class StoreClient:
         in_time = True
         try:
             for number in full:
-                in_time = in_time and (self._pressure is None or self._pressure.wait_to_send())
+                in_time = in_time and (not self._write_waits or self._brake.wait_to_send(self._pressure_timeout_s))
                 self._outbox.release(number)
                 if not self._has_spool:
                     self._outbox.until_taken(number)

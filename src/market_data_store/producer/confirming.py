@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from itertools import islice
 
 from market_data_store.errors import BrokerUnavailable
@@ -30,10 +30,15 @@ _FETCHED_AT_ONCE = 200
 
 
 class Confirming:
-    """Not for two threads at once, but for `fetch`. Times are of `time.monotonic` unless said otherwise."""
+    """The messages that the broker took and whose results are pending, in the order of sending.
 
-    def __init__(self, results: Results, timeout_s: float) -> None:
+    Not thread-safe, except `fetch` and `room`. Times are of `time.monotonic` unless said otherwise. `room` answers how
+    many messages may be re-sent now, as `Brake.room`.
+    """
+
+    def __init__(self, results: Results, timeout_s: float, room: Callable[[], int]) -> None:
         self.results = results
+        self.room = room
         self._timeout_s = timeout_s
         #: When to ask for results again.
         self.fetch_at = 0.0

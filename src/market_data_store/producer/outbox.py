@@ -36,10 +36,10 @@ _IN_MEMORY_BYTES = 32 * 1024 * 1024
 
 
 class Outbox:
-    """Takes rows, and keeps them until they are safe. For any thread.
+    """Takes rows, and keeps them until they are safe. Thread-safe.
 
-    `pressure` is told of what goes. `brake` is the thread's own: with a spool nothing goes while the queue is full,
-    when `holds`; and what goes a second time is counted by it.
+    `brake` counts every message sent. With a spool it also stops sending while the queue is full; without one, `write`
+    has waited already.
     """
 
     def __init__(
@@ -47,14 +47,12 @@ class Outbox:
         publisher: Publisher,
         gathering: Gathering,
         *,
-        brake: Brake,
-        holds: bool,
-        pressure: Brake | None,
+        brake: Brake | None,
         spool: Spool | None,
         confirming: Confirming | None,
     ) -> None:
         self._publisher, self._gathering = publisher, gathering
-        self._brake, self._holds, self._pressure = brake, holds and spool is not None, pressure
+        self._brake = brake
         self._spool, self.confirming = spool, confirming
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
@@ -200,7 +198,6 @@ class Outbox:
             except Exception as error:  # noqa: BLE001  # a thread that ends would end all sending
                 self._fail(error)
         self._publisher.close()
-        self._brake.close()
         if self.confirming is not None:
             self.confirming.results.close()
 
@@ -232,7 +229,7 @@ class Outbox:
                     return
                 self._urgent = False
                 parts = message.parts or (self._spool.parts(message) if self._spool is not None else [])
-            if self._holds and not self._brake.wait_to_send(paced=False):
+            if self._spool is not None and self._brake is not None and not self._brake.wait_to_send(0.0, paced=False):
                 self._retry_at = now + _HOLD_INTERVAL_S
                 return
             results = self.confirming.results if self.confirming is not None else None
@@ -252,9 +249,8 @@ class Outbox:
         message.sent_at = time.time()
         if self._spool is not None:
             message.parts = []
-        if self._pressure is not None:
-            self._pressure.sent()
-        self._brake.sent()
+        if self._brake is not None:
+            self._brake.sent()
         self._changed.notify_all()
         if self.confirming is not None:
             self.confirming.add(message, time.monotonic())
@@ -279,7 +275,7 @@ class Outbox:
                 self._spool.remove(safe)
             is_overdue = not self._stopped and confirming.is_overdue(now)
         if is_overdue:
-            room = self._brake.room()
+            room = confirming.room()
             with self._changed:
                 overdue = confirming.take_overdue(now, room)
                 self._waiting.add(overdue)
@@ -292,8 +288,8 @@ class Outbox:
             self._failures += 1
             self._error = error
             self._retry_at = time.monotonic() + _RETRY_INTERVAL_S
-            if self._pressure is not None:
-                self._pressure.failed()
+            if self._brake is not None:
+                self._brake.failed()
             if not self.is_away:
                 logger.warning("%s", self._kept(), exc_info=None if isinstance(error, BrokerUnavailable) else error)
             self.is_away = True
