@@ -13,8 +13,7 @@ import logging
 import math
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping
-from datetime import UTC, datetime
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
@@ -26,22 +25,21 @@ from market_data_store.app import app as store_app
 from market_data_store.config import settings
 from market_data_store.coordinator.queue import QueueInspector
 from market_data_store.coordinator.watermarks import Watermarks
-from market_data_store.datasets import Dataset, dataset_named
-from market_data_store.errors import Backpressure, BrokerUnavailable, InvalidMessage, InvalidRow
+from market_data_store.datasets import dataset_named
+from market_data_store.errors import Backpressure, BrokerUnavailable, InvalidMessage
 from market_data_store.producer.brake import Brake
 from market_data_store.producer.confirming import Confirming
-from market_data_store.producer.encoding import check_rows, encode, listed, with_moment
+from market_data_store.producer.encoding import listed, with_moment
 from market_data_store.producer.messages import Gathering
 from market_data_store.producer.outbox import Outbox
+from market_data_store.producer.packing import Packing
 from market_data_store.producer.publishing import Publisher
 from market_data_store.producer.results import results_of
 from market_data_store.producer.spool import Spool
 from market_data_store.producer.throttle import Throttle
 from market_data_store.protocol import QUEUE, Counts
-from market_data_store.wire.arrow import Frame, frame_of, pack
-from market_data_store.wire.arrow_columns import decode_frame
+from market_data_store.wire.arrow import frame_of
 from market_data_store.wire.fields import fields_of
-from market_data_store.wire.moments import microseconds
 
 logger = logging.getLogger(__name__)
 
@@ -49,8 +47,6 @@ logger = logging.getLogger(__name__)
 _TAKEN_TIMEOUT_S = 1.0
 #: Without a spool, so many bytes of rows wait in memory for their confirmation; then `write` waits.
 _UNCONFIRMED_BYTES = 256 * 1024 * 1024
-#: Rows of a table's message: they are all there, so that nothing waits for a larger one; a batch of the worker's.
-_TABLE_ROWS = 5_000
 
 
 class StoreClient:
@@ -108,9 +104,7 @@ class StoreClient:
         if app is None:
             settings().require_broker_url()
         self._defaults = dict(defaults or {})
-        self._max_rows = max_rows
-        self._max_bytes = max_bytes
-        self._check = check
+        self._packing = Packing(max_rows, max_bytes, check=check)
         self._pressure_timeout_s = 0.0 if on_pressure == "raise" else pressure_timeout_s
         self._flush_timeout_s = None if spool is None else pressure_timeout_s
         self._close_timeout_s = close_timeout_s
@@ -148,7 +142,7 @@ class StoreClient:
         with self._writing:
             self._admit()
             room = self._outbox.room(target.name, named)
-            full = self._outbox.take(target.name, named, list(self._encoded(target, given, standard, room)))
+            full = self._outbox.take(target.name, named, list(self._packing.rows(target, given, standard, room)))
             self._send(full)
         return len(given)
 
@@ -165,7 +159,7 @@ class StoreClient:
         frame = frame_of(table)
         with self._writing:
             self._admit()
-            packed = list(self._packed(target, frame, standard, named))
+            packed = list(self._packing.table(target, frame, standard, named))
             self._send(self._outbox.take(target.name, named, packed, columnar=True))
         return len(frame)
 
@@ -296,49 +290,3 @@ class StoreClient:
                 logger.warning("%s", error)
         finally:
             self._outbox.release(math.inf)
-
-    def _encoded(
-        self, dataset: Dataset, rows: list[Any], defaults: dict[str, Any], room: int
-    ) -> Iterator[tuple[int, bytes]]:
-        """The rows as JSON objects joined by commas, in parts that fill messages; checked."""
-        start = 0
-        while start < len(rows):
-            part = rows[start : start + room]
-            for rows_fitting, text, first in self._fitting(part, start):
-                if self._check:
-                    check_rows(dataset, rows_fitting, text, defaults, first)
-                yield len(rows_fitting), text[1:-1]
-            start += len(part)
-            room = self._max_rows
-
-    def _packed(
-        self, dataset: Dataset, frame: Frame, standard: dict[str, Any], defaults: bytes
-    ) -> Iterator[tuple[int, bytes]]:
-        """The frame as bodies that fit messages; checked."""
-        pending = [(start, frame.part(start, _TABLE_ROWS)) for start in range(0, len(frame), _TABLE_ROWS)]
-        while pending:
-            start, part = pending.pop(0)
-            body = pack(dataset.name, defaults, part)
-            if len(body) > self._max_bytes and len(part) > 1:
-                middle = len(part) // 2
-                pending[:0] = [(start, part.part(0, middle)), (start + middle, part.part(middle, len(part)))]
-                continue
-            if len(body) > settings().max_message_bytes // 2:
-                raise InvalidRow(f"row: {len(body):,} bytes are too many for a message", position=start)
-            if self._check:
-                rejects = decode_frame(dataset, part, standard, microseconds(datetime.now(UTC))).rejects
-                if rejects:
-                    raise InvalidRow(rejects[0].reason, position=start + rejects[0].position)
-            yield len(part), body
-
-    def _fitting(self, rows: list[Any], start: int) -> Iterator[tuple[list[Any], bytes, int]]:
-        """Rows, their JSON list, and the first one's index: halved until each list fits a message."""
-        text = encode(rows, start)
-        if len(text) > self._max_bytes and len(rows) > 1:
-            middle = len(rows) // 2
-            yield from self._fitting(rows[:middle], start)
-            yield from self._fitting(rows[middle:], start + middle)
-        elif len(text) > settings().max_message_bytes // 2:
-            raise InvalidRow(f"row: {len(text):,} bytes of JSON are too many for a message", position=start)
-        else:
-            yield rows, text, start
