@@ -61,7 +61,7 @@ def main(name: str, directory: str, confirm: str) -> None:
             os.write(ledger, f"{number}\n".encode())
             time.sleep(rows / _ROWS_A_SECOND)
         client.flush()
-        while client.spooled:
+        while client.pending_rows:
             if confirm == "confirm":
                 client.confirm(0.1)
             time.sleep(0.1)

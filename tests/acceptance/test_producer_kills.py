@@ -37,7 +37,7 @@ SUCCESSOR = """
 import sys, time
 from market_data_store import StoreClient
 store = StoreClient(spool=sys.argv[1], confirm=True, confirm_timeout_s=1)
-while store.spooled:
+while store.pending_rows:
     time.sleep(0.05)
 store.close()
 """

@@ -67,15 +67,15 @@ def test_rows_written_while_the_broker_is_away_go_in_order_when_it_is_back(
 ) -> None:
     with application(broker.url) as app, StoreClient(app=app, spool=spool) as client:
         client.write("bars", bars[:700])
-        until(lambda: client.spooled == 0, "all are sent")
+        until(lambda: client.pending_rows == 0, "all are sent")
         broker.stop()
         for n in range(700, 3_000, 100):
             client.write("bars", bars[n : n + 100])
-        assert client.spooled == 2_300
+        assert client.pending_rows == 2_300
         with pytest.raises(BrokerUnavailable, match=f"rows are kept in {spool}"):
             client.flush()
         broker.start()
-        until(lambda: client.spooled == 0, "all are sent without another call", timeout_s=60)
+        until(lambda: client.pending_rows == 0, "all are sent without another call", timeout_s=60)
         client.write("bars", bars[3_000:3_100])
         client.flush()
         assert [row for message in taken(broker.url) for row in message.rows] == bars[:3_100]
@@ -101,7 +101,7 @@ def test_the_next_client_with_the_spool_sends_what_an_earlier_one_kept(
     with application(broker_url) as app, StoreClient(app=app, spool=spool) as client:
         client.write("bars", bars[1_200:1_300])
         client.flush()
-        assert client.spooled == 0
+        assert client.pending_rows == 0
     messages = taken(broker_url)
     assert [row for message in messages for row in message.rows] == bars[:1_300]
     assert [m.enqueued_at for m in messages] == sorted({m.enqueued_at for m in messages})
@@ -131,11 +131,11 @@ def test_a_message_that_the_broker_lost_goes_again_as_the_same_until_it_is_commi
         until(lose, "each goes a second time")
         assert len({(message.task_id, message.enqueued_at) for message in lost}) == 2
         assert {len(message.rows) for message in lost} == {500}
-        assert client.spooled == 1_000
+        assert client.pending_rows == 1_000
         assert not client.confirm()
         start_worker()
         assert client.confirm(timeout_s=30)
-        assert (client.sent, client.spooled) == (1_000, 0)
+        assert (client.sent, client.pending_rows) == (1_000, 0)
         assert client.confirmed.rejected == client.confirmed.stale == 0
         assert stored() == bars[:1_000]
 
@@ -162,7 +162,7 @@ def test_what_was_not_confirmed_is_confirmed_by_the_next_client(
             assert (counts.written + counts.unchanged, counts.rejected) == (700, 1)
             assert list(client.rejecting.values()) == [500]
         with StoreClient(app=app, **options) as client:
-            assert client.spooled == 0
+            assert client.pending_rows == 0
     assert stored() == bars[:700]
     assert database.execute("SELECT DISTINCT position FROM dead_letters").fetchall() == [(200,)]
 
@@ -193,7 +193,7 @@ def test_a_full_spool_refuses_rows_and_takes_them_when_the_broker_is_back(
 
         with pytest.raises(SpoolFull, match=f"{spool} is full"):
             fill()
-        assert client.spooled == accepted >= 1_000
+        assert client.pending_rows == accepted >= 1_000
     with (
         application(broker_url) as app,
         StoreClient(app=app, spool=spool, spool_max_bytes=300_000, on_pressure="raise") as client,
@@ -212,9 +212,9 @@ def test_a_backlog_in_the_spool_does_not_fill_the_queue_beyond_its_upper_mark(
     with application(broker_url) as app, closing(QueueInspector(app, QUEUE)) as inspector:
         with StoreClient(app=app, **options) as client:
             until(lambda: inspector.depth() >= 16)
-            assert client.spooled >= 600 - 10 * 20
+            assert client.pending_rows >= 600 - 10 * 20
             start_worker()
-            until(lambda: client.spooled == 0, timeout_s=40)
+            until(lambda: client.pending_rows == 0, timeout_s=40)
             assert inspector.depth() <= 20
         until(lambda: stored() == bars[:600])
 

@@ -108,7 +108,7 @@ def test_a_spool_keeps_tables_for_the_next_client_in_order(
         client.write_table("bars", frame(bars[:6_000]))
         client.write("bars", newer[:1])
         client.write_table("bars", frame(newer[1:]))
-        assert client.spooled == 12_000
+        assert client.pending_rows == 12_000
     nobody.close()
     start_worker()
     with StoreClient(app=producer, spool=tmp_path / "rows.db"):

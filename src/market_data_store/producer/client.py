@@ -13,6 +13,7 @@ import logging
 import math
 import threading
 import time
+import warnings
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
@@ -217,9 +218,19 @@ class StoreClient:
         self.close()
 
     @property
-    def spooled(self) -> int:
-        """Rows that are not yet safe, and kept: in the spool, or in memory where there is none."""
+    def pending_rows(self) -> int:
+        """Rows that are not yet safe, and therefore kept: in the spool, or in memory where there is none."""
         return self._outbox.rows
+
+    @property
+    def spooled(self) -> int:
+        """Deprecated: use `pending_rows`."""
+        warnings.warn(
+            "StoreClient.spooled is deprecated and will be removed in version 0.6; use pending_rows",
+            DeprecationWarning,
+            stacklevel=2,
+        )
+        return self.pending_rows
 
     @property
     def sent(self) -> int:
