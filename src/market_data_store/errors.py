@@ -1,6 +1,6 @@
-"""One tree of errors: whatever this package raises on purpose is a `MarketDataStoreError`.
+"""One tree of errors: everything that this package raises on purpose is a `MarketDataStoreError`.
 
-The message of each says what is wrong, which value, and what to do. Errors of drivers are chained as the cause.
+Each message says what is wrong, which value, and what to do. A driver's error is chained as the cause.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class InvalidMessage(MarketDataStoreError, ValueError):
 class InvalidRow(MarketDataStoreError, ValueError):
     """A row can never be written; the message names the field, its value and the remedy.
 
-    `position` is the row's index in what was handed over (0 for the first).
+    `position` is the row's index in the call (0 for the first).
     """
 
     def __init__(self, reason: str, *, position: int = 0) -> None:
@@ -70,11 +70,11 @@ class InvalidJobRun(MarketDataStoreError, ValueError):
 
 
 class DatabaseUnavailable(MarketDataStoreError):
-    """Postgres did not take the write for a reason that passes (SQLSTATE 08, 40, 53, 55, 57, connection lost)."""
+    """Postgres could not take the write for a transient reason (SQLSTATE 08, 40, 53, 55, 57, connection lost)."""
 
     @property
     def sqlstate_class(self) -> str | None:
-        """The first two characters of Postgres's code; None for a connection that was lost without one."""
+        """The first two characters of the SQLSTATE; None for a connection that was lost without one."""
         sqlstate: str | None = getattr(self.__cause__, "sqlstate", None)
         return sqlstate[:2] if sqlstate else None
 
@@ -96,11 +96,11 @@ class SpoolFull(Backpressure):
 
 
 class SpoolUnavailable(MarketDataStoreError):
-    """The producer's spool cannot be used: another process has it, it is none, it is damaged, or the disk is full."""
+    """The producer's spool cannot be used: locked by another process, not a spool, damaged, or the disk is full."""
 
 
 class SpoolInUse(SpoolUnavailable):
-    """Another process, or another client of this one, has the spool."""
+    """The spool is locked by another process, or by another client of this process."""
 
 
 class ServerStartError(MarketDataStoreError):

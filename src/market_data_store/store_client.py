@@ -1,8 +1,8 @@
-"""The asynchronous client that market-data-pipeline imports: it writes through a `StoreClient` and reads from Postgres.
+"""`AsyncStoreClient`, the adapter for market-data-pipeline; the client itself is `market_data_store.StoreClient`.
 
-The pipeline drops a batch whose write raises. Therefore this client spools where `StoreClient` would wait or raise:
-while the broker is away or its queue is full, rows are in a file on this machine. A bad row among good ones goes to the
-worker, which makes it a dead letter. See docs/pipeline.md.
+It writes through a `StoreClient` and reads from Postgres. The pipeline drops a batch whose write raises. Therefore the
+adapter spools where `StoreClient` would wait or raise: while the broker is away or its queue is full, rows are in a
+file on this machine. A bad row among good ones goes to the worker, which makes it a dead letter. See docs/pipeline.md.
 """
 
 from __future__ import annotations

@@ -159,8 +159,8 @@ def test_a_file_that_is_no_spool_is_refused_in_a_line_and_not_touched(path: Path
         database.execute("CREATE TABLE bars (symbol TEXT)")
     database.close()
     for file, reason in (
-        (path, "it is no spool or it is damaged; move it away"),
-        (other, "is an SQLite file, but no spool"),
+        (path, "it is not a spool, or it is damaged; move it away"),
+        (other, "is an SQLite file, but not a spool"),
     ):
         before = file.read_bytes()
         with pytest.raises(SpoolUnavailable, match=reason) as refusal:

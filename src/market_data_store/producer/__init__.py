@@ -1,1 +1,1 @@
-"""The producer: rows in, messages out, and each row kept until it is safe."""
+"""The producer: takes rows, sends messages, and keeps each row until it is safe."""

@@ -1,9 +1,11 @@
-"""The producer's side: rows go in, and into the store as `store.write` tasks.
+"""`StoreClient`, the producer's side of the store: it takes rows and sends them as `store.write` tasks.
 
-A message costs about a hundred times what a row costs, so rows travel by the hundred: a message goes when it has 500
-rows or 1 MiB, or 50 ms after its first row. Rows are encoded and checked when they are handed over, by the code that
-the worker runs: what `StoreClient.write` took is not rejected for its form later. How rows become messages stands in
-`gathering`; how they are sent, and kept until they are safe, in `outbox`.
+`market_data_store.store_client` is another class: the asynchronous face of this one for market-data-pipeline.
+
+A message costs about a hundred times as much as a row, so many rows share one: a message is sent when it has 500 rows
+or 1 MiB, or 50 ms after its first row. Rows are encoded and checked when `write` is called, by the code that the worker
+runs, so that the worker does not reject their form later. `packing` and `messages` turn rows into messages; `outbox`
+sends them, and keeps them until they are safe.
 """
 
 from __future__ import annotations
@@ -44,25 +46,25 @@ from market_data_store.wire.fields import fields_of
 
 logger = logging.getLogger(__name__)
 
-#: With a spool, `write` waits at most so long for the broker to take what it filled: the rows are safe already.
+#: With a spool, `write` waits at most this many seconds for the broker to take the messages that it filled.
 _TAKEN_TIMEOUT_S = 1.0
-#: Without a spool, so many bytes of rows wait in memory for their confirmation; then `write` waits.
+#: Without a spool, `write` waits while more bytes of rows than this wait in memory for their confirmation.
 _UNCONFIRMED_BYTES = 256 * 1024 * 1024
 
 
 class StoreClient:
     """Hand over rows and let the store write them: `with StoreClient() as store: store.write("bars", rows)`.
 
-    Rows are dicts, dataclasses, msgspec Structs or Core's models (Bar, Quote, Trade, OptionSnapshot); the fields and
-    aliases of a dataset stand in `datasets`. `defaults` fills what rows leave out, for all of them
+    Rows are dicts, dataclasses, msgspec Structs or Core's models (Bar, Quote, Trade, OptionSnapshot). `datasets` has
+    the fields of each dataset and their aliases. `defaults` fills fields that rows leave out
     (`defaults={"provider": "ibkr", "interval": "1m"}`).
 
-    A row that `write` took is kept until the broker confirmed it; with `confirm=True` until its task's result says that
-    it is committed, and is sent again when no result comes. It is kept in memory, or in the file `spool`, from where
-    the next client with that path sends it if this process dies. With both, a row for which `write` returned is in
-    Postgres or still in the spool, whatever dies. docs/producing.md says more, and what it costs.
+    The client keeps each row until the broker has confirmed it. With `confirm=True` it keeps the row until its task's
+    result says that it is committed, and re-sends it when no result arrives. Rows are kept in memory, or in the file
+    `spool`; if this process dies, the next client with that path sends them. With both options, a row for which `write`
+    returned is in Postgres or still in the spool, whatever dies. docs/producing.md has the details and the costs.
 
-    Threads may share a client.
+    Thread-safe.
     """
 
     def __init__(
@@ -85,18 +87,19 @@ class StoreClient:
     ) -> None:
         """`linger_s` is how long the first row of a message waits for others.
 
-        The client looks at the queue itself. At soft it sends at half its rate. At hard `write` waits for up to
-        `pressure_timeout_s`, and then raises `Backpressure`, or raises it at once (`on_pressure="raise"`), or takes the
-        rows into the spool, where they wait for the queue (`"spool"`). `capacity` is MDS_QUEUE_CAPACITY unless given.
+        The client reads the queue's depth itself. At soft it sends at half its rate. At hard, `on_pressure` decides:
+        `"block"` lets `write` wait for up to `pressure_timeout_s` and then raise `Backpressure`, `"raise"` raises it at
+        once, `"spool"` puts the rows into the spool, where they wait for the queue, and `"ignore"` sends them.
+        `capacity` is MDS_QUEUE_CAPACITY unless given.
 
-        With `confirm=True`, rows without a result are sent again after `confirm_timeout_s`, doubled at each try up to
-        16 times that, and only while the queue is at most at its lower mark: behind a backlog, results are just late.
+        With `confirm=True`, rows without a result are re-sent after `confirm_timeout_s`, doubled at each try up to 16
+        times that, and only while the queue is at or below its lower watermark: results behind a backlog are late.
 
-        `spool` is a file's path, for one client at a time; `spool_max_bytes` bounds the rows in it. With a spool
-        `close` waits at most `close_timeout_s`.
+        `spool` is the path of a file that one client at a time can use; `spool_max_bytes` bounds the rows in it. With a
+        spool, `close` waits at most `close_timeout_s`.
 
-        With `check=False` rows are sent as they are, and the worker makes dead letters of bad ones.
-        Raises `ConfigurationError` when no broker is configured, or no place for results with `confirm=True`, and
+        With `check=False` rows are sent unchecked, and the worker makes dead letters of bad ones.
+        Raises `ConfigurationError` when no broker is configured, or nowhere to read results with `confirm=True`, and
         `SpoolUnavailable`.
         """
         if on_pressure == "spool" and spool is None:
@@ -112,7 +115,7 @@ class StoreClient:
         self._has_spool = spool is not None
         self._write_waits = on_pressure in ("block", "raise")
         self._closed = False
-        #: One call of `write` at a time; the outbox has its own lock, for its thread goes on meanwhile.
+        #: One call of `write` at a time. The outbox has its own lock: its thread keeps sending meanwhile.
         self._writing = threading.Lock()
         throttle = Throttle(capacity or settings().queue_capacity, Watermarks.of(settings()))
         self._brake = Brake(throttle, QueueInspector(self._app, QUEUE), has_spool=self._has_spool)
@@ -127,9 +130,9 @@ class StoreClient:
         )
 
     def write(self, dataset: str, rows: Iterable[Any], *, defaults: Mapping[str, Any] | None = None) -> int:
-        """Take rows for a dataset; returns how many. All of them are taken, or an error says why none is.
+        """Take rows for a dataset; returns how many. Takes all of them, or raises and takes none.
 
-        With a spool they are in it when this returns, and a broker that is away is no reason to wait or to raise.
+        With a spool the rows are in it when this returns, and an unreachable broker neither delays nor raises.
 
         Raises `InvalidMessage` (dataset unknown, rows not a list, defaults wrong), `InvalidRow` (which row, field and
         value), `Backpressure`, `SpoolFull`, `SpoolUnavailable`, and, without a spool, `BrokerUnavailable` while
@@ -148,12 +151,11 @@ class StoreClient:
         return len(given)
 
     def write_table(self, dataset: str, table: Any, *, defaults: Mapping[str, Any] | None = None) -> int:
-        """Take a table's rows, as `write`; for producers that hold frames: columns are checked and sent as columns.
+        """Take a table's rows, as `write` does, but check and send them as columns.
 
-        `table` is a frame of pyarrow, polars, pandas or DuckDB, or whatever else gives an Arrow stream or is a mapping
-        of columns; its columns have the names that fields of rows may have. It goes in messages of 5,000 rows at once:
-        rows do not wait for others, nor share a message with `write`'s. Needs the extra `arrow`, where workers run as
-        well.
+        `table` is a frame of pyarrow, polars, pandas or DuckDB, any other object that gives an Arrow stream, or a
+        mapping of columns. Its columns are named as the fields of rows. It is sent at once, in messages of 5,000 rows
+        that share no message with the rows of `write`. Needs the extra `arrow`, here and where workers run.
         """
         target = dataset_named(dataset)
         standard, named = self._standard(defaults)
@@ -165,7 +167,7 @@ class StoreClient:
         return len(frame)
 
     def _standard(self, defaults: Mapping[str, Any] | None) -> tuple[dict[str, Any], bytes]:
-        """What rows leave out, and the same as JSON."""
+        """The defaults of a call, and the same as JSON."""
         standard = {**self._defaults, **(defaults or {})}
         try:
             return standard, msgspec.json.encode(standard, order="deterministic")
@@ -173,23 +175,23 @@ class StoreClient:
             raise InvalidMessage(f"defaults: expected an object of JSON values: {error}") from error
 
     async def write_async(self, dataset: str, rows: Iterable[Any], *, defaults: Mapping[str, Any] | None = None) -> int:
-        """As `write`, for coroutines: the loop goes on while the client waits."""
+        """As `write`, for coroutines: the event loop keeps running while the client waits."""
         return await asyncio.to_thread(self.write, dataset, rows, defaults=defaults)
 
     def flush(self) -> None:
-        """Send what is waiting; raises `BrokerUnavailable`, and keeps it, when that fails.
+        """Send all rows that are waiting. Raises `BrokerUnavailable` when that fails, and keeps the rows.
 
-        With a spool it raises `Backpressure` when the broker does not take all within `pressure_timeout_s`.
+        With a spool it raises `Backpressure` when the broker does not take all rows within `pressure_timeout_s`.
         """
         self._outbox.fill()
         if not self._outbox.until_taken(timeout_s=self._flush_timeout_s):
-            raise Backpressure(f"the queue is full: {self._outbox.rows:,} rows are kept in the spool, and sent later")
+            raise Backpressure(f"the queue is full: {self._outbox.rows:,} rows are kept in the spool and sent later")
 
     def close(self) -> None:
-        """Flush, and take no more. Idempotent.
+        """Flush, and take no more rows. Idempotent.
 
-        Without a spool it raises `BrokerUnavailable` when rows could not be sent. With one it waits at most
-        `close_timeout_s` until the rows are safe; what is not is left in the spool for the next client, and logged.
+        Without a spool it raises `BrokerUnavailable` when rows could not be sent. With a spool it waits at most
+        `close_timeout_s` until the rows are safe, leaves the others in the spool for the next client, and says so.
         """
         if self._closed:
             return
@@ -234,26 +236,26 @@ class StoreClient:
 
     @property
     def sent(self) -> int:
-        """With `confirm=True`: rows that the broker took."""
+        """With `confirm=True`: how many rows the broker took."""
         return self._tracked.sent
 
     @property
     def confirmed(self) -> Counts:
-        """With `confirm=True`: what became of the rows whose results are in.
+        """With `confirm=True`: the outcome of the rows whose results have arrived.
 
-        Rows that were sent twice can count as `unchanged` that the first message wrote.
+        A row that was sent twice can count as `unchanged` although its first message wrote it.
         """
         return self._tracked.counts
 
     @property
     def rejecting(self) -> dict[str, int]:
-        """With `confirm=True`: tasks that left dead letters, and how many rows had been sent before each."""
+        """With `confirm=True`: the tasks that left dead letters, and how many rows had been sent before each."""
         return self._tracked.rejecting
 
     def confirm(self, timeout_s: float = 0.0) -> bool:
-        """With `confirm=True`: wait until the results of all messages are in; returns whether they are.
+        """With `confirm=True`: wait for the results of all sent messages; returns whether all have arrived.
 
-        Rows that still wait for others to fill their message are not meant; `flush` sends them.
+        Does not wait for rows in a message that is not full yet; `flush` sends it.
         """
         _ = self._tracked
         return self._outbox.until_confirmed(timeout_s)
@@ -265,7 +267,7 @@ class StoreClient:
         return self._confirming
 
     def _admit(self) -> None:
-        """Wait until rows may be taken, or say why they may not."""
+        """Wait until rows may be taken, or raise."""
         if self._closed:
             raise InvalidMessage("the client is closed; make another StoreClient")
         if self._write_waits and not self._brake.wait_to_send(self._pressure_timeout_s, paced=False):
@@ -286,7 +288,7 @@ class StoreClient:
             )
 
     def _send(self, full: range) -> None:
-        """Let these messages go, at the pace of the queue; what finds no room in time goes as well, for it is taken."""
+        """Release these messages at the pace of the queue; after the time-out all of them, as their rows are taken."""
         in_time = True
         try:
             for number in full:
@@ -296,7 +298,7 @@ class StoreClient:
                     self._outbox.until_taken(number)
                 elif in_time and not self._outbox.is_away:
                     in_time = self._outbox.until_taken(number, _TAKEN_TIMEOUT_S)
-        except BrokerUnavailable as error:  # the rows are taken; the outbox goes on trying
+        except BrokerUnavailable as error:  # the rows are taken; the outbox keeps trying
             if not self._has_spool:
                 logger.warning("%s", error)
         finally:

@@ -1,6 +1,6 @@
-"""Messages that the broker took and whose results are due: which are safe, and which are to be sent again.
+"""Messages that the broker took and whose results are pending: which are safe, and which to re-send.
 
-When to ask for results, and what they mean, is decided here; the `outbox` does it, and keeps the messages.
+Decides when to fetch results and what they mean. The `outbox` acts on it, and keeps the messages.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from market_data_store.protocol import Counts
 
 logger = logging.getLogger(__name__)
 
-#: The deadline for a result doubles with each try, up to so many times the first.
+#: The deadline for a result doubles with each try, up to this many times the first.
 _MAX_BACKOFF = 16
-#: It is looked for such messages this often.
+#: Seconds between two searches for messages whose deadline has passed.
 _OVERDUE_INTERVAL_S = 1.0
-#: Results are asked for this often while they come in, and ever less often while none does.
+#: Seconds between two fetches: the shortest while results arrive, growing to the longest while none does.
 _FETCH_INTERVAL_S, _MAX_FETCH_INTERVAL_S = 0.01, 0.5
-#: When they could not be read, after this.
+#: Seconds until the next fetch after one that failed.
 _RETRY_INTERVAL_S = 1.0
-#: So many of the oldest messages are asked for in one go.
+#: The most results fetched at once, those of the oldest messages.
 _FETCHED_AT_ONCE = 200
 
 
@@ -40,27 +40,27 @@ class Confirming:
         self.results = results
         self.room = room
         self._timeout_s = timeout_s
-        #: When to ask for results again.
+        #: When to fetch results again.
         self.fetch_at = 0.0
         self._interval_s = _FETCH_INTERVAL_S
         self._is_silent = False
         self._look_at = 0.0
-        #: By task id: the message and its deadline; in the order of sending.
+        #: By task id, in the order of sending: the message and its deadline.
         self._due: dict[str, tuple[Message, float]] = {}
-        #: Rows that the broker took; sent again, they do not count again.
+        #: Rows that the broker took; a re-sent row counts once.
         self.sent = 0
         self.counts = Counts()
-        #: Tasks that left dead letters, and the rows that were sent before each.
+        #: Tasks that left dead letters, and how many rows were sent before each.
         self.rejecting: dict[str, int] = {}
-        #: Of the messages that are due.
+        #: Of the messages whose results are pending.
         self.bytes = self.rows = 0
 
     def __len__(self) -> int:
-        """Messages whose results are due."""
+        """How many messages' results are pending."""
         return len(self._due)
 
     def add(self, message: Message, now: float) -> None:
-        """The broker took it, at its `sent_at`, which may be long ago."""
+        """Add a message that the broker took at its `sent_at`, which may be long ago."""
         if message.tries == 0:
             message.before = self.sent
             self.sent += message.rows
@@ -74,11 +74,11 @@ class Confirming:
         self.fetch_at = min(self.fetch_at, now + _FETCH_INTERVAL_S)
 
     def wanted(self, now: float) -> list[str]:
-        """The tasks to ask for, of the oldest messages; none while it is not yet time."""
+        """The tasks whose results to fetch now, oldest first; none before `fetch_at`."""
         return list(islice(self._due, _FETCHED_AT_ONCE)) if now >= self.fetch_at else []
 
     def fetch(self, task_ids: list[str]) -> dict[str, Result]:
-        """The results that are there. None when they cannot be read: the deadlines stand."""
+        """The results that are there; none when they cannot be read, in which case the deadlines stand."""
         try:
             results = self.results.fetch(task_ids)
         except BrokerUnavailable as error:
@@ -90,12 +90,12 @@ class Confirming:
         return results
 
     def settle(self, results: Mapping[str, Result], now: float) -> list[Message]:
-        """The messages that are safe by these results."""
+        """Take in results; returns the messages that they make safe."""
         safe = []
         for task_id, result in results.items():
             message = self._due[task_id][0] if task_id in self._due else None
             counts = None if message is None else verdict(result, message.rows)
-            if message is None or counts is None:  # of another producer, say; or of no use: the deadline stands
+            if message is None or counts is None:  # another producer's, or not usable: the deadline stands
                 continue
             if result.get("status") == "REVOKED":
                 logger.warning("Task %s was revoked: its %d rows are not stored", task_id, message.rows)
@@ -109,14 +109,14 @@ class Confirming:
         return safe
 
     def is_overdue(self, now: float) -> bool:
-        """Whether a deadline is over; looked for once a second."""
+        """Whether any deadline has passed; searched once a second."""
         if now < self._look_at:
             return False
         self._look_at = now + _OVERDUE_INTERVAL_S
         return any(deadline <= now for _, deadline in self._due.values())
 
     def take_overdue(self, now: float, most: int) -> list[Message]:
-        """The messages whose deadline is over, at most so many, to be sent again; they are no longer due."""
+        """Remove and return at most `most` messages whose deadline has passed, to be re-sent."""
         overdue = list(islice((message for message, deadline in self._due.values() if deadline <= now), most))
         for message in overdue:
             self._remove(message)

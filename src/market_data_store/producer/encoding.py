@@ -1,4 +1,4 @@
-"""A producer's rows, of whatever type, as the JSON that a worker takes."""
+"""Encodes a producer's rows, whatever their type, as the JSON that a worker reads."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from market_data_store.wire.rows import decode_rows
 
 
 def listed(rows: Iterable[Any]) -> list[Any]:
-    """The rows of a call; raises `InvalidMessage` when it was given a single row, or none."""
+    """The rows of a call as a list; raises `InvalidMessage` for a single row or a value that cannot be iterated."""
     if isinstance(rows, list):
         return rows
     if isinstance(rows, str | bytes | Mapping | BaseModel) or is_dataclass(rows) or not isinstance(rows, Iterable):
@@ -27,7 +27,7 @@ def listed(rows: Iterable[Any]) -> list[Any]:
 
 
 def encode(rows: list[Any], start: int) -> bytes:
-    """The rows as a JSON list; raises `InvalidRow` for one that cannot be JSON. `start` is the first one's index."""
+    """The rows as a JSON list; raises `InvalidRow` for a row that cannot be JSON. `start` is the first row's index."""
     try:
         return msgspec.json.encode(rows, enc_hook=_plain)
     except (TypeError, ValueError, RecursionError) as error:
@@ -38,7 +38,7 @@ def encode(rows: list[Any], start: int) -> bytes:
 
 
 def _plain(value: Any) -> Any:
-    """What msgspec does not encode itself: pydantic models, mappings, numpy's scalars."""
+    """Values that msgspec does not encode itself: pydantic models, mappings, numpy's scalars."""
     if isinstance(value, BaseModel):
         return vars(value)
     if isinstance(value, Mapping):
@@ -50,7 +50,7 @@ def _plain(value: Any) -> Any:
 
 def check_rows(dataset: Dataset, rows: list[Any], text: bytes, defaults: dict[str, Any], start: int) -> None:
     """Raise `InvalidRow` for the first row that the worker would reject."""
-    # NaN is null in JSON: to tell it from a value left out, look at the rows themselves.
+    # NaN becomes null in JSON. To tell it from a value that was left out, look at the rows themselves.
     given = _objects(rows) if b"null" in text and any(map(_has_non_finite, rows)) else text
     rejects = decode_rows(dataset, given, defaults, microseconds(datetime.now(UTC))).rejects
     if rejects:
@@ -75,7 +75,7 @@ def _fields_of(row: Any) -> dict[str, Any]:
 
 
 def with_moment(row: Any) -> Any:
-    """A snapshot that has no time of its own is of now."""
+    """Stamp a snapshot that has no timestamp with the current time."""
     fields = _fields_of(row)
     if not fields or any(fields.get(name) is not None for name in ("ts", "timestamp", "time", "datetime")):
         return row

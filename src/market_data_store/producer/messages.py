@@ -1,6 +1,7 @@
-"""Rows on their way into messages: a message is full at so many rows or bytes, or when its first row waited enough.
+"""The life of a message before it is sent: rows are added to it (`Gathering`), then it waits in line (`Waiting`).
 
-Pure: no thread, no clock of its own, no broker.
+A message is closed at a row limit, at a byte limit, or when its first row has lingered long enough. Pure apart from
+reading the clock: no thread, no broker, no file.
 """
 
 from __future__ import annotations
@@ -14,8 +15,8 @@ from typing import NamedTuple
 
 from kombu.utils.uuid import uuid
 
-#: Between two messages of one producer, so that what was handed over later is newer also after rounding to
-#: microseconds, and when the clock stands still.
+#: Seconds between two rows' times at least, so that the later row is newer also after rounding to microseconds, and
+#: when the clock stands still.
 _STEP_S = 2e-6
 
 
@@ -23,43 +24,43 @@ _STEP_S = 2e-6
 class Message:
     """Rows of one dataset that travel together under one task id.
 
-    JSON objects, joined by commas when it is sent; or, `columnar`, one part that is the body.
+    Its parts are JSON objects, joined by commas when it is sent. A `columnar` message has one part, which is its body.
     """
 
     dataset: str
-    #: What the rows leave out, as a JSON object.
+    #: Fills fields that the rows leave out; a JSON object.
     defaults: bytes
-    #: Of `time.monotonic`: when it goes at the latest.
+    #: When it is closed at the latest, by `time.monotonic`.
     due: float = 0.0
-    #: Empty when they are in the spool alone.
+    #: Empty when the rows are only in the spool.
     parts: list[bytes] = field(default_factory=list)
     rows: int = 0
     size: int = 0
     task_id: str = field(default_factory=uuid)
-    #: Epoch seconds: when the last of its rows was handed over; the same at every try.
+    #: When the last of its rows was taken, in epoch seconds; the same at every try.
     enqueued_at: float = 0.0
     #: Its key in the spool.
     number: int | None = None
-    #: Epoch seconds: when the broker took it last, and how often it did.
+    #: When the broker last took it, in epoch seconds, and how often it has.
     sent_at: float | None = None
     tries: int = 0
-    #: Rows that the broker had taken before it.
+    #: How many rows the broker had taken before this message.
     before: int = 0
     columnar: bool = False
 
 
 class Placement(NamedTuple):
-    """Some rows, and the message that they go into."""
+    """Some rows, and the message that they are added to."""
 
     message: Message
     rows: int
     part: bytes
-    #: Epoch seconds: when they were handed over.
+    #: When they were taken, in epoch seconds.
     written_at: float
 
 
 class Gathering:
-    """The messages that are not full. Not for two threads at once."""
+    """The messages that are not full. Not thread-safe."""
 
     def __init__(self, max_rows: int, max_bytes: int, linger_s: float) -> None:
         self._max_rows, self._max_bytes, self._linger_s = max_rows, max_bytes, linger_s
@@ -67,12 +68,12 @@ class Gathering:
         self._written_at = 0.0
 
     def room(self, dataset: str, defaults: bytes) -> int:
-        """Rows that still fit in the message that the next ones go into."""
+        """How many rows still fit into the message that the next rows are added to."""
         message = self._open.get((dataset, defaults))
         return self._max_rows - (message.rows if message else 0)
 
     def place(self, dataset: str, defaults: bytes, parts: Iterable[tuple[int, bytes]]) -> list[Placement]:
-        """Which message each part would go into; nothing is done before `add`."""
+        """Assign each part to a message; nothing changes before `add`."""
         placements = []
         message = self._open.get((dataset, defaults))
         rows, size = (message.rows, message.size) if message else (0, 0)
@@ -86,7 +87,7 @@ class Gathering:
         return placements
 
     def place_tables(self, dataset: str, defaults: bytes, parts: Iterable[tuple[int, bytes]]) -> list[Placement]:
-        """As `place`, for parts that are messages by themselves."""
+        """As `place`, for parts that are whole messages."""
         return [Placement(Message(dataset, defaults, columnar=True), count, part, self._now()) for count, part in parts]
 
     def _now(self) -> float:
@@ -94,7 +95,7 @@ class Gathering:
         return self._written_at
 
     def add(self, placements: Iterable[Placement]) -> list[Message]:
-        """Put the parts where `place` said; the messages that are full by that, in order."""
+        """Add the parts to their messages; returns the messages that this filled, in order."""
         full = []
         for message, count, part, written_at in placements:
             message.parts.append(part)
@@ -102,7 +103,7 @@ class Gathering:
             message.size += len(part) + 1
             message.enqueued_at = written_at
             if message.columnar:
-                # Its rows are newer than those that are gathered, whose messages get no more rows, nor their time.
+                # Its rows are newer than those gathered so far, so close their messages: no newer row may join them.
                 full += [self._open.pop(key) for key in list(self._open) if key[0] == message.dataset]
                 full.append(message)
                 continue
@@ -116,7 +117,7 @@ class Gathering:
         return full
 
     def due(self, now: float) -> list[Message]:
-        """The messages whose first row waited enough; they are full by that. `now` is of `time.monotonic`."""
+        """Close and return the messages whose first row has lingered long enough. `now` is of `time.monotonic`."""
         full = [message for message in self._open.values() if message.due <= now]
         for message in full:
             del self._open[message.dataset, message.defaults]
@@ -124,35 +125,35 @@ class Gathering:
 
     @property
     def next_due(self) -> float:
-        """When the next one is due; infinity when nothing is gathered."""
+        """When the next message is due; infinity when there is none."""
         return min((message.due for message in self._open.values()), default=float("inf"))
 
     @property
     def rows(self) -> int:
-        """Rows that are gathered and in no full message."""
+        """Rows in messages that are not full."""
         return sum(message.rows for message in self._open.values())
 
     def continue_after(self, written_at: float) -> None:
-        """What is handed over from now on is newer than this (epoch seconds)."""
+        """Make the rows that follow newer than this (epoch seconds)."""
         self._written_at = max(self._written_at, written_at)
 
 
 class Waiting:
-    """A line of messages. Not for two threads at once.
+    """Messages that wait to be sent, in order. Not thread-safe.
 
-    What is also in a spool stands here with its rows up to `memory_bytes`; of what comes then, the rows are dropped.
+    It holds their rows up to `memory_bytes`. Beyond that it drops rows from memory: a spool has them.
     """
 
     def __init__(self, memory_bytes: float) -> None:
         self._line: deque[Message] = deque()
         self._memory_bytes = memory_bytes
         self._bytes = 0
-        #: Messages that ever waited, those of them that were taken, and those that may go so far.
+        #: Running totals: messages added, messages taken, and the highest number cleared for sending.
         self.put = self.taken = 0
         self.released: float = math.inf
 
     def __len__(self) -> int:
-        """Messages that wait."""
+        """How many messages wait."""
         return len(self._line)
 
     @property
@@ -161,7 +162,7 @@ class Waiting:
         return sum(message.rows for message in self._line)
 
     def add(self, messages: Iterable[Message]) -> None:
-        """To the end of the line."""
+        """Add messages at the end."""
         for message in messages:
             if self._bytes + message.size > self._memory_bytes:
                 message.parts = []
@@ -171,11 +172,11 @@ class Waiting:
             self.put += 1
 
     def next(self) -> Message | None:
-        """The one whose turn it is, if it may go."""
+        """The first message, if it is cleared for sending."""
         return self._line[0] if self._line and self.taken < self.released else None
 
     def take(self) -> Message:
-        """The first one out of the line."""
+        """Remove and return the first message."""
         message = self._line.popleft()
         self.taken += 1
         if message.parts:

@@ -1,11 +1,12 @@
 """The messages that are not yet safe, in order, and the thread that sends them.
 
-A message is safe when the broker confirmed it or, where results are asked for, when its task's result says that its
-rows are committed or kept as dead letters. Until then it is here: in the spool, where there is one, else in memory. A
-message whose result does not come is sent again, under the same task id and with the same `enqueued_at`, so that the
-store takes it for what it is: the same rows, not newer by that.
+A message is safe when the broker has confirmed it or, with results, when its task's result says that its rows are
+committed or kept as dead letters. Until then it is here: in the spool if there is one, otherwise in memory. A message
+without a result is re-sent with the same task id and the same `enqueued_at`, so that the store does not take its rows
+for newer ones.
 
-One thread sends, so messages go in the order of writing. No error ends it: it says so, and tries again.
+One thread sends, so messages are sent in the order of writing. No error ends the thread: it logs the error and tries
+again.
 """
 
 from __future__ import annotations
@@ -25,13 +26,13 @@ from market_data_store.producer.spool import Spool
 
 logger = logging.getLogger(__name__)
 
-#: While the broker is away, the thread looks for it this often ...
+#: Seconds between tries while the broker is unreachable.
 _RETRY_INTERVAL_S = 1.0
-#: ... and at a queue that is full this often.
+#: Seconds between tries while the queue is full.
 _HOLD_INTERVAL_S = 0.25
-#: So many messages go before results are asked for again.
+#: The most messages sent before results are fetched again.
 _SENT_AT_ONCE = 50
-#: With a spool, what waits is held in memory besides up to this; what is more is read when its turn comes.
+#: With a spool, waiting messages are also held in memory up to this size; others are read from it when they are sent.
 _IN_MEMORY_BYTES = 32 * 1024 * 1024
 
 
@@ -62,7 +63,7 @@ class Outbox:
         self._failures = 0
         self._error: Exception | None = None
         self._retry_at = 0.0
-        #: Whether the broker took nothing at the last try.
+        #: Whether the last try to send failed.
         self.is_away = False
         for message in spool.messages() if spool is not None else ():
             gathering.continue_after(message.enqueued_at)
@@ -74,16 +75,17 @@ class Outbox:
             self._start()
 
     def room(self, dataset: str, defaults: bytes) -> int:
-        """Rows that fit in the message that the next ones of their kind go into."""
+        """How many rows fit into the message that the next rows of this dataset and these defaults are added to."""
         with self._changed:
             return self._gathering.room(dataset, defaults)
 
     def take(
         self, dataset: str, defaults: bytes, parts: Iterable[tuple[int, bytes]], *, columnar: bool = False
     ) -> range:
-        """Keep these rows, all or none; returns the numbers of the messages that are full by that, for `release`.
+        """Keep these rows, all or none; returns the numbers of the messages that they filled, for `release`.
 
-        `columnar` parts are a message each. They do not go before `release`. Raises `SpoolFull` and `SpoolUnavailable`.
+        Each `columnar` part is a message. Filled messages are not sent before `release`. Raises `SpoolFull` and
+        `SpoolUnavailable`.
         """
         with self._changed:
             if self._stopped:
@@ -97,21 +99,21 @@ class Outbox:
             if self._waiting.put > first:
                 self._waiting.released = first
             self._start()
-            if self._gathering.next_due < due:  # else the thread would wake at each row; `release` wakes it as well
+            if self._gathering.next_due < due:  # otherwise each row would wake the thread; `release` wakes it as well
                 self._changed.notify_all()
             return range(first, self._waiting.put)
 
     def release(self, number: float) -> None:
-        """Messages up to this one may go."""
+        """Let messages up to this number be sent."""
         with self._changed:
             if self._waiting.released != number + 1:
                 self._waiting.released = number + 1
                 self._changed.notify_all()
 
     def until_taken(self, number: int | None = None, timeout_s: float | None = None) -> bool:
-        """Wait until the broker took this message, or all; False when the time is over. Raises `BrokerUnavailable`.
+        """Wait until the broker has taken this message, or all; False after the time-out. Tries to send at once.
 
-        A try is made at once.
+        Raises `BrokerUnavailable`.
         """
         deadline = math.inf if timeout_s is None else time.monotonic() + timeout_s
         with self._changed:
@@ -130,9 +132,9 @@ class Outbox:
         return True
 
     def until_confirmed(self, timeout_s: float, *, bytes_left: int | None = None) -> bool:
-        """Wait until the messages that went are safe, or all but so many bytes of them; False: not within the time."""
+        """Wait until the sent messages are safe, or all but `bytes_left` of them; False after the time-out."""
         confirming = self.confirming
-        assert confirming is not None  # noqa: S101  # asked for with results only
+        assert confirming is not None  # noqa: S101  # called with results only
 
         def safe() -> bool:
             if bytes_left is not None:
@@ -143,7 +145,7 @@ class Outbox:
             return self._changed.wait_for(safe, timeout_s)
 
     def fill(self) -> None:
-        """What is gathered goes without waiting for more."""
+        """Let messages that are not full be sent."""
         with self._changed:
             self._waiting.add(self._gathering.due(math.inf))
             self._waiting.released = math.inf
@@ -151,7 +153,7 @@ class Outbox:
 
     @property
     def waits(self) -> bool:
-        """Whether messages wait that the broker did not take."""
+        """Whether any message waits to be sent."""
         return bool(self._waiting)
 
     @property
@@ -162,7 +164,7 @@ class Outbox:
             return self._gathering.rows + self._waiting.rows + due
 
     def stop(self, timeout_s: float) -> None:
-        """End the thread, or leave it behind when it hangs at the broker; close the spool with what it keeps."""
+        """End the thread, or abandon it when it hangs at the broker; close the spool with the rows that it keeps."""
         with self._changed:
             self._stopped = True
             self._changed.notify_all()
@@ -178,7 +180,7 @@ class Outbox:
                         "%d rows are kept in %s; the next StoreClient with this spool sends them", rows, path
                     )
             elif self.confirming:
-                logger.warning("%d rows were sent, and their results not waited for", self.confirming.rows)
+                logger.warning("%d rows were sent, but their results were not awaited", self.confirming.rows)
 
     def _kept(self) -> str:
         where = f"in {self._spool.path} " if self._spool is not None else ""
@@ -195,14 +197,14 @@ class Outbox:
             try:
                 self._send()
                 self._settle()
-            except Exception as error:  # noqa: BLE001  # a thread that ends would end all sending
+            except Exception as error:  # noqa: BLE001  # nothing would be sent once the thread has ended
                 self._fail(error)
         self._publisher.close()
         if self.confirming is not None:
             self.confirming.results.close()
 
     def _until_due(self) -> bool:
-        """Wait until there is something to do; False: no more."""
+        """Wait until there is something to do; False after `stop`."""
         with self._changed:
             while not self._stopped:
                 now = time.monotonic()
@@ -237,7 +239,7 @@ class Outbox:
                 results.prepare()
             self._publisher.publish(message, parts, None if results is None else results.reply_to)
             with self._changed:
-                if self._stopped:  # meanwhile, without waiting for us; the spool keeps it
+                if self._stopped:  # `stop` did not wait for this thread; the spool keeps the message
                     return
                 self._taken(message)
 
@@ -260,7 +262,7 @@ class Outbox:
             self._spool.remove([message])
 
     def _settle(self) -> None:
-        """Take in results; what has none in time waits once more."""
+        """Fetch results; messages whose deadline has passed are queued again."""
         now = time.monotonic()
         confirming = self.confirming
         with self._changed:
@@ -281,7 +283,7 @@ class Outbox:
                 self._waiting.add(overdue)
             if overdue:
                 rows = sum(message.rows for message in overdue)
-                logger.warning("%d rows had no result in time, and are sent again", rows)
+                logger.warning("%d rows had no result in time and are re-sent", rows)
 
     def _fail(self, error: Exception) -> None:
         with self._changed:

@@ -1,8 +1,8 @@
-"""One message to the broker, as a `store.write` task; a publish that returns was confirmed.
+"""Publishes messages as `store.write` tasks; when `publish` returns, the broker has confirmed the message.
 
-RabbitMQ confirms when a quorum of the queue has the message on disk, and `mandatory` makes it say when there is no
-queue to take it. Redis has the message in its list when LPUSH is answered; what it then has on disk is its own
-configuration's business (`appendonly`).
+RabbitMQ confirms when a quorum of the queue has the message on disk, and with `mandatory` it reports a missing queue.
+Redis has the message in its list when it answers LPUSH; when that reaches the disk depends on its configuration
+(`appendonly`).
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from market_data_store.errors import BrokerUnavailable
 from market_data_store.producer.messages import Message
 from market_data_store.protocol import ENQUEUED_AT_HEADER, QUEUE, SERIALIZER, TABLE_SERIALIZER, TASK
 
-#: RabbitMQ confirms within milliseconds, or not at all when it has run out of memory or disk.
+#: In seconds. RabbitMQ confirms within milliseconds, or not at all when it is out of memory or disk.
 _CONFIRM_TIMEOUT_S = 15.0
 
 
 class Publisher:
-    """Publishes over a connection of its own. For one thread."""
+    """Publishes over its own connection. Not thread-safe."""
 
     def __init__(self, app: Celery) -> None:
         self._app = app
@@ -30,7 +30,7 @@ class Publisher:
         self._producer: Any = None
 
     def publish(self, message: Message, parts: list[bytes], reply_to: str | None) -> None:
-        """Send it; the worker keeps a result when `reply_to` says where to. Raises `BrokerUnavailable`."""
+        """Send the message. The worker stores a result if `reply_to` is given. Raises `BrokerUnavailable`."""
         try:
             self._app.send_task(
                 TASK,
@@ -40,10 +40,10 @@ class Publisher:
                 queue=QUEUE,
                 serializer=TABLE_SERIALIZER if message.columnar else SERIALIZER,
                 headers={ENQUEUED_AT_HEADER: message.enqueued_at, "ignore_result": reply_to is None},
-                # What Flower shows: no payload.
+                # For Flower: no payload.
                 argsrepr=f"({message.dataset!r}, <{message.rows} rows>)",
                 kwargsrepr="{...}" if message.defaults != b"{}" else "{}",
-                # For Celery here, not for the worker: it would subscribe to each result, at a round trip apiece.
+                # For Celery in this process: it would subscribe to each result, at one round trip each.
                 ignore_result=True,
                 reply_to=reply_to,
                 producer=self._connected(),
@@ -51,8 +51,8 @@ class Publisher:
                 confirm_timeout=_CONFIRM_TIMEOUT_S,
             )
         except Exception as error:  # whatever the reason, the broker did not take it (py-amqp's MessageNacked is bare)
-            # Not another message over this connection: amqp takes the next confirm for its own, also one that is late,
-            # or that follows the return of a message without a queue. A new one also declares the queue again.
+            # Send nothing more over this connection: amqp would take a late confirm, or one that follows the return of
+            # a message without a queue, for the next message's. A new connection also declares the queue again.
             self.close()
             reason = " ".join(filter(None, [type(error).__name__, getattr(error, "reply_text", "")]))
             raise BrokerUnavailable(f"the broker at {self._url} took no message ({reason})") from error
@@ -65,7 +65,7 @@ class Publisher:
 
     def _connected(self) -> Any:
         if self._producer is None:
-            # An application without confirms would hear nothing of a message that is lost.
+            # Without confirms the application would not notice a lost message.
             rabbitmq = (
                 {"confirm_publish": True} if str(self._app.conf.broker_url).startswith(("amqp", "pyamqp")) else {}
             )

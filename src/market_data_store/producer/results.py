@@ -1,7 +1,7 @@
-"""What became of the messages that a producer sent, as their tasks' results come in.
+"""Reads the results of a producer's tasks.
 
-Results come from where the application's workers put them: a store that is asked by the task's id (Redis), or, with
-`rpc://`, a queue of this producer that workers reply to; that queue goes with its process, an hour later at most.
+They are where the application's workers put them: in a store that is asked by task id (Redis), or, with `rpc://`, in a
+reply queue of this producer. The reply queue expires an hour after its process has ended at the latest.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ from market_data_store.protocol import Counts
 
 logger = logging.getLogger(__name__)
 
-#: The queue of results is deleted when nobody asked it for so long.
+#: The broker deletes a reply queue that has not been used for this many seconds.
 _REPLY_QUEUE_EXPIRES_S = 3_600
-#: So many are taken from it in one go.
+#: The most results taken from it at once.
 _REPLIES_AT_ONCE = 500
 
 #: Celery's record of a task: status, result, ...
@@ -37,22 +37,22 @@ Result = dict[str, Any]
 
 
 class Results(Protocol):
-    """Where results come from. For one thread."""
+    """A source of results. Not thread-safe."""
 
     reply_to: str
 
     def prepare(self) -> None:
-        """Called before a message is sent. Raises `BrokerUnavailable`."""
+        """Get ready for results; called before a message is sent. Raises `BrokerUnavailable`."""
 
     def fetch(self, task_ids: Iterable[str]) -> dict[str, Result]:
-        """The results that are there, of these tasks and, perhaps, of others. Raises `BrokerUnavailable`."""
+        """The results of these tasks that are there, and perhaps those of others. Raises `BrokerUnavailable`."""
 
     def close(self) -> None:
         """Give the connection back."""
 
 
 def results_of(app: Celery) -> Results:
-    """Where this application's results come from; raises `ConfigurationError` where it keeps none."""
+    """The source of this application's results; raises `ConfigurationError` if it keeps none."""
     if isinstance(app.backend, BaseKeyValueStoreBackend):
         return _Stored(app)
     if isinstance(app.backend, RPCBackend):
@@ -61,24 +61,24 @@ def results_of(app: Celery) -> Results:
 
 
 def verdict(result: Result, rows: int) -> Counts | None:
-    """What became of a message of so many rows; None when its result does not say that they are safe."""
+    """The outcome of a message with `rows` rows; None if its result does not say that they are safe."""
     status, value = result.get("status"), result.get("result")
     if status == "SUCCESS":
         try:
             return msgspec.convert(value, Counts)
-        except msgspec.ValidationError:  # not of our worker
+        except msgspec.ValidationError:  # not from our worker
             return None
-    # Other failures, such as a time limit, are of a message that went back to the broker.
+    # After another failure, such as a time limit, the message went back to the broker.
     kept_as_letter = (
         status == "FAILURE" and isinstance(value, dict) and value.get("exc_type") == InvalidMessage.__name__
     )
-    if kept_as_letter or status == "REVOKED":  # an operator's word
+    if kept_as_letter or status == "REVOKED":  # by an operator
         return Counts(rejected=rows)
     return None
 
 
 class _Stored:
-    """Results in a store of keys and values."""
+    """Results in a key-value store."""
 
     def __init__(self, app: Celery) -> None:
         self._backend = app.backend
@@ -100,7 +100,7 @@ class _Stored:
 
 
 class _Replied:
-    """Results in a queue of this producer's own."""
+    """Results in this producer's reply queue."""
 
     def __init__(self, app: Celery) -> None:
         self._app = app
@@ -110,13 +110,13 @@ class _Replied:
         self.reply_to = f"store.results.{uuid()}"
 
     def prepare(self) -> None:
-        # Again after a pause, in which the broker may have deleted it as unused.
+        # Declared again after a pause, in which the broker may have deleted it as unused.
         if self._queue is None or time.monotonic() - self._declared_at > _REPLY_QUEUE_EXPIRES_S / 2:
             with self._reachable():
                 if self._connection is None:
                     self._connection = self._app.connection_for_read()
                     self._connection.ensure_connection(max_retries=1)
-                # Durable, so that it is there after a restart of the broker; its messages are not.
+                # Durable, so that the queue survives a restart of the broker; its messages do not.
                 queue = Queue(self.reply_to, routing_key=self.reply_to, expires=_REPLY_QUEUE_EXPIRES_S)
                 self._queue = queue(self._connection.default_channel)
                 self._queue.declare()
@@ -130,7 +130,7 @@ class _Replied:
                 try:
                     results[message.payload["task_id"]] = message.payload
                 except (ContentDisallowed, DecodeError, LookupError, TypeError):
-                    continue  # not of a worker
+                    continue  # not from a worker
         return results
 
     def close(self) -> None:
@@ -145,7 +145,7 @@ class _Replied:
     def _reachable(self) -> Iterator[None]:
         try:
             yield
-        except Exception as error:  # of amqp, kombu or the socket: all of them mean another connection
+        except Exception as error:  # amqp's, kombu's or the socket's: each calls for a new connection
             self._drop()
             raise BrokerUnavailable(f"results cannot be read ({type(error).__name__})") from error
 

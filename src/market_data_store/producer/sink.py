@@ -1,4 +1,4 @@
-"""A Core `Sink`: what a pipeline of coroutines writes to."""
+"""A Core `Sink` over `StoreClient`, for pipelines of coroutines."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from market_data_store.producer.client import StoreClient
 
 
 class StoreSink:
-    """Items of one dataset to the store: `await sink.write(bars)`.
+    """Write items of one dataset to the store: `await sink.write(bars)`.
 
-    A thin async face over a `StoreClient`, which it makes (with `client_options`) and closes; it slows the pipeline
-    down as that does: `write` returns when the rows are taken.
+    A thin async face over a `StoreClient`, which it makes with `client_options` and closes. It slows the pipeline down
+    as the client does: `write` returns when the rows are taken.
     """
 
     def __init__(self, dataset: str, *, defaults: Mapping[str, Any] | None = None, **client_options: Any) -> None:
@@ -25,9 +25,9 @@ class StoreSink:
         await self._client.write_async(self._dataset, items)
 
     async def flush(self) -> None:
-        """Send what is waiting; raises `BrokerUnavailable`."""
+        """Send all items that are waiting; raises `BrokerUnavailable`."""
         await asyncio.to_thread(self._client.flush)
 
     async def close(self) -> None:
-        """Flush, and take no more."""
+        """Flush, and take no more items."""
         await asyncio.to_thread(self._client.close)

@@ -1,11 +1,11 @@
-"""The producer's own disk: rows that are not yet safe elsewhere, in an SQLite file.
+"""Keeps rows on the producer's disk, in an SQLite file, until they are safe elsewhere.
 
-What `append` wrote is there when it returns, whatever becomes of the process: SQLite's write-ahead log is in the hands
-of the operating system. It is not forced to the disk at each call (`synchronous=NORMAL`): a power cut or a crash of
-the operating system can lose the last seconds before it, and damages nothing.
+When `append` returns, the rows survive the end of the process: the operating system has SQLite's write-ahead log. The
+log is not forced to the disk at each call (`synchronous=NORMAL`), so a power cut or a crash of the operating system can
+lose the last seconds before it; it damages nothing.
 
-The file belongs to one process at a time. Who has it is decided by a lock on a file beside it (`PATH.lock`), which the
-kernel releases when the process ends, however it ends. What is to be kept and for how long is the `outbox`'s business.
+The file belongs to one process at a time, which holds a lock on a file beside it (`PATH.lock`). The kernel releases the
+lock when the process ends, however it ends. The `outbox` decides what to keep and for how long.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from market_data_store.producer.messages import Message, Placement
 
 #: "mdsp": tells a spool from any other SQLite file.
 _APPLICATION_ID = 0x6D647370
-#: Of the tables below; another version is refused.
+#: The version of the tables below; a file of another version is refused.
 _FORMAT = 1
 _TABLES = """
 CREATE TABLE messages (
@@ -46,9 +46,9 @@ CREATE TABLE parts (
 );
 CREATE INDEX parts_of_message ON parts (message);
 """
-#: What a part takes in the file beside its text, about: measured at one row a part.
+#: Bytes that a part takes in the file besides its text, approximately: measured at one row a part.
 _PART_BYTES = 64
-#: An empty spool whose file is larger is shrunk when it is opened or closed.
+#: The file of an empty spool is shrunk when it is opened or closed if it is larger than this.
 _SHRINK_BYTES = 16 * 1024 * 1024
 
 _ADD_MESSAGE = "INSERT INTO messages (task_id, dataset, defaults, columnar) VALUES (?, ?, ?, ?)"
@@ -67,10 +67,10 @@ GROUP BY m.number ORDER BY m.number
 
 
 class Spool:
-    """Messages in an SQLite file, in the order of writing. Not for two threads at once.
+    """Messages in an SQLite file, in the order of writing. Not thread-safe.
 
-    `max_bytes` bounds the text of the rows that are kept (the file is some per cent larger). Raises `SpoolUnavailable`
-    when the file cannot be used: another process has it, it is no spool, it is damaged, the disk is full.
+    `max_bytes` bounds the text of the rows that are kept; the file is a few per cent larger. Raises `SpoolUnavailable`
+    when the file cannot be used: another process has locked it, it is not a spool, it is damaged, or the disk is full.
     """
 
     def __init__(self, path: str | Path, max_bytes: int) -> None:
@@ -88,7 +88,7 @@ class Spool:
         _open_spools.add(self)
 
     def append(self, placements: Sequence[Placement]) -> None:
-        """Keep all of these, or none: raises `SpoolFull` or `SpoolUnavailable`."""
+        """Keep all of these parts, or raise `SpoolFull` or `SpoolUnavailable` and keep none."""
         if os.getpid() != self._pid:
             raise SpoolUnavailable(
                 f"the spool {self.path} belongs to process {self._pid}; open another one after a fork"
@@ -115,12 +115,12 @@ class Spool:
         self.bytes += size
 
     def messages(self) -> list[Message]:
-        """What is kept, oldest first; the rows stay in the file."""
+        """The kept messages, oldest first, without their rows, which stay in the file."""
         try:
             with self._usable():
                 rows = self._database.execute(_KEPT).fetchall()
         except SpoolUnavailable:
-            with suppress(SpoolUnavailable):  # or it would be "in use" from here on, instead of damaged
+            with suppress(SpoolUnavailable):  # otherwise the next client would find it in use instead of damaged
                 self.close()
             raise
         kept = [
@@ -146,12 +146,12 @@ class Spool:
             return [body for (body,) in self._database.execute(_BODIES, (message.number,))]
 
     def mark_sent(self, message: Message) -> None:
-        """The broker took it, at its `sent_at`."""
+        """Record that the broker took the message at its `sent_at`."""
         with self._transaction() as database:
             database.execute(_MARK_SENT, (message.sent_at, message.number))
 
     def remove(self, messages: Sequence[Message]) -> None:
-        """They are safe elsewhere."""
+        """Remove messages that are safe elsewhere."""
         numbers = [(message.number,) for message in messages]
         with self._transaction() as database:
             taken = sum(size for n in numbers for (size,) in database.execute(_SIZE, n))
@@ -160,7 +160,7 @@ class Spool:
         self.bytes -= taken
 
     def close(self) -> None:
-        """Leave the file, with what is in it, to the next process; idempotent."""
+        """Release the file, with the rows in it, for the next process; idempotent."""
         if self in _open_spools:
             _open_spools.discard(self)
             try:
@@ -181,19 +181,19 @@ class Spool:
         except OSError as error:
             os.close(lock)
             raise SpoolInUse(
-                f"the spool {self.path} is in use by another StoreClient; give each producer a path of its own"
+                f"the spool {self.path} is in use by another StoreClient; give each producer its own path"
             ) from error
         return lock
 
     def _opened(self) -> sqlite3.Connection:
         try:
-            # Before SQLite makes it by the umask; its log takes over the file's permissions.
+            # Before SQLite creates it with the umask's permissions; its log inherits the file's.
             file = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600)
             os.fchmod(file, 0o600)
             os.close(file)
         except OSError as error:
             raise SpoolUnavailable(f"the spool {self.path} cannot be opened: {error.strerror}") from error
-        # In transactions of our own; handed from thread to thread by the outbox.
+        # Transactions are begun explicitly; the outbox hands the connection from thread to thread.
         database = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False)
         try:
             database.execute("PRAGMA locking_mode = EXCLUSIVE")  # no shared memory to keep for others
@@ -201,7 +201,7 @@ class Spool:
             identity = (_pragma(database, "application_id"), _pragma(database, "user_version"))
             if tables and identity != (_APPLICATION_ID, _FORMAT):
                 raise SpoolUnavailable(
-                    f"{self.path} is an SQLite file, but no spool of this version; give another path"
+                    f"{self.path} is an SQLite file, but not a spool of this version; give another path"
                 )
             database.execute("PRAGMA journal_mode = WAL")
             database.execute("PRAGMA synchronous = NORMAL")
@@ -238,16 +238,16 @@ class Spool:
         except sqlite3.Error as error:
             code = getattr(error, "sqlite_errorcode", None)
             if code is not None and code & 0xFF in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT):
-                remedy = "it is no spool or it is damaged; move it away, or give another path"
+                remedy = "it is not a spool, or it is damaged; move it away, or give another path"
             else:
                 remedy = "is the disk full, or the file read-only?"
             raise SpoolUnavailable(f"the spool {self.path} cannot be used: {error}; {remedy}") from error
 
 
 def free_path(directory: Path) -> Path:
-    """Where the next client of a directory that several share puts its spool: one that a dead one left rows in, first.
+    """A free path in a directory of spools: first one in which a dead client left rows.
 
-    Raises `SpoolUnavailable`. Before the path is used another client can take it (`SpoolInUse`): ask again.
+    Raises `SpoolUnavailable`. Another client can take the path before it is used (`SpoolInUse`): ask again.
     """
     try:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -277,11 +277,11 @@ _open_spools: weakref.WeakSet[Spool] = weakref.WeakSet()
 
 
 def _leave_to_parent() -> None:
-    """In a child that was forked: the spool is not its own."""
+    """Drop the spools in a forked child: they belong to its parent."""
     for spool in list(_open_spools):
-        # Held here as well, the lock would keep the file from the next process when the parent is killed.
+        # If the child held the lock as well, the next process could not take the file when the parent is killed.
         os.close(spool._lock)
-        # Never to be closed: SQLite would write its log back and delete it, under the parent's feet
+        # Never close it: SQLite would write its log back and delete it while the parent still uses it
         # (sqlite.org/howtocorrupt.html, 2.6).
         ctypes.pythonapi.Py_IncRef(ctypes.py_object(spool._database))
     _open_spools.clear()
