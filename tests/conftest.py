@@ -187,8 +187,9 @@ def start_worker(
     """Start workers on this test's broker and database, with more variables if need be: `start_worker(MDS_X="1")`."""
     workers = request.node.stash.setdefault(WORKERS, [])
 
-    def start(pool: str = "prefork", **environment: str) -> Worker:
-        worker = Worker({"DATABASE_URL": database_url, "BROKER_URL": broker_url, **environment}, tmp_path, pool=pool)
+    def start(pool: str = "prefork", module: str = "market_data_store.app", **environment: str) -> Worker:
+        environment = {"DATABASE_URL": database_url, "BROKER_URL": broker_url, **environment}
+        worker = Worker(environment, tmp_path, pool=pool, module=module)
         workers.append(worker)
         worker.ready()
         return worker

@@ -113,12 +113,23 @@ class _WorkerContainer(CeleryWorkerContainer):
 
 
 class Worker(CeleryTestWorker):
-    """A `celery -A market_data_store.app worker` of two processes, with these variables in its environment."""
+    """A `celery -A market_data_store.app worker` of two processes, with these variables in its environment.
+
+    `module` is that of another application.
+    """
 
     def __init__(
-        self, environment: Mapping[str, str], directory: Path, app: Any = None, *, pool: str = "prefork"
+        self,
+        environment: Mapping[str, str],
+        directory: Path,
+        app: Any = None,
+        *,
+        pool: str = "prefork",
+        module: str = "market_data_store.app",
     ) -> None:
-        self._process = _Process(_WorkerContainer.command(f"--pool={pool}"), environment, directory)
+        command = _WorkerContainer.command(f"--pool={pool}")
+        command[command.index("market_data_store.app")] = module
+        self._process = _Process(command, environment, directory)
         super().__init__(_WorkerContainer(self._process), app)
 
     @property

@@ -9,11 +9,15 @@ from __future__ import annotations
 
 import os
 import re
+import warnings
+from collections.abc import Iterable
 from functools import cache
+from itertools import chain
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
+from dotenv import dotenv_values
 from pydantic import AliasChoices, BeforeValidator, Field, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
@@ -73,6 +77,11 @@ def _days_by_dataset(value: Any) -> Any:
         raise ValueError("write dataset=days, such as ticks=30,quotes=7") from None
 
 
+#: Variables without effect, and what to know of each.
+_REMOVED = {
+    "MDS_STOCK_REDIS_TRANSPORT": "was removed in 0.5 and has no effect; delete it (the store has its own transport)",
+}
+
 PostgresUrl = Annotated[str, BeforeValidator(_postgres_url)]
 BrokerUrl = Annotated[str, BeforeValidator(_broker_url)]
 Days = Annotated[int, Field(ge=1, le=36_500)]
@@ -116,8 +125,6 @@ class Settings(BaseSettings):
     retry_deadline_s: float = _env("MDS_RETRY_DEADLINE_S", default=30.0, ge=0.0, le=50.0)
     #: Redis only: a message that was taken and not acknowledged is delivered again after this many seconds.
     visibility_timeout_s: int = _env("MDS_VISIBILITY_TIMEOUT_S", default=600, ge=1)
-    #: Redis only: Celery's own transport instead of `market_data_store.transport`.
-    stock_redis_transport: bool = _env("MDS_STOCK_REDIS_TRANSPORT", default=False)
     #: Results of tasks are kept this long.
     result_expires_s: int = _env("MDS_RESULT_EXPIRES_S", default=3_600, ge=1)
     #: Depth at which the queue counts as full.
@@ -222,11 +229,21 @@ def settings_without_local_servers() -> Settings:
 
 def _read(*files: str | Path) -> Settings:
     try:
-        return Settings(_env_file=files)  # type: ignore[call-arg]  # pydantic-settings takes it beside the fields
+        found = Settings(_env_file=files)  # type: ignore[call-arg]  # pydantic-settings takes it beside the fields
+        _warn_of_removed(files)
     except ValidationError as error:
         raise ConfigurationError("; ".join(_wrong_value(e) for e in error.errors())) from None
     except UnicodeDecodeError as error:
         raise ConfigurationError(f".env: not UTF-8 text ({error.reason} at byte {error.start})") from None
+    return found
+
+
+def _warn_of_removed(files: Iterable[str | Path]) -> None:
+    names = [*os.environ, *chain.from_iterable(map(dotenv_values, files))]
+    given = {name.upper() for name in names}
+    for name in given & _REMOVED.keys():
+        # Of this category Python shows the first by default, to whoever runs the program.
+        warnings.warn(f"{name} {_REMOVED[name]}", FutureWarning, stacklevel=1)
 
 
 def _wrong_value(error: Any) -> str:

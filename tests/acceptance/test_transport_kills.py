@@ -25,8 +25,8 @@ from market_data_store.coordinator.queue import QueueInspector
 #: One message a transaction, as if nothing were merged.
 TASK_BY_TASK = {"MDS_BATCH_ROWS": "1", "MDS_PREFETCH_MESSAGES": "8"}
 COALESCED: dict[str, str] = {}
-STOCK = {"MDS_STOCK_REDIS_TRANSPORT": "1"}
-
+#: The application with Celery's own transports.
+STOCK = "stock_transport"
 
 #: Seconds after which Redis's messages come back from a worker that was killed.
 VISIBILITY_TIMEOUT_S = 3
@@ -95,7 +95,11 @@ class Case:
     environment: dict[str, str]
     messages: int
     faults: Sequence[Fault]
-    may_lose: bool = False
+    module: str = "market_data_store.app"
+
+    @property
+    def may_lose(self) -> bool:
+        return self.module == STOCK
 
 
 KILLS, CUTS, FREEZES = [kill] * 25, [cut_off] * 25, [freeze_and_kill] * 8
@@ -110,10 +114,10 @@ LONG = {
     "redis-coalesced-frozen": Case("redis", COALESCED, 1_000, FREEZES),
     "rabbitmq-coalesced-killed": Case("rabbitmq", COALESCED, 24_000, KILLS),
     "rabbitmq-task_by_task-killed": Case("rabbitmq", TASK_BY_TASK, 24_000, KILLS),
-    "stock-coalesced-killed": Case("redis", COALESCED | STOCK, 24_000, KILLS, may_lose=True),
-    "stock-task_by_task-killed": Case("redis", TASK_BY_TASK | STOCK, 24_000, KILLS, may_lose=True),
-    "stock-coalesced-cut_off": Case("redis", COALESCED | STOCK, 24_000, CUTS, may_lose=True),
-    "stock-coalesced-frozen": Case("redis", COALESCED | STOCK, 1_000, FREEZES, may_lose=True),
+    "stock-coalesced-killed": Case("redis", COALESCED, 24_000, KILLS, module=STOCK),
+    "stock-task_by_task-killed": Case("redis", TASK_BY_TASK, 24_000, KILLS, module=STOCK),
+    "stock-coalesced-cut_off": Case("redis", COALESCED, 24_000, CUTS, module=STOCK),
+    "stock-coalesced-frozen": Case("redis", COALESCED, 1_000, FREEZES, module=STOCK),
 }
 PARAMETERS = [pytest.param(case, case.broker, id=f"short-{name}") for name, case in SHORT.items()]
 PARAMETERS += [pytest.param(case, case.broker, id=name, marks=pytest.mark.long) for name, case in LONG.items()]
@@ -131,7 +135,7 @@ def test_nothing_is_lost(
 ) -> None:
     run = Run(producer, database, queue, broker_url)
     run.send(case.messages)
-    worker = start_worker(MDS_VISIBILITY_TIMEOUT_S=str(VISIBILITY_TIMEOUT_S), **case.environment)
+    worker = start_worker(module=case.module, MDS_VISIBILITY_TIMEOUT_S=str(VISIBILITY_TIMEOUT_S), **case.environment)
     for number, fault in enumerate(case.faults, 1):
         enough = run.sent * number // (len(case.faults) + 1)
         until(lambda: run.stored() >= enough or run.nothing_waits(), timeout_s=300)  # noqa: B023  # called at once

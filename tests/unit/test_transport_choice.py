@@ -1,29 +1,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 import kombu
 import pytest
-from kombu.transport import pyamqp
 from kombu.transport import redis as stock
 
-from market_data_store import config
 from market_data_store.app import app
 from market_data_store.transport import rabbitmq, selection
 from market_data_store.transport.redis import channel
-from market_data_store.transport.selection import Connection, unsuited
+from market_data_store.transport.selection import Connection
 
 
 @pytest.fixture(autouse=True)
 def decided_anew() -> Iterator[None]:
-    def forget() -> None:
-        selection._is_wanted.cache_clear()
-        config.settings.cache_clear()
-
-    forget()
+    selection._is_tested.cache_clear()
     yield
-    forget()
+    selection._is_tested.cache_clear()
 
 
 @pytest.mark.parametrize(
@@ -66,39 +59,12 @@ def test_the_application_has_it_and_others_in_the_process_do_not() -> None:
     assert kombu.Connection("redis://h").get_transport_cls() is stock.Transport
 
 
-def test_it_is_switched_off_by_a_variable(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
-    monkeypatch.setenv("MDS_STOCK_REDIS_TRANSPORT", "1")
-    assert Connection("redis://h").get_transport_cls() is stock.Transport
-    assert Connection("amqp://h").get_transport_cls() is rabbitmq.Transport
-    assert not caplog.records
-
-
-def test_this_kombu_is_the_one_that_was_tested() -> None:
-    assert unsuited() is None
-
-
-def test_another_kombu_is_refused() -> None:
-    assert unsuited("5.8.0") == "kombu 5.8.0 is not 5.7.x"
-
-
-def gone(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delattr(stock.Channel, "_brpop_start")
-
-
-def changed(monkeypatch: pytest.MonkeyPatch) -> None:
-    def _brpop_start(self: Any, timeout: Any, keys: Any) -> None: ...
-
-    monkeypatch.setattr(stock.Channel, "_brpop_start", _brpop_start)
-
-
-@pytest.mark.parametrize("change", [gone, changed])
-def test_with_other_internals_kombus_is_used_and_one_warning_says_so(
-    change: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize("url", ["redis://h", "sentinel://h", "amqp://h", "amqps://h"])
+def test_with_another_kombu_its_own_is_used_and_one_warning_says_so(
+    url: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    change(monkeypatch)
+    monkeypatch.setattr(kombu, "__version__", "5.8.0")
     for _ in range(3):
-        assert Connection("redis://h").get_transport_cls() is stock.Transport
-    assert Connection("sentinel://h").get_transport_cls() is stock.SentinelTransport
-    assert Connection("amqp://h").get_transport_cls() is pyamqp.Transport
+        assert Connection(url).get_transport_cls() is kombu.Connection(url).get_transport_cls()
     (warning,) = (record.getMessage() for record in caplog.records)
-    assert warning.startswith("kombu.transport.redis.Channel._brpop_start is not as it was, so Celery's own")
+    assert warning.startswith("kombu 5.8.0 is not 5.7.x, so Celery's own transports are used")

@@ -1,0 +1,52 @@
+"""The internals of kombu that the transports override or call are those that were tested.
+
+A release of kombu that changes one of them fails here, before it can lose a message.
+"""
+
+from __future__ import annotations
+
+import inspect
+from operator import attrgetter
+from types import ModuleType
+
+import kombu
+import pytest
+from kombu.transport import pyamqp, redis, virtual
+
+from market_data_store.transport.selection import KOMBU
+
+INTERNALS = {
+    (pyamqp, "Channel.basic_ack"): "(self, delivery_tag, multiple=False, argsig='Lb')",
+    (pyamqp, "Channel.basic_reject"): "(self, delivery_tag, requeue, argsig='Lb')",
+    (pyamqp, "Channel.message_to_python"): "(self, raw_message)",
+    (pyamqp, "Transport.register_with_event_loop"): "(self, connection, loop)",
+    (redis, "Channel._brpop_start"): "(self, timeout=None)",
+    (redis, "Channel._brpop_read"): "(self, **options)",
+    (redis, "Channel._do_restore_message"): "(self, payload, exchange, routing_key, pipe, leftmost=False)",
+    (redis, "Channel._flush_brpop_reauth"): "(self)",
+    (redis, "Channel._q_for_pri"): "(self, queue, pri)",
+    (redis, "Channel.conn_or_acquire"): "(self, client=None)",
+    (redis, "MultiChannelPoller._register_BRPOP"): "(self, channel)",
+    (redis, "QoS.append"): "(self, message, delivery_tag)",
+    (redis, "QoS.ack"): "(self, delivery_tag)",
+    (redis, "QoS.restore_unacked"): "(self, client=None)",
+    (redis, "SentinelChannel._sentinel_managed_pool"): "(self, asynchronous=False)",
+    (redis, "SentinelTransport.register_with_event_loop"): "(self, connection, loop)",
+    (redis, "Transport.register_with_event_loop"): "(self, connection, loop)",
+    (virtual, "Channel.basic_consume"): "(self, queue, no_ack, callback, consumer_tag, **kwargs)",
+    (virtual, "QoS.append"): "(self, message, delivery_tag)",
+    (virtual, "QoS.ack"): "(self, delivery_tag)",
+    (virtual, "QoS.can_consume_max_estimate"): "(self)",
+    (virtual, "QoS.restore_unacked_once"): "(self, stderr=None)",
+    (virtual, "Transport._deliver"): "(self, message, queue)",
+}
+
+
+def test_this_kombu_is_the_tested_release() -> None:
+    assert kombu.__version__.startswith(KOMBU)
+
+
+@pytest.mark.parametrize(("owner", "expected"), INTERNALS.items(), ids=lambda part: str(part) if part else None)
+def test_an_internal_has_the_tested_signature(owner: tuple[ModuleType, str], expected: str) -> None:
+    module, name = owner
+    assert str(inspect.signature(attrgetter(name)(module))) == expected
