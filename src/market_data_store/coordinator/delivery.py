@@ -1,7 +1,7 @@
-"""Delivers events to one receiver at that receiver's pace, so that a slow one delays nobody.
+"""Delivers events to one receiver at its own pace, so that a slow receiver delays neither the loop nor the others.
 
-Between the loop and a receiver stands a place for one event: a newer one replaces what still waits there. What could
-not be delivered is tried again until it is, or until something newer has come.
+Each receiver has a mailbox for one event; a newer event replaces one that is not yet delivered. A failed delivery is
+retried until it succeeds, or until a newer event arrives.
 """
 
 from __future__ import annotations
@@ -10,19 +10,19 @@ import logging
 import threading
 from collections.abc import Callable
 
+from market_data_store.backoff import delays
 from market_data_store.coordinator.feedback import FeedbackEvent
 
 logger = logging.getLogger(__name__)
 
-#: Between tries, in seconds: doubled up to the second.
-_FIRST_DELAY_S = 0.1
-_MAX_DELAY_S = 2.0
+#: Seconds between tries, see `delays`.
+_FIRST_DELAY_S, _MAX_DELAY_S = 0.1, 2.0
 
 
 class Delivery:
-    """One receiver's place and thread; `put` never waits.
+    """One receiver's mailbox and thread; `put` never waits.
 
-    `send` delivers or raises. `on_outcome` is told of each try: the receiver's name, and whether it worked.
+    `send` delivers or raises. `on_outcome` is called after each try with the receiver's name and whether it succeeded.
     """
 
     def __init__(
@@ -39,20 +39,20 @@ class Delivery:
         self._thread.start()
 
     def put(self, event: FeedbackEvent) -> None:
-        """Have this event delivered, instead of any that still waits."""
+        """Deliver this event, instead of one that still waits."""
         with self._changed:
             self._waiting = event
             self._changed.notify()
 
     def stop(self, timeout_s: float = 2.0) -> None:
-        """Deliver what waits, if that is quick, and end."""
+        """Deliver an event that waits, if that takes at most `timeout_s`, and end."""
         with self._changed:
             self._stopping = True
             self._changed.notify()
         self._thread.join(timeout_s)
 
     def _run(self) -> None:
-        delay_s = _FIRST_DELAY_S
+        pauses = delays(_FIRST_DELAY_S, _MAX_DELAY_S)
         while True:
             with self._changed:
                 self._changed.wait_for(lambda: self._waiting is not None or self._stopping)
@@ -60,27 +60,26 @@ class Delivery:
                 if event is None:
                     return
             if self._delivered(event):
-                delay_s = _FIRST_DELAY_S
+                pauses = delays(_FIRST_DELAY_S, _MAX_DELAY_S)
                 continue
             with self._changed:
                 if self._stopping:
                     return
-                self._changed.wait(delay_s)
-                # A newer one has the place; else this one goes back to it.
+                self._changed.wait(next(pauses))
+                # Put it back, unless a newer event has arrived.
                 self._waiting = self._waiting or event
-            delay_s = min(delay_s * 2, _MAX_DELAY_S)
 
     def _delivered(self, event: FeedbackEvent) -> bool:
         try:
             self._send(event)
-        except Exception as error:  # noqa: BLE001  # a receiver raises what its driver raises; the next try follows
+        except Exception as error:  # noqa: BLE001  # a receiver raises whatever its driver raises; it is retried
             if not self._failing:
-                logger.warning("Feedback does not reach %s (%s); trying on", self.name, type(error).__name__)
+                logger.warning("Could not deliver feedback to %s (%s); retrying", self.name, type(error).__name__)
             self._failing = True
             self._on_outcome(self.name, False)
             return False
         if self._failing:
-            logger.info("Feedback reaches %s again", self.name)
+            logger.info("Feedback is delivered to %s again", self.name)
         self._failing = False
         self._on_outcome(self.name, True)
         return True

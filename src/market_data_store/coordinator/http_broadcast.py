@@ -1,19 +1,23 @@
-"""Feedback by HTTP: a POST of Core's event as JSON to an endpoint of somebody's choice."""
+"""Feedback by HTTP: POSTs Core's event as JSON to a configured endpoint."""
 
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 
 import httpx
 
+from market_data_store.backoff import delays
 from market_data_store.coordinator.feedback import FeedbackEvent
 
 
 class HttpFeedbackBroadcaster:
-    """A Core `FeedbackPublisher` over HTTP; tries again on a refused connection, a time-out and a 5xx.
+    """A Core `FeedbackPublisher` over HTTP that retries after a refused connection, a time-out and a 5xx.
 
-    Waits `backoff_s`, then twice that, and so on between tries; each may take `timeout_s`.
+    Between tries it waits `backoff_s`, then twice that, and so on; each try takes at most `timeout_s`. The
+    monitor's `Delivery` retries as well. These retries stay because they are part of the pipeline's contract
+    (MDS_FB_HTTP_MAX_RETRIES, MDS_FB_HTTP_BACKOFF), and because users of this class alone have no others.
     """
 
     def __init__(self, endpoint: str, *, timeout_s: float = 2.5, max_retries: int = 3, backoff_s: float = 0.5) -> None:
@@ -24,6 +28,7 @@ class HttpFeedbackBroadcaster:
 
     def send(self, event: FeedbackEvent) -> None:
         """Post the event; raises `httpx.HTTPError` after the last try."""
+        pauses = delays(self._backoff_s, math.inf, jitter=0.0)
         for attempt in range(self._max_retries + 1):
             try:
                 answer = self._client.post(self._endpoint, json=event.model_dump(mode="json"))
@@ -36,12 +41,12 @@ class HttpFeedbackBroadcaster:
                     raise
             else:
                 return
-            time.sleep(self._backoff_s * 2**attempt)
+            time.sleep(next(pauses))
 
     async def publish(self, event: FeedbackEvent) -> None:
         """The same, for coroutines."""
         await asyncio.to_thread(self.send, event)
 
     def close(self) -> None:
-        """Give the connections back."""
+        """Close the connections."""
         self._client.close()
