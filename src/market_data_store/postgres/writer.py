@@ -1,24 +1,25 @@
-"""Messages' rows into one table, in one transaction: newest of equal keys, key order, COPY, upsert, counts.
+"""Writes messages' rows into one table, in one transaction: newest of equal keys, key order, COPY, upsert, counts.
 
-Rows that are new, as most are, are copied straight into the table. Where that meets a key that is there already
-(SQLSTATE 23505), the batch is copied to a staging table and upserted from there, and so are the dataset's next batches:
-a replay does not pay twice, and leaves few dead rows behind.
+Most rows are new and are copied straight into the table. If a key exists already (SQLSTATE 23505), the batch is copied
+to a staging table and upserted from there, and so are the dataset's next batches: a replay then does not pay twice, and
+leaves few dead rows behind.
 
-What holds after `Writer.write` returned, for every message handed over:
+When `Writer.write` returns, for each of its messages:
 
 * all valid rows are committed, and each rejected one is a dead letter;
-* the letter of a row that was replayed left in the commit that wrote the row, and stays where it was refused again;
-* a row changes what is stored only when it differs and its message was not enqueued before the stored row's;
+* the letter of a replayed row was deleted in the commit that wrote the row; if the row was refused again, it stays;
+* a row changed what is stored only if it differs and its message was not enqueued before the stored row's;
 * concurrent writers take their row locks in key order, and so never deadlock.
 
-A row that Postgres itself refuses (SQLSTATE classes 22, 23, 54) is found by halving the batch until it stands alone.
-Any other error of Postgres is `DatabaseUnavailable`: nothing is acknowledged, the caller tries again.
+A row that Postgres itself refuses (SQLSTATE classes 22, 23, 54) is found by halving the batch until the row is alone.
+Any other error of Postgres is raised as `DatabaseUnavailable`: nothing is acknowledged, and the caller tries again.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,22 +36,21 @@ from market_data_store.postgres.connection import unavailable
 from market_data_store.postgres.statements import Statements, statements_of
 from market_data_store.protocol import Counts
 
-#: Of a writer's session. The staging table has no statistics, and a hash join that looks cheap against a guess reads
-#: the whole of a large table; compiling a statement costs more than running it.
+#: For a writer's session. The staging table has no statistics, and against a guess a hash join can look cheap that
+#: reads the whole of a large table. Compiling a statement costs more than running it.
 _SESSION = "SET enable_hashjoin = off; SET enable_mergejoin = off; SET jit = off; SET timezone = 'UTC'"
 
-
-#: A dataset of which a row was there already is upserted so many times before it is copied again, doubled each time.
+#: After a copy has met an existing key, the dataset's next batches are upserted before one is copied again: this many,
+#: doubled each time up to the most.
 _FIRST_UPSERTS = 4
 _MOST_UPSERTS = 64
-
 
 _Outcomes = list[tuple[int, int, int]] | None
 
 
 @dataclass(slots=True)
 class _Novelty:
-    """Whether a dataset's next batch is likely to hold new rows alone."""
+    """Whether a dataset's next batch is likely to have only new rows."""
 
     _upserts_left: int = 0
     _penalty: int = _FIRST_UPSERTS
@@ -71,9 +71,9 @@ class _Novelty:
 
 
 class Writer:
-    """Writes batches over one connection, which it opens when needed and again after it was lost.
+    """Writes batches over one connection, which it opens when needed and reopens after it was lost.
 
-    Not for concurrent use: one writer for a process or thread.
+    Not thread-safe. Each public method raises `DatabaseUnavailable` when Postgres cannot do it now.
     """
 
     def __init__(self, url: str, *, connect_timeout_s: int = 5) -> None:
@@ -86,10 +86,9 @@ class Writer:
         self._reconnected = False
 
     def write(self, dataset: Dataset, messages: Sequence[DecodedMessage]) -> list[Counts]:
-        """Commit the messages' rows; returns what became of each message's, in the order of `messages`.
+        """Commit the messages' rows; returns the outcome of each message, in the order of `messages`.
 
-        Raises `DatabaseUnavailable` when Postgres cannot take them now: then some may be written, and writing all of
-        them again is safe.
+        If it raises `DatabaseUnavailable`, some rows may be written, and writing all of them again is safe.
         """
         counts = [Counts(rejected=len(m.decoded.rejects)) for m in messages]
         letters = [
@@ -98,52 +97,45 @@ class Writer:
             for reject in m.decoded.rejects
         ]
         batch = Batch(dataset, messages, counts)
-        try:
-            connection = self._connected()
+        with self._usable() as connection:
             self._write(connection, batch, range(len(batch.rows)), letters)
-            # Of a whole message that is written after all; each row that was refused has a letter of its own by now.
+            # The letters of whole messages, which are written now; each refused row has its own letter by now.
             whole = [m.replays for m in messages if m.replays is not None and m.replays.whole]
             dead_letters.settle(connection, [(id_, replays.task_id) for replays in whole for id_ in replays.ids])
-        except psycopg.Error as error:
-            self.close()
-            raise unavailable(error) from error
-        except BaseException:  # a time limit may strike in the middle of a statement
-            self.close()
-            raise
         return counts
 
     def keep(self, letters: Sequence[DeadLetter]) -> None:
-        """Commit dead letters for messages that are unusable as a whole; raises `DatabaseUnavailable`."""
-        try:
-            connection = self._connected()
-            with connection.transaction():
-                dead_letters.keep(connection, letters)
-        except psycopg.Error as error:
-            self.close()
-            raise unavailable(error) from error
+        """Commit dead letters for messages that are unusable as a whole."""
+        with self._usable() as connection, connection.transaction():
+            dead_letters.keep(connection, letters)
 
     def open_attempt(self, task_id: str) -> int:
-        """Note that a message is dealt with alone; how many processes died of it. Raises `DatabaseUnavailable`."""
-        try:
-            return attempts.open_attempt(self._connected(), task_id, reconnected=self._reconnected)
-        except psycopg.Error as error:
-            self.close()
-            raise unavailable(error) from error
+        """Record that a message is processed alone; returns how many processes have died of it."""
+        with self._usable() as connection:
+            return attempts.open_attempt(connection, task_id, reconnected=self._reconnected)
 
     def close_attempt(self, task_id: str) -> None:
-        """The message did its process no harm. Raises `DatabaseUnavailable`."""
-        try:
-            attempts.close_attempt(self._connected(), task_id)
-        except psycopg.Error as error:
-            self.close()
-            raise unavailable(error) from error
+        """Record that the message did its process no harm."""
+        with self._usable() as connection:
+            attempts.close_attempt(connection, task_id)
 
     def close(self) -> None:
-        """Give the connection back; the next write opens another."""
+        """Close the connection; the next write opens another."""
         if self._connection is not None:
             self._connection.close()
         self._connection = None
         self._staged.clear()
+
+    @contextmanager
+    def _usable(self) -> Iterator[psycopg.Connection[Any]]:
+        """The connection; it is closed after any error, as a time limit may strike in the middle of a statement."""
+        try:
+            yield self._connected()
+        except BaseException as error:
+            self.close()
+            if isinstance(error, psycopg.Error):
+                raise unavailable(error) from error
+            raise
 
     def _connected(self) -> psycopg.Connection[Any]:
         if self._connection is None or self._connection.closed:
@@ -154,7 +146,7 @@ class Writer:
                 connect_timeout=self._connect_timeout_s,
                 client_encoding="utf8",
                 application_name="market-data-store worker",
-                # A host that vanished is noticed in 10 + 3 * 5 s, below the task's time limit.
+                # The loss of a host is noticed within 10 + 3 * 5 s, below the task's time limit.
                 keepalives_idle=10,
                 keepalives_interval=5,
                 keepalives_count=3,
@@ -164,7 +156,7 @@ class Writer:
         return self._connection
 
     def _stage(self, connection: psycopg.Connection[Any], dataset: Dataset) -> None:
-        # Outside of the batch's transaction: the table must outlive a batch that is rolled back.
+        # Outside of the batch's transaction: the table must survive a rollback of the batch.
         if dataset.name not in self._staged:
             connection.execute(statements_of(dataset).stage)
             self._staged.add(dataset.name)
@@ -172,7 +164,7 @@ class Writer:
     def _write(
         self, connection: psycopg.Connection[Any], batch: Batch, rows: Sequence[int], letters: Sequence[DeadLetter]
     ) -> None:
-        """These rows of the batch, halved until each that Postgres refuses stands alone; and the letters."""
+        """Write these rows of the batch and the letters; halve the rows until each one that is refused is alone."""
         statements = statements_of(batch.dataset)
         novelty = self._novelty[batch.dataset.name]
         copies = novelty.likely
@@ -210,7 +202,7 @@ class Writer:
 
 
 def _copy(connection: psycopg.Connection[Any], statements: Statements, batch: Batch, rows: Sequence[int]) -> _Outcomes:
-    """Raises `UniqueViolation` where a row's key is there already; returns None, as every row was written."""
+    """Raises `UniqueViolation` if a row's key exists already; returns None, as every row was written."""
     with connection.cursor() as cursor, cursor.copy(statements.copy) as copy:
         copy.set_types(statements.types[:-1])
         for row in rows:
