@@ -1,4 +1,4 @@
-"""Merges waiting messages into one job of the pool, while each stays a task of its own.
+"""Merges waiting messages into one job of the pool; each message remains a separate task.
 
 How it works. Celery's own strategy (`celery.worker.strategy.default`) makes a `Request` of each message, with its
 events, its revocation and its acknowledgement, and hands it to the consumer. `strategy` runs that code, but with a
@@ -6,11 +6,11 @@ proxy of the consumer (`_ConsumerProxy`) that puts the request into a `_Buffer`.
 buffer holds enough rows or its oldest request has waited long enough, the buffer hands the pool one `Job`: the
 requests' bodies as they came from the broker. The job's callbacks give each request its own outcome.
 
-While all processes are busy the buffer grows, so that batches become larger just when that pays.
+While all processes are busy the buffer grows, so batches become larger when larger batches pay.
 
-What stays in the parent process is bookkeeping: bodies are decoded in the pool alone. The way back is as Celery's:
-a request is acknowledged after its rows are committed, and goes back to the broker when the process died, when its
-time limit struck, or when the job says so.
+The parent process only keeps the books: bodies are decoded in the pool. Requests end as in Celery: one is acknowledged
+after its rows are committed, and goes back to the broker when its process died, when its time limit was exceeded, or
+when the job says so.
 """
 
 from __future__ import annotations
@@ -23,48 +23,53 @@ from celery.worker import state
 from celery.worker.request import Request
 from celery.worker.strategy import default
 
+from market_data_store.errors import Reason
 from market_data_store.worker.jobs import CoalescedTask, Job, is_redelivered
 from market_data_store.worker.summary import row_count, summary
 
 logger = logging.getLogger(__name__)
 
 
-#: A decoded message of nothing: put where kombu caches the body, it keeps Celery from decoding it in the parent.
+#: An empty decoded message. Put where kombu caches the decoded body, it keeps Celery from decoding it in the parent.
 _UNDECODED: tuple[Any, ...] = ((), {}, None)
 
 
 class CoalescedRequest(Request):
-    """A request that shares its pool process with others, and so cannot take that process down alone."""
+    """A request that shares its pool process with others, so the process must not be terminated for this one."""
+
+    unusable: Reason | None = None
+    #: kombu has decompressed the body.
+    compression: str | None = None
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.rows = row_count(self.argsrepr, self.body)
-        # What events, logs and `inspect` show; by default a foreign sender's rows as text, the first 1,024 characters.
+        # For events, logs and `inspect`, which otherwise show a foreign sender's rows: the first 1,024 characters.
         self._argsrepr = summary(self.argsrepr, self.kwargsrepr, self.body, self.rows)
         self._kwargsrepr = "{...}" if self.kwargsrepr not in ("", "{}") else "{}"
 
     def terminate(self, pool: Any, signal: Any = None) -> None:
-        """Refused once a pool process has it: the others in its batch would be terminated with it."""
+        """Refuse: the other requests in its batch would be terminated with it."""
         logger.warning("Task %s[%s] is being written with others and cannot be terminated", self.name, self.id)
 
     def cancel(self, pool: Any, signal: Any = None, emit_retry: bool = True) -> None:
-        """Nothing, on a lost connection: the batch is committed, and its redelivery then changes nothing."""
+        """Do nothing after a lost connection: the batch is committed, and its redelivery changes nothing."""
 
     def on_timeout(self, soft: bool, timeout: float) -> None:
-        """Back to the broker first: Celery 5.6 would drop the message at its hard time limit."""
+        """Give the message back first: Celery 5.6 would drop it at its hard time limit."""
         if not soft:
             self.reject(requeue=True)
         super().on_timeout(soft, timeout)
 
 
 def strategy(task: CoalescedTask, app: Any, consumer: Any, **options: Any) -> Callable[..., Any]:
-    """Celery's default strategy, with requests going to a buffer; called anew at each connection to the broker."""
+    """Celery's default strategy with a buffer for the requests; called at each connection to the broker."""
     buffer = _Buffer(task, consumer)
-    # One line a batch is logged by the pool process; one a message would cost more than the message.
+    # The pool process logs one line a batch; a line a message would cost more than the message.
     handle = default(task, app, _ConsumerProxy(consumer, buffer), info=logger.debug, **options)
 
     def on_message(message: Any, body: Any, *args: Any, **kwargs: Any) -> Any:
-        if body is None:  # protocol 2, with the body still encoded
+        if body is None:  # protocol 2: the body is still encoded
             message._decoded_cache = _UNDECODED
         return handle(message, body, *args, **kwargs)
 
@@ -72,9 +77,9 @@ def strategy(task: CoalescedTask, app: Any, consumer: Any, **options: Any) -> Ca
 
 
 class _ConsumerProxy:
-    """Stands in for the consumer, and takes what is ready to run to the buffer instead of the pool."""
+    """Stands in for the consumer: puts requests that are ready to run into the buffer instead of the pool."""
 
-    #: A rate limit would hold back single messages; the batch size is the limit here.
+    #: A rate limit would delay single messages; here the batch size is the limit.
     disable_rate_limits = True
 
     def __init__(self, consumer: Any, buffer: _Buffer) -> None:
@@ -94,15 +99,15 @@ class _ConsumerProxy:
 
 
 class _Buffer:
-    """The requests that wait for a batch, of one connection to the broker.
+    """The requests of one connection to the broker that wait for a batch.
 
-    What is in it when the connection goes is void: the broker delivers it again.
+    When the connection is lost its content is void: the broker redelivers the messages.
     """
 
     def __init__(self, task: CoalescedTask, consumer: Any) -> None:
         self._task = task
         self._consumer = consumer
-        # Read once: a task's limits come from the settings, and are asked for at each message.
+        # Read once: the task takes them from the settings, and they are needed at each message.
         self._batch_rows, self._batch_messages = task.batch_rows, task.batch_messages
         self._requests: list[tuple[Any, int]] = []
         self._rows = 0
@@ -112,7 +117,7 @@ class _Buffer:
 
     def add(self, request: Any) -> None:
         if is_redelivered(request):
-            # It was in a batch that did not end: should it be the reason, it must not drag others along.
+            # Its batch did not end. In case this message was the cause, it must not affect others again.
             self._hand_over([request])
             return
         self._requests.append((request, request.rows))

@@ -1,4 +1,4 @@
-"""Requests on their way through the pool and back: each gets its own outcome."""
+"""Takes requests through the pool together, and gives each its own outcome."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 from billiard.einfo import ExceptionInfo, ExceptionWithTraceback
@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 
 
 class CoalescedTask(Task):
-    """A task whose waiting messages are run together, by `run_batch` in a pool process."""
+    """A task whose waiting messages run together, in `run_batch` of a pool process."""
 
     abstract = True
     Strategy = "market_data_store.worker.coalescing:strategy"
@@ -31,25 +31,58 @@ class CoalescedTask(Task):
 
     @property
     def batch_rows(self) -> int:
-        """A batch is full at about this many rows ..."""
+        """About how many rows make a batch full."""
         raise NotImplementedError
 
     @property
     def batch_messages(self) -> int:
-        """... or with this many messages.
+        """How many messages make a batch full.
 
-        It is a pool process's share of what the worker may hold: a larger batch would leave the other processes idle.
+        It is a pool process's share of the worker's prefetch limit: a larger batch would leave other processes idle.
         """
         raise NotImplementedError
 
     @property
     def flush_interval_s(self) -> float:
-        """A batch is due after this many seconds."""
+        """After how many seconds a batch is due that is not full."""
         raise NotImplementedError
 
     def run_batch(self, envelopes: Sequence[Envelope]) -> list[Outcome]:
-        """Deal with these messages, in a pool process; one outcome each, in their order."""
+        """Process these messages in a pool process; returns one outcome each, in their order."""
         raise NotImplementedError
+
+
+class PooledRequest(Protocol):
+    """What a job needs of a request: a `coalescing.CoalescedRequest` or an `unusable.UnusableMessage`."""
+
+    name: str
+    id: str
+    #: Text or bytes of JSON, bytes of Arrow's; decoded where the message is of Celery's protocol 1.
+    body: Any
+    content_type: str | None
+    content_encoding: str | None
+    #: How the body is compressed; None if it is not, or no longer.
+    compression: str | None
+    #: The message's headers.
+    request_dict: dict[str, Any]
+    ignore_result: bool
+    #: Why the message cannot be a task, if it cannot.
+    unusable: Reason | None
+
+    def revoked(self) -> bool:
+        """Whether it must not run; if so, it has been acknowledged."""
+
+    def on_accepted(self, pid: int, time_accepted: float) -> None:
+        """A pool process has begun it."""
+
+    def on_timeout(self, soft: bool, timeout: float) -> None:
+        """A time limit was exceeded."""
+
+    def on_success(self, failed__retval__runtime: tuple[bool, Any, float]) -> None:
+        """Acknowledge it: it is done, or has failed for good."""
+
+    def reject(self, requeue: bool) -> None:
+        """Give it back to the broker."""
 
 
 def is_redelivered(request: Any) -> bool:
@@ -59,19 +92,19 @@ def is_redelivered(request: Any) -> bool:
 
 @dataclass(slots=True, eq=False)
 class Job:
-    """Requests on their way through the pool; Celery's worker takes it for a request.
+    """Requests that pass through the pool together. Celery's worker takes it for a request.
 
-    `on_done` is called once, when the pool has no more to do with it.
+    `on_done` is called once, when the pool has finished with it.
     """
 
     task: CoalescedTask
-    requests: list[Any]
+    requests: list[PooledRequest]
     consumer: Any
     on_done: Callable[[], None]
     _open: bool = True
 
     def execute_using_pool(self, pool: Any, **_: Any) -> Any:
-        """Called by the worker when a pool process is free."""
+        """Start; called by the worker when a pool process is free."""
         self.requests = [request for request in self.requests if not request.revoked()]
         if not self.requests:
             self._close()
@@ -127,7 +160,7 @@ class Job:
         for request in requests:
             self._give_back(request)
 
-    def _give_back(self, request: Any) -> None:
+    def _give_back(self, request: PooledRequest) -> None:
         state.task_ready(request)
         request.reject(requeue=True)
 
@@ -135,27 +168,28 @@ class Job:
         if not self._open:
             return False
         self._open = False
-        # Celery's timers of the time limits keep the job until these are over: 90 s of messages, were they left here.
+        # Celery's timers keep the job until its time limits have passed. With its requests it would keep the messages
+        # of 90 s in memory.
         self.requests = []
         self.on_done()
         return True
 
 
-def _envelope(request: Any) -> Envelope:
+def _envelope(request: PooledRequest) -> Envelope:
     headers = request.request_dict
     body = request.body
     content_type, content_encoding = request.content_type, request.content_encoding
-    unusable: Reason | None = getattr(request, "unusable", None)
+    unusable = request.unusable
     if unusable is None and content_type not in (None, JSON, ARROW):
         template = "content_type: {} is not application/json, nor {arrow}"
         unusable = Reason.of(template, repr(str(content_type)[:80]), arrow=ARROW)
     if isinstance(body, str):
         body, content_encoding = body.encode("utf-8", "surrogatepass"), "utf-8"
-    elif not isinstance(body, bytes | bytearray):  # protocol 1 comes decoded
+    elif not isinstance(body, bytes | bytearray):  # protocol 1 arrives decoded
         body, content_type, content_encoding = msgspec.json.encode(body), JSON, "utf-8"
     enqueued_at = headers.get(ENQUEUED_AT_HEADER)
     now = time.time()
-    # NaN fails both comparisons, and a clock that is ahead counts as now.
+    # NaN fails both comparisons. A time in the future counts as now.
     if isinstance(enqueued_at, bool) or not isinstance(enqueued_at, int | float) or not 0 <= enqueued_at <= now:
         enqueued_at = now
     return Envelope(
@@ -171,7 +205,7 @@ def _envelope(request: Any) -> Envelope:
         redelivered=is_redelivered(request),
         content_type=_text(content_type),
         content_encoding=_text(content_encoding),
-        compression=_text(getattr(request, "compression", None)),
+        compression=_text(request.compression),
     )
 
 

@@ -1,8 +1,7 @@
-"""Messages that can be no task: what is wrong with them, and as much of a request as a job needs."""
+"""Messages that cannot be tasks: what is wrong with them, and a request for `jobs.Job` in their place."""
 
 from __future__ import annotations
 
-import time
 from datetime import UTC, datetime
 from hashlib import sha256
 from typing import Any
@@ -14,9 +13,9 @@ from market_data_store.protocol import TASK
 
 
 def problem_of(headers: Any) -> Reason | None:
-    """What Celery could not cope with, if anything."""
+    """What Celery could not handle in these headers; None if they are usable."""
     if not isinstance(headers, dict) or "task" not in headers:
-        return None  # no task, or one of protocol 1: Celery tells
+        return None  # not a task, or one of protocol 1: Celery finds out
     for name in ("task", "id"):
         if not isinstance(headers.get(name), str) or not headers[name]:
             found = repr(str(headers.get(name))[:80])
@@ -32,7 +31,7 @@ def problem_of(headers: Any) -> Reason | None:
 
 
 class UnusableMessage:
-    """As much of a request as `jobs.Job` needs."""
+    """A `jobs.PooledRequest` for a message that becomes a dead letter."""
 
     name = TASK
     ignore_result = True
@@ -43,31 +42,30 @@ class UnusableMessage:
         if isinstance(body, str):
             body, self.content_encoding = body.encode("utf-8", "surrogatepass"), "utf-8"
         self.body = bytes(body)
-        self.unusable = reason
+        self.unusable: Reason | None = reason
         self.request_dict = message.headers if isinstance(message.headers, dict) else {}
         # kombu has decompressed the body, unless that is what went wrong.
         self.compression = self.request_dict.get("compression") if message.errors else None
-        # Without an id of its own it is known by its content, so that a redelivery leaves no second letter.
+        # Without an id it is identified by its content, so that a redelivery does not leave a second letter.
         self.id = str(self.request_dict.get("id") or f"sha256:{sha256(self.body).hexdigest()}")
-        self.received_at = time.time()
         self._message = message
         self._ack, self._reject = message.ack_log_error, message.reject_log_error
         self._connection_errors = connection_errors
 
     def revoked(self) -> bool:
-        """Never: it has no task that could be."""
+        """False: there is no task that could be revoked."""
         return False
 
     def on_accepted(self, pid: int, time_accepted: float) -> None:
-        """A pool process has it."""
+        """Do nothing: nobody watches it."""
 
     def on_timeout(self, soft: bool, timeout: float) -> None:
-        """Back to the broker at the hard time limit."""
+        """Give it back to the broker at the hard time limit."""
         if not soft:
             self.reject(requeue=True)
 
-    def on_success(self, failed_result_runtime: Any) -> None:
-        """Its letter is committed: acknowledge it."""
+    def on_success(self, failed__retval__runtime: tuple[bool, Any, float]) -> None:
+        """Acknowledge it: its letter is committed."""
         if not self._message.acknowledged:
             self._ack(logger, self._connection_errors)
 
