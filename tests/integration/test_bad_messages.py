@@ -132,7 +132,7 @@ WITHOUT_ID = {
     f"sha256:{sha256(message.body).hexdigest()}": message
     for message in (
         Message(call("bars", [ROW]), "id: 'None' is not a string", {"task": TASK}),
-        Message(b'{"hello": "CONFIDENTIAL"}', "headers: the message is no Celery task"),
+        Message(b'{"hello": "CONFIDENTIAL"}', "headers: the message is not a Celery task"),
         Message(b"CONFIDENTIAL", "body: cannot be decoded"),
     )
 }

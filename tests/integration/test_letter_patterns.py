@@ -184,7 +184,7 @@ def test_no_pattern_of_a_whole_message_holds_what_was_sent(
     found: dict[str, str] = {
         ("no task" if id_.startswith("sha256:") else id_): pattern for id_, pattern in database.execute(query)
     }
-    no_task = "headers: the message is no Celery task; send it with send_task('store.write', ...)"
+    no_task = "headers: the message is not a Celery task; send it with send_task('store.write', ...)"
     assert found == {**expected, "no task": no_task}
     assert not any(secret in pattern for pattern in found.values() for secret in ("SECRET", "31337"))
 

@@ -1,1 +1,1 @@
-"""The worker: messages in, one job to the pool, rows committed, each message acknowledged by its own outcome."""
+"""The worker: merges messages into jobs, commits their rows, and acknowledges each message by its own outcome."""

@@ -1,4 +1,4 @@
-"""What a message asks for: the arguments of one `store.write`, checked, from the body as it came from the broker."""
+"""Reads and validates the arguments of `store.write` from a message's body as the broker delivered it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,10 @@ from market_data_store.errors import InvalidMessage, Reason
 from market_data_store.wire.arrow import Frame, unpack
 from market_data_store.worker.envelope import Envelope
 
-#: args, kwargs and embed of Celery's protocol 2; the rows stay text until their dataset is known.
+#: A JSON list, as text or decoded, or a table.
+Rows = bytes | list[Any] | Frame
+
+#: args, kwargs and embed of Celery's protocol 2. The rows stay text until their dataset is known.
 _decode_body = msgspec.json.Decoder(tuple[list[msgspec.Raw], dict[str, msgspec.Raw], dict[str, Any]]).decode
 
 
@@ -24,12 +27,12 @@ class Call:
     """The arguments of one `store.write`."""
 
     dataset: Dataset
-    rows: bytes | list[Any] | Frame
+    rows: Rows
     defaults: dict[str, Any]
 
 
 def parsed(envelope: Envelope) -> tuple[Call, bool]:
-    """The call that a message asks for, and whether it asks for nothing besides (callbacks, a chain)."""
+    """The call in a message, and whether it is plain: no callbacks, no chain. Raises `InvalidMessage`."""
     if envelope.unusable:
         raise InvalidMessage(envelope.unusable)
     limit = settings().max_message_bytes
@@ -61,7 +64,7 @@ def parsed(envelope: Envelope) -> tuple[Call, bool]:
 
 
 def _parsed_by_python(body: bytes) -> tuple[list[Any], dict[str, Any], dict[str, Any]]:
-    """For a body that holds NaN or 1e400, which Python's json writes and JSON does not know."""
+    """Read a body with NaN or 1e400, which Python's json writes although JSON does not know them."""
     try:
         args, kwargs, embed = json.loads(body)
         if not (isinstance(args, list) and isinstance(kwargs, dict) and isinstance(embed, dict | None)):

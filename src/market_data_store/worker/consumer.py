@@ -1,8 +1,8 @@
-"""The worker's consumer: what Celery would log and throw away becomes a dead letter.
+"""The worker's consumer: messages that Celery would log and discard become dead letters.
 
-That is a body that cannot be decompressed or decoded, a message that is no task, a task that nobody knows, and
-headers that make no sense. Each goes through the pool as a `jobs.Job` of its own, so that Postgres is spoken to
-there alone, and is acknowledged when the letter is committed.
+These are bodies that cannot be decompressed or decoded, messages that are not tasks, unknown tasks, and headers that
+make no sense. Each passes through the pool as a separate `jobs.Job`, so that only pool processes use Postgres, and is
+acknowledged when its letter is committed.
 """
 
 from __future__ import annotations
@@ -20,20 +20,21 @@ from market_data_store.worker.jobs import Job
 from market_data_store.worker.shutdown import expect_results, kill_after
 from market_data_store.worker.unusable import UnusableMessage, problem_of
 
-#: RabbitMQ's quorum queues apply acknowledgements some at a time, and forget the rest when the connection closes.
+#: Seconds to wait before closing: RabbitMQ's quorum queues apply acknowledgements in portions, and forget the rest when
+#: the connection closes.
 _APPLIED_WITHIN_S = 0.5
-#: Events of tasks gather for so many seconds, and go in messages of so many.
+#: Task events are collected for this many seconds, and sent in messages of at most this many.
 _EVENTS_WITHIN_S = 0.1
 _EVENTS_AT_ONCE = 500
 
 
 class StoreConsumer(Consumer):
-    """Celery's consumer, but nothing is thrown away."""
+    """Celery's consumer, except that it discards no message."""
 
     _events_wait = False
 
     def create_task_handler(self, *args: Any, **kwargs: Any) -> Callable[[Any], Any]:
-        """Celery's handler of messages, for those whose headers it can work with."""
+        """Celery's message handler, for messages whose headers it can use; the others become dead letters."""
         handle = super().create_task_handler(*args, **kwargs)
 
         def on_task_received(message: Any) -> Any:
@@ -44,18 +45,18 @@ class StoreConsumer(Consumer):
                 return self._keep(message, problem) if problem else handle(message)
             except (*self.connection_errors, *self.channel_errors):
                 raise
-            except Exception as error:  # noqa: BLE001  # a message is anybody's, and must not stop the worker
+            except Exception as error:  # noqa: BLE001  # anybody can send a message; none may stop the worker
                 kind = type(error).__name__
-                return self._keep(message, Reason.of("headers: cannot be dealt with ({kind})", kind=kind))
+                return self._keep(message, Reason.of("headers: cannot be processed ({kind})", kind=kind))
             finally:
-                # The request has them by now; in the message they would keep it alive, until the garbage collector
-                # comes by: 100 KB each.
+                # The request has them by now. In the message they would make a cycle that keeps it alive until the
+                # next garbage collection: 100 KB each.
                 del message.ack_log_error, message.reject_log_error
 
         return on_task_received
 
     def _settling(self, settle: Callable[..., None]) -> Callable[..., None]:
-        """Acknowledge or reject, unless the message's connection is gone: then the broker delivers it again.
+        """Acknowledge or reject, unless the message's connection is lost: then the broker redelivers it.
 
         On Redis, kombu 5.7.0 raises AttributeError for such a message, and the worker would exit.
         """
@@ -65,16 +66,19 @@ class StoreConsumer(Consumer):
                 settle(*args, **kwargs)
             except (*self.connection_errors, *self.channel_errors):
                 raise
-            except Exception as error:  # noqa: BLE001  # whatever a connection that is gone does
-                logger.warning("A message of a lost connection comes again (%s)", type(error).__name__)
+            except Exception as error:  # noqa: BLE001  # a lost connection can raise anything
+                logger.warning(
+                    "Could not acknowledge on a lost connection (%s); the message will be redelivered",
+                    type(error).__name__,
+                )
 
         return settled
 
     def on_send_event_buffered(self) -> None:
-        """Events of tasks go together, `_EVENTS_WITHIN_S` after the first of them.
+        """Send task events together, `_EVENTS_WITHIN_S` after the first of them.
 
-        Celery sends them at each turn of its loop, 24 at most, and waits for Redis each time: a fifth to two fifths of
-        the worker's time. Each event has its own time, so that it is as exact to who reads it.
+        Celery sends them at each turn of its loop, at most 24, and waits for Redis each time: a fifth to two fifths of
+        the worker's time. Each event carries its own time, so readers lose no precision.
         """
         if self.hub and not self._events_wait:
             self._events_wait = True
@@ -86,52 +90,52 @@ class StoreConsumer(Consumer):
         self._flush_events()
 
     def on_connection_error_after_connected(self, exc: Exception) -> None:
-        """Reconnect, also where kombu cannot give back what it holds.
+        """Reconnect, also when kombu cannot give back its unacknowledged messages.
 
-        With kombu 5.7.0 and a Redis that is gone, restoring the unacknowledged messages of the closed connection
-        raises AttributeError, and the worker would exit; Redis itself still has them, and delivers them again.
+        With kombu 5.7.0 and an unreachable Redis, restoring the unacknowledged messages of the closed connection raises
+        AttributeError, and the worker would exit. Redis still has the messages and redelivers them.
         """
         self._events_wait = False  # Celery 5.6 forgets its timers
         try:
             super().on_connection_error_after_connected(exc)
-        except Exception as error:  # noqa: BLE001  # whatever a connection that is gone does, another is opened
+        except Exception as error:  # noqa: BLE001  # a lost connection can raise anything; a new one is opened
             logger.warning("The lost connection could not be closed properly (%s)", type(error).__name__)
 
     def stop(self) -> None:
-        """The worker ends: see `shutdown`."""
+        """Begin the worker's shutdown, see `shutdown`."""
         expect_results(self.pool)
         kill_after(self.pool)
         super().stop()
 
     def shutdown(self) -> None:
-        """The processes have ended, and what they wrote is acknowledged; close the connection."""
+        """Close the connection. By now the pool processes have ended, and their messages are acknowledged."""
         try:
             self._flush_events()
-        except Exception as error:  # noqa: BLE001  # of a connection that is gone; events are for watching alone
+        except Exception as error:  # noqa: BLE001  # on a lost connection; events are only for monitoring
             logger.debug("The last events were not sent (%s)", type(error).__name__)
         if self.connection is not None and self.connection.transport.driver_type == "amqp":
             channel = self.task_consumer and self.task_consumer.channel
-            if hasattr(channel, "flush_acks"):  # of `transport.rabbitmq`; the loop that would send them has ended
+            if hasattr(channel, "flush_acks"):  # `transport.rabbitmq`'s; the loop that would send them has ended
                 channel.flush_acks()
             time.sleep(_APPLIED_WITHIN_S)
         super().shutdown()
 
     def on_decode_error(self, message: Any, exc: Exception) -> None:
-        """A body that cannot be decompressed or decoded."""
+        """Keep a message whose body cannot be decompressed or decoded."""
         self._keep(message, Reason.of("body: cannot be decoded ({kind})", kind=type(exc).__name__))
 
     def on_unknown_message(self, body: Any, message: Any) -> None:
-        """A message that is no task."""
-        reason = Reason.of("headers: the message is no Celery task; send it with send_task('store.write', ...)")
+        """Keep a message that is not a task."""
+        reason = Reason.of("headers: the message is not a Celery task; send it with send_task('store.write', ...)")
         self._keep(message, reason)
 
     def on_unknown_task(self, body: Any, message: Any, exc: Exception) -> None:
-        """A task that this worker does not have."""
+        """Keep a message for a task that this worker does not have."""
         name = repr(str((message.headers or {}).get("task"))[:80])
         self._keep(message, Reason.of("task: {} is unknown here; the queue is for 'store.write'", name))
 
     def on_invalid_task(self, body: Any, message: Any, exc: Exception) -> None:
-        """A task whose headers or content type cannot be used."""
+        """Keep a task whose headers or content type cannot be used."""
         self._keep(message, Reason.of("headers: {}", str(exc)[:200]))
 
     def _keep(self, message: Any, reason: Reason) -> None:

@@ -1,4 +1,4 @@
-"""What a pool process gets of a message, and what it answers."""
+"""A message on its way into a pool process, and the outcome on its way back."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ from market_data_store.protocol import ARROW
 
 
 class Envelope(NamedTuple):
-    """What the pool gets of a message."""
+    """A message as the pool gets it."""
 
     task_id: str
     body: bytes
-    #: Epoch seconds; when it was received, for a message that does not say.
+    #: When it was first enqueued, in epoch seconds; when it was received, for a message without the header.
     enqueued_at: float
     ignore_result: bool
     reply_to: str | None
     correlation_id: str | None
-    #: Why the message is unusable whatever its body holds.
+    #: Why the message is unusable, whatever its body says.
     unusable: Reason | None = None
-    #: Whether it belongs to a group, which Celery's own tracer has to tell of its end.
+    #: Whether it belongs to a group, whose end only Celery's own tracer reports.
     grouped: bool = False
-    #: The header of that name, whatever it holds.
+    #: The header of that name, unchecked.
     replays: Any = None
-    #: It was delivered before, and runs alone.
+    #: Whether it was delivered before; it then runs alone.
     redelivered: bool = False
-    #: What the message says of its body.
+    #: The message's own description of its body.
     content_type: str | None = None
     content_encoding: str | None = None
     #: How the body is compressed; None for one that is not, or no longer.
@@ -36,33 +36,33 @@ class Envelope(NamedTuple):
 
     @property
     def columnar(self) -> bool:
-        """The body is an Arrow table, not JSON."""
+        """Whether the body is an Arrow table instead of JSON."""
         return self.content_type == ARROW
 
 
 class Succeeded(NamedTuple):
-    """The message was dealt with: acknowledge it."""
+    """The message's rows are committed: acknowledge it."""
 
-    #: For events, short.
+    #: A short text for events.
     result: str
     runtime: float
 
 
 class Failed(NamedTuple):
-    """The message can never be dealt with, and was kept elsewhere: acknowledge it as failed."""
+    """The message can never succeed, and is kept as a dead letter: acknowledge it as failed."""
 
     error: ExceptionInfo
     runtime: float
 
 
 class GiveBack(NamedTuple):
-    """Not now: back to the broker with it."""
+    """The message cannot be processed now: give it back to the broker."""
 
     reason: str
 
 
 class RunAsTask(NamedTuple):
-    """The message asks for what only Celery's own tracer does (callbacks, a chain): run it as a task of its own."""
+    """The message needs Celery's own tracer (callbacks, a chain): run it as an ordinary task."""
 
 
 Outcome = Succeeded | Failed | GiveBack | RunAsTask

@@ -1,4 +1,4 @@
-"""What a worker does when it starts: checks its settings and its pool, and spares the garbage collector."""
+"""A worker's start: checks its settings and its pool, serves its metrics, and relieves the garbage collector."""
 
 from __future__ import annotations
 
@@ -15,15 +15,17 @@ from market_data_store.errors import ConfigurationError
 from market_data_store.metrics import multiprocess
 from market_data_store.metrics.server import MetricsServer
 
-#: Objects that are made before the garbage collector looks at them; a batch of 5,000 rows makes 20,000, all without
-#: cycles.
+#: How many new objects start a garbage collection. A batch of 5,000 rows makes 20,000, all without cycles.
 _GC_THRESHOLD = 50_000
 
 
 @worker_ready.connect(weak=False)
 @worker_process_init.connect(weak=False)
-def _spare_the_garbage_collector(**_: Any) -> None:
-    """To look at what stays from the start on, and at each batch while it is made, took a tenth of a worker's time."""
+def _relieve_the_garbage_collector(**_: Any) -> None:
+    """Freeze the objects that live as long as the process, and collect less often.
+
+    Scanning these objects, and each batch while it is made, took a tenth of a worker's time.
+    """
     gc.collect()
     gc.freeze()
     gc.set_threshold(_GC_THRESHOLD)
@@ -42,27 +44,27 @@ def _require_what_a_worker_needs(conf: Any, options: dict[str, Any], **_: Any) -
 def _require_processes(pool: Any) -> None:
     """Refuse the pools whose threads or greenlets share the worker's connection to the broker.
 
-    Celery 5.6 publishes events and acknowledges from them, beside the loop that reads: on RabbitMQ the confirm of an
-    event is then read by another thread, and the worker stands still for good.
+    Celery 5.6 publishes events and acknowledges from these threads while its loop reads: on RabbitMQ another thread
+    then reads the confirm of an event, and the worker hangs for ever.
     """
     if not get_implementation(pool).signal_safe:
         raise ConfigurationError(f"--pool {getattr(pool, '__module__', pool)}: use prefork (the default) or solo")
 
 
 class WorkerMetrics(StartStopStep):
-    """The worker's part that serves what its pool processes count on MDS_WORKER_METRICS_PORT, if that is set."""
+    """Serves the counts of the pool's processes on MDS_WORKER_METRICS_PORT, if that is set."""
 
-    # Started after the pool: its first processes then know nothing of the server.
+    # Starts after the pool, so that the pool's first processes do not inherit the server.
     requires = ("celery.worker.components:Pool",)
 
     def include_if(self, worker: Any) -> bool:
-        """Whether there is a port."""
+        """Whether a port is set."""
         return settings().worker_metrics_port > 0
 
     def create(self, worker: Any) -> MetricsServer:
-        """Before the pool is forked."""
+        """Make the server; called before the pool is forked."""
         multiprocess.begin(_slot)
-        # Not earlier: definitions that were made before `begin` count in their own process alone.
+        # Not at the top: metrics that were defined before `begin` count in their own process only.
         from market_data_store.metrics import definitions
 
         definitions.start_at_zero()
@@ -70,6 +72,6 @@ class WorkerMetrics(StartStopStep):
 
 
 def _slot() -> str:
-    """A pool process's number, which Celery calls %I: the lowest that no living one has."""
+    """A pool process's number, Celery's %I: the lowest that no living process has."""
     index = getattr(current_process(), "index", None)
     return "parent" if index is None else f"child{index}"

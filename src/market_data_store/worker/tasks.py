@@ -1,7 +1,7 @@
-"""`store.write`: from messages as they came from the broker to committed rows and a result for each.
+"""The task `store.write`: commits the rows of messages, and gives each message its result.
 
-Runs in pool processes. What a batch is made of stands in `coalescing`, how rows become typed in `rows`, and how they
-get into Postgres in `writer`; here the three meet, and here alone a write is tried again.
+Runs in pool processes. `coalescing` makes the batches, `wire.rows` and `wire.arrow_columns` type the rows, and
+`postgres.writer` stores them. This module combines them, with the retries of `retrying`.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from market_data_store.wire.arrow_columns import decode_frame
 from market_data_store.wire.moments import from_epoch_seconds
 from market_data_store.wire.rows import decode_rows
 from market_data_store.wire.text import row_text
-from market_data_store.worker.calls import Call, parsed, validated_call
+from market_data_store.worker.calls import Call, Rows, parsed, validated_call
 from market_data_store.worker.envelope import Envelope, Failed, GiveBack, Outcome, RunAsTask, Succeeded
 from market_data_store.worker.jobs import CoalescedTask, is_redelivered
 from market_data_store.worker.retrying import persistently, process_writer
@@ -43,7 +43,7 @@ logger = logging.getLogger(__name__)
 
 
 class WriteTask(CoalescedTask):
-    """The base of `store.write`: single calls go one way, batches another, and both meet in `_write`."""
+    """The base of `store.write`. Single calls and batches take different ways, and both end in `_write`."""
 
     abstract = True
 
@@ -63,13 +63,13 @@ class WriteTask(CoalescedTask):
         return settings().flush_interval_s
 
     def run_batch(self, envelopes: Sequence[Envelope]) -> list[Outcome]:
-        """Write these messages' rows with as few transactions as there are datasets among them."""
+        """Write these messages' rows in one transaction for each of their datasets."""
         if len(envelopes) == 1 and envelopes[0].redelivered:
             return [self._run_again(envelopes[0])]
         return self._run(envelopes)
 
     def _run_again(self, envelope: Envelope) -> Outcome:
-        """A message that did not get to its end before, unless it is the kind that takes processes down."""
+        """Process a redelivered message, unless it has taken down too many processes."""
         try:
             deaths = persistently(lambda: process_writer().open_attempt(envelope.task_id))
         except (DatabaseUnavailable, SoftTimeLimitExceeded) as error:
@@ -102,7 +102,7 @@ class WriteTask(CoalescedTask):
                 outcomes[envelope.task_id] = self._refuse(envelope, error, started)
             except SoftTimeLimitExceeded:
                 raise  # the batch goes back to the broker
-            except Exception as error:  # noqa: BLE001  # a message is anybody's, and must not stop the others
+            except Exception as error:  # noqa: BLE001  # anybody can send a message; none may stop the others
                 outcomes[envelope.task_id] = self._refuse(envelope, _unexpected(error), started)
         known = {envelope.task_id: envelope for envelope in envelopes}
         for dataset, messages in by_dataset.items():
@@ -116,7 +116,7 @@ class WriteTask(CoalescedTask):
             counts = _write(dataset, messages)
         except (DatabaseUnavailable, SoftTimeLimitExceeded) as error:
             return {message.task_id: GiveBack(_reason(error)) for message in messages}
-        except Exception as error:  # noqa: BLE001  # as in `run_batch`: the message that is the reason is found
+        except Exception as error:  # noqa: BLE001  # as in `_run`; find the message that causes it
             if len(messages) > 1:
                 alone = (self._write_together(dataset, [message], known, started) for message in messages)
                 return {task_id: outcome for outcomes in alone for task_id, outcome in outcomes.items()}
@@ -158,7 +158,7 @@ class WriteTask(CoalescedTask):
         )
         try:
             mark(envelope.task_id, value, request=request, **options)
-        except Exception:  # backends raise what their drivers raise; the rows are committed, and that stands
+        except Exception:  # a backend raises whatever its driver raises; the rows are committed all the same
             logger.exception("Task %s[%s]: the result could not be stored", self.name, envelope.task_id)
 
 
@@ -166,8 +166,8 @@ class WriteTask(CoalescedTask):
 def write(self: WriteTask, dataset: str, rows: list[Any], defaults: dict[str, Any] | None = None) -> dict[str, int]:
     """Commit rows to a dataset's table; returns how many were written, unchanged, stale and rejected.
 
-    `rows` is a list of objects, `defaults` fills what they leave out. Rejected rows become dead letters. Raises
-    `InvalidMessage`, after keeping the message as a dead letter, when it is unusable as a whole.
+    `rows` is a list of objects; `defaults` fills fields that they leave out. Rejected rows become dead letters. If the
+    message is unusable as a whole, keeps it as a dead letter and raises `InvalidMessage`.
     """
     request = self.request
     envelope = Envelope(
@@ -214,7 +214,7 @@ def _keep(envelope: Envelope, error: InvalidMessage) -> None:
 
 
 def _replays(envelope: Envelope) -> Replayed | None:
-    """The letters of which the message was made; a header that is not `replay`'s own is none."""
+    """The letters that the message was made of; None for a header that `replay` did not write."""
     try:
         return msgspec.convert(envelope.replays, Replayed | None)
     except msgspec.ValidationError:
@@ -240,10 +240,10 @@ def _message(envelope: Envelope, call: Call) -> DecodedMessage:
     )
 
 
-def _row_at(rows: bytes | list[Any] | Frame, position: int) -> str:
+def _row_at(rows: Rows, position: int) -> str:
     if isinstance(rows, Frame):
         return rows.row_text(position)
-    # Taken apart again, and only for a row that Postgres refused.
+    # Parsed again, but only for a row that Postgres refused.
     parts = msgspec.json.decode(rows, type=list[msgspec.Raw]) if isinstance(rows, bytes) else rows
     return row_text(parts[position])
 
@@ -273,7 +273,7 @@ def _survived(task_id: str) -> None:
     try:
         process_writer().close_attempt(task_id)
     except DatabaseUnavailable as error:
-        # The attempt stays open and does not count: whoever opens the next one has to connect again as well.
+        # An open attempt does not count if the process that opens the next one has had to reconnect as well.
         logger.warning("%s; an attempt stays open", error)
 
 
@@ -288,10 +288,10 @@ def _deadly(deaths: int) -> InvalidMessage:
 
 
 def _unexpected(error: Exception) -> InvalidMessage:
-    # Not the error's text: it may hold what the message holds.
-    logger.error("A message could not be dealt with (%s) and was kept as a dead letter", type(error).__name__)
-    return InvalidMessage(Reason.of("message: cannot be dealt with ({kind})", kind=type(error).__name__))
+    # Without the error's text: it may contain the message's values.
+    logger.error("A message could not be processed (%s) and was kept as a dead letter", type(error).__name__)
+    return InvalidMessage(Reason.of("message: cannot be processed ({kind})", kind=type(error).__name__))
 
 
 def _reason(error: BaseException) -> str:
-    return str(error) if isinstance(error, DatabaseUnavailable) else "the soft time limit struck"
+    return str(error) if isinstance(error, DatabaseUnavailable) else "the soft time limit was exceeded"
