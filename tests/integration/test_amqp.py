@@ -141,4 +141,4 @@ def test_on_a_connection_that_is_lost_they_are_void(url: str, caplog: pytest.Log
         consumer.channel.flush_acks()
     assert left(url) == [0, 1, 2]
     (warning,) = (r.getMessage() for r in caplog.records if r.name.startswith("market_data_store"))
-    assert warning.startswith("3 acknowledged messages are delivered again (")
+    assert warning.startswith("3 acknowledged messages are redelivered (")

@@ -1,4 +1,4 @@
-"""How full the queue is, and who is told."""
+"""Backpressure: reads how full the queue is, computes a level from it, and publishes the level to receivers."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _MODULES = {"HttpFeedbackBroadcaster": "http_broadcast", "RedisFeedbackPublisher
 
 
 def __getattr__(name: str) -> Any:
-    # On demand: who asks for the bus needs no Redis and no HTTP.
+    # On demand: a user of the bus needs neither Redis nor HTTP.
     if name in __all__:
         return getattr(import_module(f"{__name__}.{_MODULES.get(name, 'feedback')}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

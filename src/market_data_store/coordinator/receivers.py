@@ -1,4 +1,4 @@
-"""Who is told of the level: the receivers that the settings ask for, each behind a `Delivery` of its own."""
+"""The configured receivers of feedback, each behind its own `Delivery`."""
 
 from __future__ import annotations
 
@@ -18,35 +18,36 @@ from market_data_store.coordinator.redis_publisher import RedisFeedbackPublisher
 logger = logging.getLogger(__name__)
 
 
+#: Sends events to one place outside of this process.
 Receiver = RedisFeedbackPublisher | HttpFeedbackBroadcaster
 
 
 def receivers_of(settings: Settings) -> dict[str, Receiver]:
-    """The publishers that the settings ask for, by name; to be closed by the caller."""
-    publishers: dict[str, Receiver] = {}
+    """The configured receivers by name, to be closed by the caller."""
+    receivers: dict[str, Receiver] = {}
     if settings.feedback_url and settings.pulse_enabled:
-        publishers["redis"] = RedisFeedbackPublisher(
+        receivers["redis"] = RedisFeedbackPublisher(
             settings.feedback_url, namespace=settings.namespace, track=settings.schema_track
         )
     if settings.http_broadcast and settings.http_endpoint:
-        publishers["http"] = HttpFeedbackBroadcaster(
+        receivers["http"] = HttpFeedbackBroadcaster(
             settings.http_endpoint,
             timeout_s=settings.http_timeout_s,
             max_retries=settings.http_max_retries,
             backoff_s=settings.http_backoff_s,
         )
-    return publishers
+    return receivers
 
 
 @contextmanager
 def connected(settings: Settings, on_outcome: Callable[[str, bool], None] | None = None) -> Iterator[list[str]]:
-    """Connect the receivers to `backpressure_changed`; yields their names. `on_outcome` is that of `Delivery`."""
-    publishers = receivers_of(settings)
+    """Connect the receivers to `backpressure_changed`; yields their names. `on_outcome` is `Delivery`'s."""
+    receivers = receivers_of(settings)
 
     def tell(receiver: str, delivered: bool) -> None:
         if on_outcome is not None:
             on_outcome(receiver, delivered)
-        redis = publishers.get("redis")
+        redis = receivers.get("redis")
         if isinstance(redis, RedisFeedbackPublisher):
             with suppress(RedisError):
                 redis.report(receiver, "delivered" if delivered else "failed")
@@ -54,12 +55,12 @@ def connected(settings: Settings, on_outcome: Callable[[str, bool], None] | None
     feedback_bus()  # it connects itself
     with ExitStack() as stack:
         _connect(_log, stack)
-        for name, publisher in publishers.items():
-            stack.callback(publisher.close)
-            delivery = Delivery(name, publisher.send, tell)
+        for name, receiver in receivers.items():
+            stack.callback(receiver.close)
+            delivery = Delivery(name, receiver.send, tell)
             stack.callback(delivery.stop)
             _connect(delivery.put, stack)
-        yield ["log", *publishers]
+        yield ["log", *receivers]
 
 
 def _connect(take: Callable[[FeedbackEvent], None], stack: ExitStack) -> None:
@@ -74,7 +75,7 @@ _logged: dict[str, Any] = {}
 
 
 def _log(event: FeedbackEvent) -> None:
-    """A line a change; heartbeats are not worth one."""
+    """Log a line for each change, and none for a heartbeat."""
     state = (event.level, event.reason)
     if _logged.get(event.coordinator_id) != state:
         _logged[event.coordinator_id] = state

@@ -1,4 +1,4 @@
-"""Feedback to Redis: the stream that market-data-pipeline and -orchestrator read, and a channel for dashboards."""
+"""Feedback to Redis: to the stream that market-data-pipeline and -orchestrator read, and to a pub/sub channel."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from market_data_store.coordinator.feedback import FeedbackEvent
 
 logger = logging.getLogger(__name__)
 
-#: The stream's logical name; its key has the namespace before it, as Core's RedisStreamsBus makes it.
+#: The stream's logical name. Its key is prefixed with the namespace, as by Core's RedisStreamsBus.
 _STREAM = "telemetry.feedback"
-#: Entries kept, about: a day of heartbeats.
+#: About how many entries the stream keeps: a day of heartbeats.
 _MAX_LENGTH = 10_000
-#: After so many seconds without a word a receiver is forgotten.
+#: A receiver's outcome is forgotten after this many seconds without a new one.
 _OUTCOMES_EXPIRE_S = 120
 
 
 class RedisFeedbackPublisher:
-    """A Core `FeedbackPublisher`: each event is one entry of the stream, encoded by Core's own codec.
+    """A Core `FeedbackPublisher`: each event is one entry of the stream, encoded by Core's codec.
 
-    `namespace` and `track` are those of the readers (MD_NAMESPACE, SCHEMA_TRACK).
+    `namespace` and `track` must be those of the readers (MD_NAMESPACE, SCHEMA_TRACK).
     """
 
     def __init__(self, url: str, *, namespace: str = "mdp", track: str = "v1", timeout_s: float = 2.0) -> None:
@@ -34,7 +34,7 @@ class RedisFeedbackPublisher:
         self._codec = JsonCodec(track=track)
         #: Key of the stream.
         self.stream = f"{namespace}:{namespace}.{_STREAM}"
-        #: Name of the pub/sub channel, for those who only want to look.
+        #: Name of the pub/sub channel, for dashboards.
         self.channel = f"{namespace}.{_STREAM}"
         self._outcomes = f"{namespace}:mds.feedback.outcomes"
 
@@ -51,23 +51,23 @@ class RedisFeedbackPublisher:
         await asyncio.to_thread(self.send, event)
 
     def last(self) -> FeedbackEvent | None:
-        """The newest event of the stream, whoever published it."""
+        """The newest event of the stream, whoever published it; None if there is none."""
         return next(iter(self.recent(10)), None)
 
     def report(self, receiver: str, outcome: str) -> None:
-        """Leave word of what became of a receiver's last event, for the health of another process."""
+        """Store the outcome of a receiver's last event, for the health checks of another process."""
         with self._redis.pipeline(transaction=False) as pipe:
             pipe.hset(self._outcomes, receiver, outcome)
             pipe.expire(self._outcomes, _OUTCOMES_EXPIRE_S)
             pipe.execute()
 
     def reported(self) -> dict[str, str]:
-        """By receiver, what `report` left."""
+        """The outcomes that `report` stored, by receiver."""
         outcomes: Any = self._redis.hgetall(self._outcomes)
         return {receiver.decode(): outcome.decode() for receiver, outcome in outcomes.items()}
 
     def recent(self, limit: int = 20) -> list[FeedbackEvent]:
-        """The newest events, newest first; what is no event is left out. Raises `redis.RedisError`."""
+        """The newest events, newest first; skips entries that are not events. Raises `redis.RedisError`."""
         entries: Any = self._redis.xrevrange(self.stream, count=limit)
         return list(self._decoded(entries))
 
@@ -75,12 +75,12 @@ class RedisFeedbackPublisher:
         for key, entry in entries:
             try:
                 event: FeedbackEvent = self._codec.decode(entry[b"data"], FeedbackEvent).payload
-            except (ValueError, KeyError, TypeError):  # anybody may write to a stream
-                logger.debug("%s: entry %s is no feedback event", self.stream, key)
+            except (ValueError, KeyError, TypeError):  # anybody can write to the stream
+                logger.debug("%s: entry %s is not a feedback event", self.stream, key)
                 continue
             if math.isfinite(event.ts):
                 yield event
 
     def close(self) -> None:
-        """Give the connections back."""
+        """Close the connections."""
         self._redis.close()

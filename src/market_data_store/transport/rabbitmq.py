@@ -1,7 +1,7 @@
-"""kombu's AMQP channel, with acknowledgements that go together.
+"""kombu's AMQP channel, with acknowledgements that are sent together.
 
-The broker numbers the messages of a channel from 1. What a worker acknowledges within one turn of its event loop is
-sent as one acknowledgement of all up to some number, as far as no message below is open; what is above, one by one.
+The broker numbers the messages of a channel from 1. The acknowledgements of one turn of the event loop are sent as one
+`multiple` acknowledgement up to the highest number below which no message is open; those above it are sent one by one.
 """
 
 from __future__ import annotations
@@ -15,19 +15,19 @@ logger = logging.getLogger(__name__)
 
 
 class Channel(pyamqp.Channel):
-    """kombu's channel; acknowledgements go together where an event loop runs."""
+    """kombu's channel; it sends acknowledgements together where an event loop runs."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         #: The numbers of messages that are neither acknowledged nor rejected, ascending.
         self._open: dict[int, None] = {}
         self._acks: list[int] = []
         self._latest = 0
-        #: Whether all messages up to the latest are known; if not, one of the others may be open.
+        #: Whether all messages up to the latest are known; if not, an unknown one may be open.
         self._knows_all = True
         super().__init__(*args, **kwargs)
 
     def message_to_python(self, raw_message: Any) -> Any:
-        """The message, which is open from now on unless its consumer does not acknowledge."""
+        """Convert a message, and note it as open unless its consumer does not acknowledge."""
         number, consumer = raw_message.delivery_tag, raw_message.delivery_info.get("consumer_tag")
         if number != self._latest + 1 or consumer is None:  # `basic_get` does not say whether it is acknowledged
             self._knows_all = False
@@ -37,7 +37,7 @@ class Channel(pyamqp.Channel):
         return super().message_to_python(raw_message)
 
     def basic_ack(self, delivery_tag: int, multiple: bool = False, **kwargs: Any) -> Any:
-        """Acknowledge, with others, at the event loop's next turn; at once where none runs."""
+        """Acknowledge together with others at the event loop's next turn; at once where no loop runs."""
         hub = self.connection and self.connection.hub
         if hub is None or multiple or not self._knows_all:
             self.flush_acks()
@@ -50,17 +50,17 @@ class Channel(pyamqp.Channel):
         return None
 
     def basic_reject(self, delivery_tag: int, requeue: bool, **kwargs: Any) -> Any:
-        """Give a message back, or have the broker drop it."""
+        """Give a message back, or let the broker drop it."""
         self._open.pop(delivery_tag, None)
         return super().basic_reject(delivery_tag, requeue, **kwargs)
 
     def close(self, *args: Any, **kwargs: Any) -> Any:
-        """Close, with what is acknowledged sent."""
+        """Send the collected acknowledgements, and close."""
         self.flush_acks()
         return super().close(*args, **kwargs)
 
     def flush_acks(self) -> None:
-        """Send the acknowledgements that have gathered; on a connection that is gone they are void."""
+        """Send the collected acknowledgements; on a lost connection they are void."""
         acks, self._acks = self._acks, []
         for number in acks:
             self._open.pop(number, None)
@@ -72,21 +72,21 @@ class Channel(pyamqp.Channel):
             for number in acks:
                 if not below or number > first_open:
                     super().basic_ack(number)
-        except Exception as error:  # noqa: BLE001  # whatever a connection that is gone does; the loop sees it as well
-            logger.warning("%d acknowledged messages are delivered again (%s)", len(acks), type(error).__name__)
+        except Exception as error:  # noqa: BLE001  # a lost connection can raise anything; the loop sees it as well
+            logger.warning("%d acknowledged messages are redelivered (%s)", len(acks), type(error).__name__)
 
 
 class Connection(pyamqp.Connection):
     """A connection of such channels."""
 
     Channel = Channel
-    #: The event loop of the worker that consumes by this connection.
+    #: The event loop of the worker that consumes over this connection.
     hub: Any = None
 
     def close(self, *args: Any, **kwargs: Any) -> Any:
-        """Close, with what is acknowledged sent."""
+        """Send the collected acknowledgements, and close."""
         for channel in list((self.channels or {}).values()):
-            if isinstance(channel, Channel):  # one is the connection's own
+            if isinstance(channel, Channel):  # channel 0 is the connection itself
                 channel.flush_acks()
         return super().close(*args, **kwargs)
 
@@ -97,7 +97,7 @@ class Transport(pyamqp.Transport):
     Connection = Connection
 
     def register_with_event_loop(self, connection: Any, loop: Any) -> None:
-        """Called by a worker with its event loop."""
+        """Take the worker's event loop; called by the worker."""
         super().register_with_event_loop(connection, loop)
         connection.hub = loop
 

@@ -1,1 +1,1 @@
-"""kombu's Redis transport, with messages taken and recorded in one step, and acknowledgements sent together."""
+"""kombu's Redis transport, which takes and records messages in one step and sends acknowledgements together."""

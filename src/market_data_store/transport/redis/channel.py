@@ -1,4 +1,4 @@
-"""kombu's Redis channel, with messages taken and recorded by one script."""
+"""kombu's Redis channel, which takes and records messages by one script."""
 
 from __future__ import annotations
 
@@ -21,29 +21,29 @@ from market_data_store.transport.redis.scripts import FETCH, MOVE
 
 logger = logging.getLogger(__name__)
 
-#: A fetch takes so many messages at most, and stops at about so many bytes, so that a script takes milliseconds.
+#: The most messages that a fetch takes, and about how many bytes end it: the script then takes milliseconds.
 FETCH_MESSAGES = 100
 FETCH_BYTES = 2 << 20
-#: Messages that are given back with one round trip.
+#: The most messages that are given back in one round trip.
 GIVE_BACK_MESSAGES = 50
-#: BLMOVE waits at one list. While there are others (further queues, kombu's four priorities), these are looked at after
-#: so many seconds.
+#: BLMOVE waits for one list. If there are others (more queues, kombu's four priorities), they are polled after this
+#: many seconds.
 LOOK_S = 0.1
-#: A server that refused BLMOVE (for its rules, or because it is full) is asked again after so many seconds.
+#: A server that refused BLMOVE (by its rules, or because it is full) is asked again after this many seconds.
 BLMOVE_RETRY_S = 10.0
 
 
 class _Sent(NamedTuple):
-    """What the channel waits for the reply of."""
+    """The commands whose replies the channel awaits."""
 
     #: The command that waits for a message, if one was sent before the script.
     waiting: str | None
-    #: For each list that the script looks at: its queue and key.
+    #: The queue and the key of each list that the script reads.
     lists: list[tuple[str, str]]
 
 
 class _Base64:
-    """kombu's codec of bodies, with a quick one: Python's own took a fifth of a worker's time."""
+    """A faster codec for bodies than kombu's: Python's own base64 took a fifth of a worker's time."""
 
     def encode(self, body: str | bytes) -> str:
         return pybase64.b64encode_as_string(str_to_bytes(body))
@@ -53,14 +53,14 @@ class _Base64:
 
 
 class _Pushes(list[tuple[str, str]]):
-    """Takes what kombu would push to lists."""
+    """Collects what kombu would push to lists."""
 
     def rpush(self, key: str, text: str) -> None:
         self.append((key, text))
 
 
 class Channel(redis.Channel):
-    """kombu's channel, with the script in the place of BRPOP."""
+    """kombu's channel, with the script in place of BRPOP."""
 
     QoS = QoS
     codecs: ClassVar[dict[str, Any]] = {"base64": _Base64()}
@@ -76,7 +76,7 @@ class Channel(redis.Channel):
 
     @property
     def reserves(self) -> bool:
-        """Whether messages are taken by the script; if not, all is as with kombu."""
+        """Whether the script takes messages; otherwise the channel works as kombu's."""
         return bool(self.ack_emulation) and not self._is_refused
 
     def basic_consume(self, queue: str, no_ack: bool, *args: Any, **kwargs: Any) -> Any:
@@ -85,7 +85,7 @@ class Channel(redis.Channel):
         return super().basic_consume(queue, no_ack, *args, **kwargs)
 
     def _brpop_start(self, timeout: float | None = None) -> None:
-        """Send the script; behind a command that waits for a message, if the last one found none."""
+        """Send the script, after a command that waits for a message if the last script found none."""
         queues = self._queue_cycle.consume(len(self.active_queues))
         if not queues or not self.reserves:
             super()._brpop_start(timeout)
@@ -102,7 +102,7 @@ class Channel(redis.Channel):
     def _fetch(self, lists: Sequence[tuple[str, str]]) -> tuple[Any, ...]:
         most: int = FETCH_MESSAGES
         if "can_consume" in vars(self.qos) or not self._without_ack.isdisjoint(queue for queue, _ in lists):
-            most = 1  # Celery's worker_disable_prefetch; and what is not acknowledged should not wait here
+            most = 1  # for Celery's worker_disable_prefetch, and for messages that are not acknowledged
         elif self.qos.prefetch_count:
             most = max(1, min(most, self.qos.can_consume_max_estimate()))
         keys = [self.unacked_key, self.unacked_index_key, self._malformed_key, *(key for _, key in lists)]
@@ -117,7 +117,7 @@ class Channel(redis.Channel):
         if may_peek:
             key = self.global_keyprefix + dict(reversed(lists)).get(self._latest, lists[0][1])
             return ("BLMOVE", key, key, "RIGHT", "RIGHT", timeout_s)
-        # A list to which nobody pushes: the server is the clock, so that the event loop is not held up.
+        # Nobody pushes to this list: the server waits, so that the event loop does not.
         return ("BRPOP", f"{self.global_keyprefix}{self.unacked_key}_clock", timeout_s)
 
     @property
@@ -125,24 +125,24 @@ class Channel(redis.Channel):
         return f"{self.unacked_key}_malformed"
 
     def _brpop_read(self, **options: Any) -> bool:
-        """Deliver what the script has taken. Raises `Empty`."""
+        """Deliver the messages that the script took. Raises `Empty`."""
         if not self.reserves:
             return bool(super()._brpop_read(**options))
         connection = self.client.connection
         try:
             number, malformed, *found = self._replies(connection)
         except BaseException:
-            connection.disconnect()  # a reply that was not read would pass for the next one's
+            connection.disconnect()  # an unread reply would be taken for that of the next command
             raise
         finally:
             self._in_poll = None
             self._flush_brpop_reauth()
         if malformed:
-            logger.error("%d entries were no messages and are kept in the list %s", malformed, self._malformed_key)
+            logger.error("%d entries were not messages and are kept in the list %s", malformed, self._malformed_key)
         self._is_idle = not found
         if not found:
             if self.connection.hub is None and not self._closing:
-                # kombu does so when a poll has run out, which the short waits of `LOOK_S` never let happen.
+                # kombu does so when a poll times out, which never happens with the short waits of `LOOK_S`.
                 self.connection.cycle.maybe_restore_messages()
             raise Empty
         queue, key = self._sent.lists[number]
@@ -157,7 +157,7 @@ class Channel(redis.Channel):
             except ResponseError as error:
                 if self._sent.waiting == "BLMOVE":
                     self._no_blmove_until = monotonic() + BLMOVE_RETRY_S
-                    logger.warning("Redis refuses BLMOVE (%s): messages are looked for every %g s", error, LOOK_S)
+                    logger.warning("Redis refuses BLMOVE (%s): polling every %g s instead", error, LOOK_S)
         try:
             return self.client.parse_response(connection, "EVAL")
         except ResponseError as error:
@@ -174,7 +174,7 @@ class Channel(redis.Channel):
     def _refuses_scripts(self, error: ResponseError) -> bool:
         if isinstance(error, NoPermissionError):
             return True
-        try:  # an unknown command has no class of its own; a server in trouble still runs this one
+        try:  # an unknown command has no error class; a server in trouble still runs this script
             with self.conn_or_acquire() as client:
                 client.eval("return 1", 0)
         except ResponseError:
@@ -195,7 +195,7 @@ class Channel(redis.Channel):
                 except Exception as error:
                     if not self.qos.is_recorded:  # the consumer's own
                         raise
-                    logger.error(  # not the error's text: it may hold what the message holds
+                    logger.error(  # without the error's text: it may contain the message's values
                         "A message could not be read (%s) and is kept in the list %s",
                         type(error).__name__,
                         self._malformed_key,
@@ -208,14 +208,14 @@ class Channel(redis.Channel):
                 self._move((key, *message) for message in reversed(waiting))
 
     def close(self) -> None:
-        """Close, with what is acknowledged sent and the rest given back."""
+        """Send the collected acknowledgements, give the other messages back, and close."""
         try:
             super().close()
         finally:
-            self._disconnect_pools()  # kombu gives back by connections that it opens anew, and leaves them open
+            self._disconnect_pools()  # kombu opens new connections to give messages back, and leaves them open
 
     def give_back(self, tags: Sequence[str]) -> None:
-        """Put messages back where they came from, marked as redelivered, the first of them to be taken first."""
+        """Put messages back into their lists, marked as redelivered, so that the first is taken first."""
         last_first = tags[::-1]
         with self.conn_or_acquire() as client:
             for start in range(0, len(tags), GIVE_BACK_MESSAGES):
@@ -229,7 +229,7 @@ class Channel(redis.Channel):
                 self._move(moves, client)
 
     def _move(self, moves: Iterable[tuple[str, str | bytes, str | bytes]], client: Any = None) -> None:
-        """Have Redis move reserved messages (list, delivery tag, text) to the ends of these lists."""
+        """Let Redis move reserved messages (list, delivery tag, text) to the ends of these lists."""
         moves = list(moves)
         keys = [self.unacked_key, self.unacked_index_key, *(key for key, _, _ in moves)]
         texts = [part for _, tag, text in moves for part in (tag, text)]
@@ -237,7 +237,7 @@ class Channel(redis.Channel):
             client.eval(MOVE, len(keys), *(self.global_keyprefix + key for key in keys), *texts)
 
     def _do_restore_message(self, payload: Any, *args: Any, **kwargs: Any) -> None:
-        # kombu marks the headers, and drops a message where they are null.
+        # kombu marks the headers, and would drop a message whose headers are null.
         if not isinstance(payload.get("headers"), dict):
             payload["headers"] = {}
         super()._do_restore_message(payload, *args, **kwargs)
@@ -246,26 +246,26 @@ class Channel(redis.Channel):
 def _envelope(text: bytes) -> Any:
     try:
         envelope = msgspec.json.decode(text)
-    except (ValueError, RecursionError):  # what Python takes for JSON is more: NaN, half a surrogate pair
+    except (ValueError, RecursionError):  # Python accepts more as JSON: NaN, half a surrogate pair
         envelope = loads(bytes_to_str(text))
-    if not isinstance(envelope["properties"]["delivery_info"], dict):  # an empty list is the same to Lua
-        raise TypeError("delivery_info is no object")
+    if not isinstance(envelope["properties"]["delivery_info"], dict):  # to Lua, [] is the same
+        raise TypeError("delivery_info is not an object")
     return envelope
 
 
 class SentinelChannel(Channel, redis.SentinelChannel):
-    """The same, to the master that Sentinel names."""
+    """The same channel, to the master that Sentinel names."""
 
 
 class Transport(redis.Transport):
     """For redis:// and rediss://."""
 
     Channel = Channel
-    #: The event loop of the worker that consumes by this connection.
+    #: The event loop of the worker that consumes over this connection.
     hub: Any = None
 
     def register_with_event_loop(self, connection: Any, loop: Any) -> None:
-        """Called by a worker with its event loop."""
+        """Take the worker's event loop; called by the worker."""
         super().register_with_event_loop(connection, loop)
         self.hub = loop
 

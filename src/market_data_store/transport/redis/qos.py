@@ -1,4 +1,4 @@
-"""kombu's book of unacknowledged messages, with acknowledgements that gather for a moment and go together."""
+"""kombu's record of unacknowledged messages, with acknowledgements that are collected briefly and sent together."""
 
 from __future__ import annotations
 
@@ -12,35 +12,36 @@ from redis.exceptions import ResponseError
 
 logger = logging.getLogger(__name__)
 
-#: An acknowledgement waits so long for others, in seconds.
+#: Seconds that an acknowledgement waits for others.
 ACK_DELAY_S = 0.01
-#: Bodies that a channel holds unacknowledged, about: the prefetch limit counts messages, of one row or of thousands.
+#: About how many bytes of unacknowledged bodies a channel holds: the prefetch limit counts messages, whether of one row
+#: or of thousands.
 RESERVED_BYTES = 8 * 1024 * 1024
-#: After a failure it is tried again after so long.
+#: Seconds until acknowledgements that could not be sent are sent again.
 ACK_RETRY_S = 1.0
 
 
 class QoS(redis.QoS):
-    """Which messages are unacknowledged; acknowledgements gather for `ACK_DELAY_S`."""
+    """Knows which messages are unacknowledged; collects acknowledgements for `ACK_DELAY_S`."""
 
-    #: The message that is being delivered was recorded when it was fetched.
+    #: Whether the message being delivered was recorded when it was fetched.
     is_recorded = False
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self._acks: deque[str] = deque()
         self._ack_deadline = 0.0
         self._is_lost = False
-        #: Of bodies that are held, by delivery tag.
+        #: By delivery tag, the size of each body that is held.
         self._sizes: dict[str, int] = {}
         super().__init__(*args, **kwargs)
 
     def can_consume(self) -> bool:
-        """Whether more may be fetched: within the prefetch limit, and within `RESERVED_BYTES`."""
+        """Whether more messages may be fetched: within the prefetch limit and `RESERVED_BYTES`."""
         return bool(super().can_consume()) and sum(self._sizes.values()) < RESERVED_BYTES
 
     def append(self, message: Any, delivery_tag: str) -> None:
-        """Note a message as unacknowledged, and record it where the fetch did not."""
-        # What waits for its time may wait for hours, and Celery lets others be fetched meanwhile.
+        """Note a message as unacknowledged, and record it unless the fetch did."""
+        # A message with an ETA may wait for hours, and Celery fetches others meanwhile.
         if not (message.headers or {}).get("eta"):
             self._sizes[delivery_tag] = len(message.body) if isinstance(message.body, bytes | str) else 0
         if self.is_recorded:
@@ -50,13 +51,13 @@ class QoS(redis.QoS):
             super().append(message, delivery_tag)
 
     def ack(self, delivery_tag: str) -> None:
-        """Acknowledge, with others, within `ACK_DELAY_S`; at once where no event loop runs."""
+        """Acknowledge together with others within `ACK_DELAY_S`; at once where no event loop runs."""
         virtual.QoS.ack(self, delivery_tag)  # makes room for the next message now
         self._sizes.pop(delivery_tag, None)
         transport = self.channel.connection
         if transport is None:
             if not self._is_lost:
-                logger.warning("What is acknowledged on a connection that is gone will be delivered again")
+                logger.warning("Acknowledgements on a lost connection are void; their messages will be redelivered")
             self._is_lost = True
             return
         self._acks.append(delivery_tag)
@@ -65,18 +66,18 @@ class QoS(redis.QoS):
             self._send_acks()
         elif not self._ack_deadline:
             self._ack_deadline = now + 2 * ACK_DELAY_S
-            # The timer is the loop's own; this may be a thread of the pool.
+            # Only the loop may set its timer, and this may be one of the pool's threads.
             transport.hub.call_soon(transport.hub.call_later, ACK_DELAY_S, self.flush_acks)
-        elif now > self._ack_deadline:  # the loop has ended (warm shutdown), or is late
+        elif now > self._ack_deadline:  # the loop has ended (warm shutdown) or is late
             self.flush_acks()
 
     def reject(self, delivery_tag: str, requeue: bool = False) -> None:
-        """Give back, or acknowledge, at once."""
+        """Give back, or drop, at once."""
         super().reject(delivery_tag, requeue)
         self._sizes.pop(delivery_tag, None)
 
     def flush_acks(self) -> None:
-        """Send the acknowledgements that have gathered; what cannot be sent is kept for the next try."""
+        """Send the collected acknowledgements; keep those that cannot be sent for the next try."""
         try:
             self._send_acks()
         except (*self.channel.connection_errors, ResponseError) as error:
@@ -98,7 +99,7 @@ class QoS(redis.QoS):
             return
         try:
             with self.channel.conn_or_acquire() as client:
-                # No MULTI: a server that is full refuses it. What stays in the index alone is cleaned up by kombu.
+                # No MULTI: a full server refuses it. kombu cleans up entries that remain only in the index.
                 pipeline = client.pipeline(transaction=False)
                 pipeline.hdel(self.unacked_key, *tags).zrem(self.unacked_index_key, *tags).execute()
         except BaseException:
@@ -106,7 +107,7 @@ class QoS(redis.QoS):
             raise
 
     def restore_unacked(self, client: Any = None) -> None:
-        """Give all unacknowledged messages back to their queues, in their order."""
+        """Give all unacknowledged messages back to their queues, in order."""
         self.flush_acks()
         if not self.channel.reserves:
             super().restore_unacked(client)
@@ -117,6 +118,6 @@ class QoS(redis.QoS):
         self._sizes.clear()
 
     def restore_unacked_once(self, stderr: Any = None) -> None:
-        """The same, at the channel's end, where there may be acknowledgements alone."""
+        """The same when the channel ends; it may have only acknowledgements."""
         self.flush_acks()
         super().restore_unacked_once(stderr)

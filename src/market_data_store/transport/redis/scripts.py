@@ -1,30 +1,30 @@
-"""What Redis runs as one step: both scripts keep kombu's own keys and format.
+"""The scripts that Redis runs as one step; both keep kombu's keys and format.
 
-In both, the first command that writes is one that a full server (`maxmemory`, noeviction) still takes; from then on it
-lets a script finish. So messages can be taken, which is what makes room.
+In both, the first command that writes is one that a full server (`maxmemory`, noeviction) still accepts; the server
+then lets the script finish. So messages can be taken from a full server, which makes room.
 """
 
 from __future__ import annotations
 
 #: Take messages from the first of the lists that has any, and record them as unacknowledged.
 #:
-#: KEYS: unacked, unacked_index, malformed, then the lists, in the order in which BRPOP would look at them.
-#: ARGV: most messages, about how many bytes at most, the time, then for each list 1 (record) or 0 (a consumer that
-#: does not acknowledge).
-#: Returns the number of the list from 0, or -1; how many entries were no messages and went to the list `malformed`;
-#: then each message's delivery tag and text.
+#: KEYS: unacked, unacked_index, malformed, then the lists, in the order in which BRPOP would read them.
+#: ARGV: the most messages, the approximate most bytes, the time, then for each list 1 (record) or 0 (its consumer does
+#: not acknowledge).
+#: Returns the number of the list from 0, or -1; how many entries were not messages and were moved to `malformed`; then
+#: each message's delivery tag and text.
 #:
-#: The text goes into the record as it is: decoded and encoded by cjson, [] would become {}.
+#: The record contains the text unchanged: decoded and encoded again by cjson, [] would become {}.
 FETCH = r"""
 local function decoded(text)
-  -- The body comes first, is long, and of no interest: where it holds no escape, as base64, it ends at its quote.
+  -- The body comes first, is long, and is not needed: without an escape, as in base64, it ends at the next quote.
   if text:sub(1, 10) == '{"body": "' then
     local quote, escape = text:find('"', 11, true), text:find('\\', 11, true)
     if quote and (not escape or quote < escape) then text = '{"body": "' .. text:sub(quote) end
   end
   local is_json, envelope = pcall(cjson.decode, text)
   if not is_json then
-    -- half a surrogate pair is an error to cjson; to Python, and to what writes a dead letter, it is not
+    -- half a surrogate pair is an error to cjson, but not to Python or to the writer of dead letters
     local plain = text:gsub('\\\\', ''):gsub('\\u[dD][89a-fA-F]%x%x', '')
     is_json, envelope = pcall(cjson.decode, plain)
   end
@@ -57,10 +57,10 @@ end
 return {list, malformed, unpack(found)}
 """
 
-#: Move messages that are recorded as unacknowledged to lists; those that somebody else has moved are left alone.
+#: Move messages that are recorded as unacknowledged to lists, except those that somebody else has moved.
 #:
-#: KEYS: unacked, unacked_index, then the list for each text, whose end is taken first.
-#: ARGV: for each of these lists a delivery tag and the text. A tag may come several times, as with a topic exchange.
+#: KEYS: unacked, unacked_index, then for each text the list that it is pushed to, at the end that is taken first.
+#: ARGV: for each of these lists a delivery tag and the text. A tag can occur several times, as with a topic exchange.
 MOVE = """
 local is_ours, last = {}, {}
 for i = 3, #KEYS do
