@@ -40,7 +40,8 @@ def _encoded(value: Any) -> bytes:
 register(SERIALIZER, _encoded, loads, content_type="application/json", content_encoding="utf-8")
 register(TABLE_SERIALIZER, lambda body: body[0][1], bytes, content_type=ARROW, content_encoding="binary")
 
-app = Celery("market_data_store", amqp=StoreAMQP)
+# Without Celery's only fixup, which is Django's: it imports celery.worker, of which a producer has no need.
+app = Celery("market_data_store", amqp=StoreAMQP, fixups=())
 app.config_from_object(PromiseProxy(_celeryconfig))  # read at the first use of app.conf, not at import
 app.steps["worker"].add("market_data_store.worker.startup:WorkerMetrics")  # by name: a client does not need it
 

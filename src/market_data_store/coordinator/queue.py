@@ -10,7 +10,6 @@ from contextlib import contextmanager
 from typing import Any
 from urllib.parse import quote, unquote, urlsplit
 
-import httpx
 from amqp.exceptions import ChannelError
 from celery import Celery
 from kombu import Connection
@@ -105,6 +104,8 @@ class QueueInspector:
             raise BrokerUnavailable(f"cannot connect to {url}: {reason}") from error
 
     def _reserved_by_management(self) -> int:
+        import httpx  # a producer has no need of it
+
         virtual_host = unquote(urlsplit(str(self._app.conf.broker_url)).path[1:]) or "/"
         path = f"/api/queues/{quote(virtual_host, safe='')}/{quote(self._queue, safe='')}"
         try:

@@ -20,7 +20,6 @@ from celery.backends.rpc import RPCBackend
 from kombu import Queue
 from kombu.exceptions import ContentDisallowed, DecodeError, OperationalError
 from kombu.utils.uuid import uuid
-from redis.exceptions import RedisError
 
 from market_data_store.errors import BrokerUnavailable, ConfigurationError, InvalidMessage
 from market_data_store.protocol import Counts
@@ -81,6 +80,9 @@ class _Stored:
     """Results in a key-value store."""
 
     def __init__(self, app: Celery) -> None:
+        from redis.exceptions import RedisError  # not at the top: a tenth of a client's import, and only used here
+
+        self._errors = (OperationalError, OSError, RedisError)
         self._backend = app.backend
         self.reply_to = app.thread_oid
 
@@ -91,7 +93,7 @@ class _Stored:
         ids = list(task_ids)
         try:
             values = self._backend.mget([self._backend.get_key_for_task(task_id) for task_id in ids])
-        except (OperationalError, OSError, RedisError) as error:
+        except self._errors as error:
             raise BrokerUnavailable(f"results cannot be read ({type(error).__name__})") from error
         return {i: self._backend.decode(value) for i, value in zip(ids, values, strict=True) if value is not None}
 
