@@ -20,6 +20,10 @@ from kombu.utils.uuid import uuid
 _STEP_S = 2e-6
 
 
+#: A number of rows, and these rows encoded.
+Part = tuple[int, bytes]
+
+
 @dataclass(slots=True, eq=False)
 class Message:
     """Rows of one dataset that travel together under one task id.
@@ -72,7 +76,7 @@ class Gathering:
         message = self._open.get((dataset, defaults))
         return self._max_rows - (message.rows if message else 0)
 
-    def place(self, dataset: str, defaults: bytes, parts: Iterable[tuple[int, bytes]]) -> list[Placement]:
+    def place(self, dataset: str, defaults: bytes, parts: Iterable[Part]) -> list[Placement]:
         """Assign each part to a message; nothing changes before `add`."""
         placements = []
         message = self._open.get((dataset, defaults))
@@ -86,7 +90,7 @@ class Gathering:
             size += len(part) + 1
         return placements
 
-    def place_tables(self, dataset: str, defaults: bytes, parts: Iterable[tuple[int, bytes]]) -> list[Placement]:
+    def place_tables(self, dataset: str, defaults: bytes, parts: Iterable[Part]) -> list[Placement]:
         """As `place`, for parts that are whole messages."""
         return [Placement(Message(dataset, defaults, columnar=True), count, part, self._now()) for count, part in parts]
 

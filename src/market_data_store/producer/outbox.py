@@ -20,7 +20,7 @@ from collections.abc import Iterable
 from market_data_store.errors import BrokerUnavailable, InvalidMessage
 from market_data_store.producer.brake import Brake
 from market_data_store.producer.confirming import Confirming
-from market_data_store.producer.messages import Gathering, Message, Waiting
+from market_data_store.producer.messages import Gathering, Message, Part, Waiting
 from market_data_store.producer.publishing import Publisher
 from market_data_store.producer.spool import Spool
 
@@ -79,9 +79,7 @@ class Outbox:
         with self._changed:
             return self._gathering.room(dataset, defaults)
 
-    def take(
-        self, dataset: str, defaults: bytes, parts: Iterable[tuple[int, bytes]], *, columnar: bool = False
-    ) -> range:
+    def take(self, dataset: str, defaults: bytes, parts: Iterable[Part], *, columnar: bool = False) -> range:
         """Keep these rows, all or none; returns the numbers of the messages that they filled, for `release`.
 
         Each `columnar` part is a message. Filled messages are not sent before `release`. Raises `SpoolFull` and

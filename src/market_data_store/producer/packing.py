@@ -10,6 +10,7 @@ from market_data_store.config import settings
 from market_data_store.datasets import Dataset
 from market_data_store.errors import InvalidRow
 from market_data_store.producer.encoding import check_rows, encode
+from market_data_store.producer.messages import Part
 from market_data_store.wire.arrow import Frame, pack
 from market_data_store.wire.arrow_columns import decode_frame
 from market_data_store.wire.moments import microseconds
@@ -21,7 +22,7 @@ _TABLE_ROWS = 5_000
 class Packing:
     """Cuts at `max_rows` rows and `max_bytes` bytes, and checks each part by the worker's code if `check` is set.
 
-    Each part is its number of rows and its bytes. Both methods raise `InvalidRow`, also for a row that alone is larger
+    Both methods raise `InvalidRow`, also for a row that alone is larger
     than half of MDS_MAX_MESSAGE_BYTES.
     """
 
@@ -30,9 +31,7 @@ class Packing:
         self._max_bytes = max_bytes
         self._check = check
 
-    def rows(
-        self, dataset: Dataset, rows: list[Any], defaults: dict[str, Any], room: int
-    ) -> Iterator[tuple[int, bytes]]:
+    def rows(self, dataset: Dataset, rows: list[Any], defaults: dict[str, Any], room: int) -> Iterator[Part]:
         """Parts of JSON objects joined by commas; the first part has at most `room` rows."""
         start = 0
         while start < len(rows):
@@ -56,9 +55,7 @@ class Packing:
         else:
             yield rows, text, start
 
-    def table(
-        self, dataset: Dataset, frame: Frame, standard: dict[str, Any], defaults: bytes
-    ) -> Iterator[tuple[int, bytes]]:
+    def table(self, dataset: Dataset, frame: Frame, standard: dict[str, Any], defaults: bytes) -> Iterator[Part]:
         """Parts that are whole bodies; `defaults` is `standard` as JSON."""
         pending = [(start, frame.part(start, _TABLE_ROWS)) for start in range(0, len(frame), _TABLE_ROWS)]
         while pending:
