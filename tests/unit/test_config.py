@@ -71,7 +71,7 @@ def test_the_spellings_of_a_postgres_url_become_one(read: Read, scheme: str) -> 
 def test_a_url_that_is_not_for_postgres_is_one_line_without_its_value(read: Read, name: str, url: str) -> None:
     with pytest.raises(ConfigurationError) as caught:
         read(**{name: url})
-    assert str(caught.value) == f"{name}: is no postgresql:// URL"
+    assert str(caught.value) == f"{name}: is not a postgresql:// URL"
 
 
 def test_the_first_broker_variable_that_is_set_wins(read: Read) -> None:
@@ -109,7 +109,7 @@ def test_it_listens_for_all_only_where_a_paas_gives_a_port(read: Read) -> None:
 def test_a_broker_that_is_not_supported_is_one_line_without_its_value(read: Read) -> None:
     with pytest.raises(ConfigurationError) as caught:
         read(BROKER_URL="sqs://key:secret@")
-    assert str(caught.value).startswith("BROKER_URL: is no redis://")
+    assert str(caught.value).startswith("BROKER_URL: is not a redis://")
     assert "secret" not in str(caught.value)
     assert "\n" not in str(caught.value)
 
