@@ -31,7 +31,7 @@ WEB_APP = """
 import os
 from flask import Flask
 from market_data_store.coordinator.feedback import BackpressureLevel
-from market_data_store.coordinator.monitor import Reading
+from market_data_store.coordinator.queue import Reading
 from market_data_store.metrics.definitions import set_queue_gauges
 from market_data_store.service.metrics import install
 

@@ -17,7 +17,7 @@ from flask import Flask
 from market_data_core.telemetry import BackpressureLevel
 from prometheus_client.parser import text_string_to_metric_families
 
-from market_data_store.coordinator.monitor import Reading
+from market_data_store.coordinator.queue import Reading
 from market_data_store.metrics import definitions
 from market_data_store.protocol import Counts
 from market_data_store.service.metrics import install

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from market_data_core.telemetry import BackpressureLevel
 from prometheus_client.parser import text_string_to_metric_families
 
-from market_data_store.coordinator.monitor import Reading
+from market_data_store.coordinator.queue import Reading
 from market_data_store.metrics.definitions import set_queue_gauges
 from market_data_store.service.metrics import install
 

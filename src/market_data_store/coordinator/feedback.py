@@ -23,7 +23,20 @@ from pydantic import Field
 
 logger = logging.getLogger(__name__)
 
-__all__ = ["BackpressureLevel", "FeedbackBus", "FeedbackEvent", "FeedbackSubscriber", "feedback_bus"]
+__all__ = [
+    "BROKER_UNREACHABLE",
+    "NO_WORKERS",
+    "BackpressureLevel",
+    "FeedbackBus",
+    "FeedbackEvent",
+    "FeedbackSubscriber",
+    "feedback_bus",
+]
+
+#: Reasons of the level `hard`: the broker does not answer, ...
+BROKER_UNREACHABLE = "broker_unreachable"
+#: ... or messages wait and no worker consumes the queue.
+NO_WORKERS = "no_workers"
 
 #: The level changed, or is repeated for those who came later: `event` (FeedbackEvent).
 backpressure_changed = Signal(name="backpressure_changed", providing_args={"event"})
@@ -35,7 +48,7 @@ class FeedbackEvent(CoreFeedbackEvent):
     #: What Core's event bus knows it by; without it every reader would put the event into its dead-letter stream.
     __schema_id__: ClassVar[str] = "telemetry.FeedbackEvent"
 
-    #: `broker_unreachable` or `no_workers`.
+    #: `BROKER_UNREACHABLE` or `NO_WORKERS`.
     reason: str | None = Field(default=None)
 
     @property

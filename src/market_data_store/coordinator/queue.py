@@ -1,13 +1,13 @@
 """What the broker knows of the queue: messages that wait, messages that workers hold, and who is there to take them.
 
-Each question has a deadline of a second, and its own answer for "the broker does not say" (`BrokerUnavailable`).
+Each question has a deadline of a second and raises `BrokerUnavailable` when the broker does not answer within it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import quote, unquote, urlsplit
 
 from amqp.exceptions import ChannelError
@@ -24,10 +24,23 @@ DEADLINE_S = 1.0
 _NOT_FOUND = "404"
 
 
-class QueueInspector:
-    """Asks about one queue over a connection that it keeps, and opens again after it was lost. Not for two threads.
+class Reading(NamedTuple):
+    """What one look at the queue found; None for what is unknown."""
 
-    `management_url` is RabbitMQ's HTTP API, where there is one (http://user:password@host:15672).
+    #: Messages waiting; None when the broker does not answer.
+    depth: int | None
+    #: Messages that workers hold unacknowledged.
+    reserved: int | None
+    #: Live workers.
+    workers: int | None
+
+
+class QueueInspector:
+    """Asks about one queue over a connection that it keeps, and opens again after it was lost.
+
+    `workers` uses a connection of its own, so that one thread may call it while another calls the other methods; apart
+    from that, an inspector is not thread-safe. `management_url` is the URL of RabbitMQ's HTTP API, where there is one
+    (http://user:password@host:15672).
     """
 
     def __init__(self, app: Celery, queue: str, *, management_url: str = "") -> None:
@@ -37,7 +50,7 @@ class QueueInspector:
         self._connection: Any = None
 
     def depth(self) -> int:
-        """Messages that wait; those that workers hold are not counted. Raises `BrokerUnavailable`."""
+        """Count the messages waiting, without those that workers hold; raises `BrokerUnavailable`."""
         with self._channel() as channel:
             try:
                 return int(channel.queue_declare(queue=self._queue, passive=True).message_count)
@@ -47,9 +60,9 @@ class QueueInspector:
                 raise
 
     def reserved(self) -> int | None:
-        """Messages that workers hold unacknowledged: on Redis of all queues in the database. None: nobody can tell.
+        """Count the messages that workers hold unacknowledged; None where nobody can tell.
 
-        Raises `BrokerUnavailable`.
+        On Redis the count covers all queues of the database. Raises `BrokerUnavailable`.
         """
         if self._management_url:
             return self._reserved_by_management()
@@ -58,20 +71,20 @@ class QueueInspector:
             return None if unacked is None else int(channel.client.hlen(unacked))
 
     def workers(self) -> list[str]:
-        """Names of the workers that answer a ping, after the whole second. Raises `BrokerUnavailable`."""
+        """Return the names of the workers that answer a ping, after the whole second. Raises `BrokerUnavailable`."""
         with self._reachable(), self._connect() as connection:
             replies = self._app.control.ping(timeout=DEADLINE_S, connection=connection) or []
         return sorted(name for reply in replies for name in reply)
 
     def close(self) -> None:
-        """Give the connection back."""
+        """Close the connection."""
         if self._connection is not None:
-            self._connection.collect()  # at once: a server that hangs would let a proper goodbye wait
+            self._connection.collect()  # at once: a proper goodbye would wait for a server that hangs
             self._connection = None
 
     def _connect(self) -> Any:
         connection: Connection = self._app.connection_for_read()
-        # Of these each transport takes what it knows.
+        # A transport ignores the options that it does not know.
         deadlines = {"read_timeout": DEADLINE_S, "write_timeout": DEADLINE_S}
         if connection.transport.driver_type == "redis":
             deadlines = {"socket_timeout": DEADLINE_S, "socket_connect_timeout": DEADLINE_S}
@@ -98,7 +111,6 @@ class QueueInspector:
         try:
             yield
         except (*probe.connection_errors, *probe.channel_errors, OperationalError, OSError) as error:
-            self.close()
             reason = (str(error) or type(error).__name__).partition("\n")[0]
             url = without_password(str(self._app.conf.broker_url))
             raise BrokerUnavailable(f"cannot connect to {url}: {reason}") from error

@@ -1,12 +1,18 @@
-"""From a queue's depth to a backpressure level, with hysteresis. Pure: no clock, no server."""
+"""From a look at the queue to a backpressure level, with hysteresis. Pure: no clock, no server.
+
+`level_of` is the one computation of the level and its reason: whoever shows or publishes a level calls it.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from market_data_core.telemetry import BackpressureLevel
 
 from market_data_store.config import Settings
+from market_data_store.coordinator.feedback import BROKER_UNREACHABLE, NO_WORKERS
+from market_data_store.coordinator.queue import Reading
 from market_data_store.errors import ConfigurationError
 
 OK, SOFT, HARD = BackpressureLevel.ok, BackpressureLevel.soft, BackpressureLevel.hard
@@ -65,3 +71,27 @@ class Watermarks:
         if previous is OK and utilization <= self.soft_above:
             return OK
         return SOFT
+
+
+class LevelAndReason(NamedTuple):
+    """A level, and its reason where the depth does not explain it."""
+
+    level: BackpressureLevel
+    reason: str | None = None
+
+    def __str__(self) -> str:
+        """`hard (no_workers)`, or the level alone."""
+        return f"{self.level.value} ({self.reason})" if self.reason else self.level.value
+
+
+def level_of(previous: BackpressureLevel, reading: Reading, capacity: int, watermarks: Watermarks) -> LevelAndReason:
+    """The level that a look at the queue gives, coming from `previous`.
+
+    Idempotent: the same look gives the same level again. A number of workers that is unknown (None) does not count as
+    no workers.
+    """
+    if reading.depth is None:
+        return LevelAndReason(HARD, BROKER_UNREACHABLE)
+    if reading.depth > 0 and reading.workers == 0:
+        return LevelAndReason(HARD, NO_WORKERS)
+    return LevelAndReason(watermarks.level(previous, reading.depth / capacity))

@@ -8,7 +8,7 @@ from typing import Any
 from market_data_core.telemetry import BackpressureLevel
 from prometheus_client import Counter, Gauge, Histogram
 
-from market_data_store.coordinator.monitor import Reading
+from market_data_store.coordinator.queue import Reading
 from market_data_store.datasets import DATASETS
 from market_data_store.protocol import Counts
 from market_data_store.signals import batch_written, rows_rejected, write_retried
@@ -66,6 +66,11 @@ def set_queue_gauges(capacity: int, reading: Reading, level: BackpressureLevel) 
         if value is not None:
             gauge.set(value)
     QUEUE_CAPACITY.set(capacity)
+    set_level_gauge(level)
+
+
+def set_level_gauge(level: BackpressureLevel) -> None:
+    """Set the gauge of the level."""
     LEVEL.set(_LEVELS[level])
 
 

@@ -22,8 +22,7 @@ from redis.exceptions import RedisError
 
 from market_data_store.app import app
 from market_data_store.config import Settings
-from market_data_store.coordinator.monitor import Reading
-from market_data_store.coordinator.queue import QueueInspector
+from market_data_store.coordinator.queue import QueueInspector, Reading
 from market_data_store.coordinator.redis_publisher import RedisFeedbackPublisher
 from market_data_store.coordinator.watermarks import HARD, OK, Watermarks
 from market_data_store.errors import BrokerUnavailable, DatabaseUnavailable

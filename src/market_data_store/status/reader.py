@@ -13,8 +13,7 @@ from redis.exceptions import RedisError
 
 from market_data_store.app import app
 from market_data_store.config import Settings
-from market_data_store.coordinator.feedback import BackpressureLevel, FeedbackEvent
-from market_data_store.coordinator.monitor import BROKER_UNREACHABLE, NO_WORKERS
+from market_data_store.coordinator.feedback import BROKER_UNREACHABLE, NO_WORKERS, BackpressureLevel, FeedbackEvent
 from market_data_store.coordinator.queue import QueueInspector
 from market_data_store.coordinator.redis_publisher import RedisFeedbackPublisher
 from market_data_store.coordinator.watermarks import HARD, OK, Watermarks

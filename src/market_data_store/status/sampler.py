@@ -18,8 +18,7 @@ from typing import Generic, NamedTuple, TypeVar
 from market_data_core.telemetry import HealthStatus
 
 from market_data_store.config import Settings
-from market_data_store.coordinator.feedback import BackpressureLevel, FeedbackEvent
-from market_data_store.coordinator.monitor import BROKER_UNREACHABLE
+from market_data_store.coordinator.feedback import BROKER_UNREACHABLE, BackpressureLevel, FeedbackEvent
 from market_data_store.status.database import Database
 from market_data_store.status.reader import Queue, StatusReader
 

@@ -1,0 +1,67 @@
+"""Which workers consume the queue, by the rule that one missed answer does not count.
+
+A worker that is busy may miss the second that it has for its answer. Only the second miss in a row means that there is
+none.
+"""
+
+from __future__ import annotations
+
+import threading
+
+from market_data_store.coordinator.queue import QueueInspector
+from market_data_store.errors import BrokerUnavailable
+
+#: Seconds between two looks of `WorkerWatch`; a look takes a second itself.
+_INTERVAL_S = 1.0
+
+
+class Workers:
+    """The workers that consume the inspector's queue. Not thread-safe."""
+
+    def __init__(self, inspector: QueueInspector) -> None:
+        self._inspector = inspector
+        self._known: list[str] | None = None
+        self._missed = False
+
+    def look(self) -> list[str]:
+        """Return their names; takes a second, or two where the first look finds none. Raises `BrokerUnavailable`."""
+        try:
+            found = self._inspector.workers()
+            if not found and self._known is None:
+                found = self._inspector.workers()  # nothing is known that could bridge a miss, so ask again at once
+        except BrokerUnavailable:
+            self._known, self._missed = None, False
+            raise
+        if not found and self._known and not self._missed:
+            self._missed = True
+            return self._known
+        self._known, self._missed = found, False
+        return found
+
+
+class WorkerWatch:
+    """Counts the workers in a thread: a look takes a second, which the monitor's loop does not have."""
+
+    def __init__(self, inspector: QueueInspector) -> None:
+        self._workers = Workers(inspector)
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="worker-watch", daemon=True)
+        #: None until it is known, and while the broker does not answer.
+        self.count: int | None = None
+
+    def start(self) -> None:
+        """Start looking."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Stop looking."""
+        self._stop.set()
+        self._thread.join(5.0)
+
+    def _run(self) -> None:
+        while not self._stop.is_set():
+            try:
+                self.count = len(self._workers.look())
+            except BrokerUnavailable:
+                self.count = None
+            self._stop.wait(_INTERVAL_S)
