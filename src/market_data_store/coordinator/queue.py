@@ -1,4 +1,4 @@
-"""What the broker knows of the queue: messages that wait, messages that workers hold, and who is there to take them.
+"""What the broker knows of the queue: messages that wait, messages that workers hold, and the workers that consume it.
 
 Each question has a deadline of a second and raises `BrokerUnavailable` when the broker does not answer within it.
 """
@@ -31,7 +31,7 @@ class Reading(NamedTuple):
     depth: int | None
     #: Messages that workers hold unacknowledged.
     reserved: int | None
-    #: Live workers.
+    #: Live workers that consume the queue.
     workers: int | None
 
 
@@ -71,10 +71,17 @@ class QueueInspector:
             return None if unacked is None else int(channel.client.hlen(unacked))
 
     def workers(self) -> list[str]:
-        """Return the names of the workers that answer a ping, after the whole second. Raises `BrokerUnavailable`."""
+        """Return the names of the live workers that consume this queue; raises `BrokerUnavailable`.
+
+        It takes the whole second that workers have for their answer. A worker that was told to stop consuming the queue
+        (`celery control cancel_consumer`), and one of another application on the same broker, is not among them.
+        """
         with self._reachable(), self._connect() as connection:
-            replies = self._app.control.ping(timeout=DEADLINE_S, connection=connection) or []
-        return sorted(name for reply in replies for name in reply)
+            replies = self._app.control.broadcast(
+                "active_queues", reply=True, timeout=DEADLINE_S, connection=connection
+            )
+        answers = [answer for reply in replies or [] for answer in reply.items()]
+        return sorted(name for name, queues in answers if self._queue in _names(queues))
 
     def close(self) -> None:
         """Close the connection."""
@@ -125,3 +132,8 @@ class QueueInspector:
             return int(answer.raise_for_status().json()["messages_unacknowledged"])
         except (httpx.HTTPError, ValueError, KeyError) as error:
             raise BrokerUnavailable(f"RabbitMQ's management API does not answer ({type(error).__name__})") from error
+
+
+def _names(queues: Any) -> list[Any]:
+    """The queues that a worker lists; none for a worker that answers with an error."""
+    return [queue.get("name") for queue in queues if isinstance(queue, dict)] if isinstance(queues, list) else []
