@@ -278,7 +278,6 @@ def test_before_the_migration_the_status_lacks_the_reasons_only(before: str, old
     reader = DatabaseReader(before)
     try:
         first = reader.read()
-        assert first is not None
         assert (first.dead_letters, first.reasons) == (1, None)
     finally:
         reader.close()

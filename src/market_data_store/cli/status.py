@@ -2,84 +2,147 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import time
-from contextlib import ExitStack, closing
 
 import click
-from rich.console import Console
 from rich.live import Live
 from rich.table import Table
+from rich.text import Text
 
-from market_data_store import dead_letters
-from market_data_store.app import app
-from market_data_store.cli.terminal import console
+from market_data_store.cli.terminal import console, printable
 from market_data_store.config import Settings, settings, without_password
-from market_data_store.coordinator.queue import QueueInspector
-from market_data_store.postgres import schema
-from market_data_store.postgres.connection import connect
-from market_data_store.protocol import QUEUE
-from market_data_store.status.reader import Status, StatusReader
+from market_data_store.coordinator.watermarks import LevelAndReason
+from market_data_store.status.database import DatabaseStatus
+from market_data_store.status.document import document_of
+from market_data_store.status.headline import Severity
+from market_data_store.status.health import is_ready
+from market_data_store.status.looks import Away, FeedbackStatus, Looks, QueueStatus
+from market_data_store.status.sampler import Sample, Sampler
 
 _INTERVAL_S = 1.0
+_UNKNOWN = "unknown"
+_COLORS: dict[Severity, str] = {"ok": "green", "warning": "yellow", "critical": "red"}
 
 
 @click.command("status")
 @click.option("--watch", is_flag=True, help="Keep refreshing until Ctrl-C.")
-def command(watch: bool) -> None:
-    """Show the schema's revision, how deep the queue is and which workers answer."""
-    database_url, _ = settings().require_database_url(), settings().require_broker_url()
-    if watch:
-        _watch(settings(), console)
-    table = Table(show_header=False, box=None, pad_edge=False)
-    found = schema.revisions(database_url)
-    table.add_row("database", without_password(database_url), found.state)
-    if found.current is not None:
-        with connect(database_url) as connection:
-            table.add_row("dead letters", f"{dead_letters.count(connection):,}", "")
-    with closing(QueueInspector(app, QUEUE)) as inspector:
-        depth, workers = inspector.depth(), inspector.workers()
-    table.add_row("broker", without_password(settings().broker_url), "")
-    table.add_row("queue", f"{depth:,} waiting", f"{depth / settings().queue_capacity:.0%} of capacity")
-    table.add_row("workers", str(len(workers)), ", ".join(workers))
-    console.print(table)
-    if not workers or not found.up_to_date:
+@click.option("--json", "as_json", is_flag=True, help="Print what /status.json answers.")
+def command(watch: bool, as_json: bool) -> None:
+    """Show the state of the store, then what database, queue, workers and feedback stream say.
+
+    A part that does not answer is a line that says so. The exit code is 1 when rows cannot be taken and written, or no
+    worker answers.
+
+    \b
+    mds status
+    mds status --watch
+    mds status --json
+    """
+    configured = settings()
+    configured.require_database_url()
+    configured.require_broker_url()
+    sampler = Sampler(configured, log=False)
+    try:
+        if watch:
+            _watch(sampler, configured, as_json=as_json)
+        sample = sampler.newest(complete=True)
+        _print(sample, configured, as_json=as_json)
+    finally:
+        sampler.close(timeout_s=0.2)  # a look that hangs ends with this process
+    if not (is_ready(sample.health) and _has_workers(sample.looks)):
         sys.exit(1)
 
 
-def _watch(settings: Settings, console: Console) -> None:
-    """Show the status until interrupted: a live table in a terminal, a line a look elsewhere."""
-    with ExitStack() as stack:
-        reader = StatusReader(settings, stack)
-        live = stack.enter_context(Live(console=console, auto_refresh=False)) if console.is_terminal else None
+def _has_workers(looks: Looks) -> bool:
+    return not isinstance(looks.workers, Away) and bool(looks.workers)
+
+
+def _print(sample: Sample, settings: Settings, *, as_json: bool) -> None:
+    if as_json:
+        click.echo(json.dumps(document_of(sample, settings), indent=2))
+        return
+    for name, value in _fields(sample, settings).items():
+        click.secho(f"{name:<14}{value}", fg=_COLORS[sample.headline.severity] if name == "status" else None)
+
+
+def _watch(sampler: Sampler, settings: Settings, *, as_json: bool) -> None:
+    """Show the status until interrupted: a live table in a terminal, a line for each look elsewhere."""
+    if as_json or not console.is_terminal:
         while True:
-            started = time.monotonic()
-            shown = _shown(reader.read(), settings.queue_capacity)
-            if live is None:
-                console.print(", ".join(f"{name} {value}" for name, value in shown.items()), soft_wrap=True)
-            else:
-                live.update(_table(shown), refresh=True)
-            time.sleep(max(0.0, _INTERVAL_S - (time.monotonic() - started)))
+            sample = sampler.newest(complete=True)
+            click.echo(json.dumps(document_of(sample, settings)) if as_json else _line(sample, settings))
+            time.sleep(_INTERVAL_S)
+    with Live(console=console, auto_refresh=False) as live:
+        while True:
+            live.update(_table(sampler.newest(complete=True), settings), refresh=True)
+            time.sleep(_INTERVAL_S)
 
 
-def _shown(status: Status, capacity: int) -> dict[str, str]:
-    queue, database = status.queue, status.database
-    rows_per_s = "unknown" if database is None or database.rows_per_s is None else f"{database.rows_per_s:,.0f}"
-    last = status.events[0] if status.events else None
-    told = "none" if last is None else f"{last.level.value} {time.time() - last.ts:.0f} s ago"
+def _line(sample: Sample, settings: Settings) -> str:
+    return ", ".join(f"{name} {value}" for name, value in _fields(sample, settings).items())
+
+
+def _table(sample: Sample, settings: Settings) -> Table:
+    table = Table(box=None, pad_edge=False, show_header=False)
+    for name, value in _fields(sample, settings).items():
+        style = _COLORS[sample.headline.severity] if name == "status" else ""
+        table.add_row(name, Text(value, style=style))
+    return table
+
+
+def _fields(sample: Sample, settings: Settings) -> dict[str, str]:
+    """What is shown, by name; foreign texts are escaped for the terminal."""
+    looks = sample.looks
+    fields = {
+        "status": str(sample.headline),
+        "database": f"{without_password(settings.database_url)} {_reached(looks.database)}",
+        **_database(looks.database),
+        "broker": f"{without_password(settings.broker_url)} {_reached(looks.queue)}",
+        "queue": _queue(looks.queue, settings.queue_capacity),
+        "level": str(sample.level),
+        "workers": _workers(looks.workers),
+        "feedback": _feedback(looks.feedback, sample.ts),
+    }
+    return {name: printable(value) for name, value in fields.items()}
+
+
+def _reached(look: DatabaseStatus | QueueStatus | Away) -> str:
+    # The driver's own words: who runs the command may read hosts and users.
+    return look.reason or look.error if isinstance(look, Away) else f"answers in {look.latency_ms:.1f} ms"
+
+
+def _database(look: DatabaseStatus | Away) -> dict[str, str]:
+    if isinstance(look, Away):
+        return dict.fromkeys(("schema", "rows/s", "dead letters"), _UNKNOWN)
     return {
-        "depth": "broker unreachable" if queue is None else f"{queue.depth:,}",
-        "level": status.level.value,
-        "utilization": "unknown" if queue is None else f"{queue.depth / capacity:.0%}",
-        "rows/s": "database unreachable" if database is None else rows_per_s,
-        "workers": "unknown" if status.workers is None else str(len(status.workers)),
-        "last event": f"{told} ({last.reason})" if last is not None and last.reason else told,
+        "schema": f"revision {look.revisions.current or 'none'}, {look.revisions.state}",
+        "rows/s": _UNKNOWN if look.rows_per_s is None else f"{look.rows_per_s:,.0f}",
+        "dead letters": _UNKNOWN if look.dead_letters is None else f"{look.dead_letters:,}",
     }
 
 
-def _table(shown: dict[str, str]) -> Table:
-    table = Table(box=None, pad_edge=False, show_header=False)
-    styles = {"ok": "green", "soft": "yellow", "hard": "red"}
-    for name, value in shown.items():
-        table.add_row(name, value, style=styles.get(value.split()[0], "") if name in ("level", "last event") else "")
-    return table
+def _queue(look: QueueStatus | Away, capacity: int) -> str:
+    if isinstance(look, Away):
+        return _UNKNOWN
+    held = _UNKNOWN if look.reserved is None else f"{look.reserved:,}"
+    return f"{look.depth:,} waiting ({look.depth / capacity:.0%} of {capacity:,}), held by workers: {held}"
+
+
+def _workers(look: list[str] | Away) -> str:
+    if isinstance(look, Away):
+        return _UNKNOWN
+    return f"{len(look)} ({', '.join(look)})" if look else "0"
+
+
+def _feedback(look: FeedbackStatus | Away | None, now: float) -> str:
+    if look is None:
+        return "no stream; set REDIS_URL for one"
+    if isinstance(look, Away):
+        return look.reason or look.error
+    if not look.events:
+        return "no event yet; is `mds monitor` running?"
+    newest = look.events[0]
+    outcomes = "".join(f", {receiver}: {outcome}" for receiver, outcome in sorted(look.outcomes.items()))
+    return f"{LevelAndReason(newest.level, newest.reason)} {max(0.0, now - newest.ts):.0f} s ago{outcomes}"

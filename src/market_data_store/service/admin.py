@@ -1,29 +1,27 @@
-"""The admin endpoints: migrations, retention, the level told now."""
+"""The admin endpoints: migrations, retention, and the level published now."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
-from contextlib import ExitStack, closing, suppress
+from contextlib import ExitStack, closing
 from datetime import datetime
 from typing import Any
 
 from flask_openapi3 import APIBlueprint
 from pydantic import BaseModel, Field
-from redis.exceptions import RedisError
 
 from market_data_store.app import app
 from market_data_store.config import Settings
-from market_data_store.coordinator.feedback import BackpressureLevel, FeedbackEvent
+from market_data_store.coordinator.feedback import FeedbackEvent
 from market_data_store.coordinator.queue import QueueInspector
 from market_data_store.coordinator.receivers import Receiver, receivers_of
-from market_data_store.coordinator.redis_publisher import RedisFeedbackPublisher
-from market_data_store.coordinator.watermarks import OK, Watermarks
 from market_data_store.datasets import DATASETS
+from market_data_store.errors import BrokerUnavailable
 from market_data_store.postgres import retention, schema
 from market_data_store.postgres.connection import connect
 from market_data_store.protocol import QUEUE
 from market_data_store.service.guard import Answer, Body, guarded, problem
+from market_data_store.status.sampler import Sampler
 
 logger = logging.getLogger(__name__)
 
@@ -69,14 +67,14 @@ class RetentionAnswer(BaseModel):
 
 
 class LevelAnswer(BaseModel):
-    """The event, and by which receiver it was taken."""
+    """The event, and what became of it by receiver."""
 
     event: dict[str, Any]
     receivers: dict[str, str]
 
 
-def create_admin(settings: Settings) -> APIBlueprint:
-    """The endpoints."""
+def create_admin(settings: Settings, sampler: Sampler) -> APIBlueprint:
+    """Return the endpoints."""
     admin = guarded("admin", settings, "admin")
 
     @admin.get("/schema/version", responses={"200": SchemaVersion})
@@ -110,30 +108,28 @@ def create_admin(settings: Settings) -> APIBlueprint:
 
     @admin.post("/backpressure/check", responses={"200": LevelAnswer})
     def check_backpressure() -> Answer:
-        """Look at the queue, and tell the receivers of the level now."""
-        with closing(QueueInspector(app, QUEUE)) as inspector:
-            depth = inspector.depth()
+        """Look at the queue, and publish the level to all receivers now."""
+        depth = _depth()
+        level = sampler.level_at(depth)
+        event = FeedbackEvent.create(QUEUE, depth or 0, settings.queue_capacity, *level)
         with ExitStack() as stack:
             publishers = receivers_of(settings)
             for publisher in publishers.values():
                 stack.callback(publisher.close)
-            level = Watermarks.of(settings).level(_last_level(publishers), depth / settings.queue_capacity)
-            event = FeedbackEvent.create(QUEUE, depth, settings.queue_capacity, level)
             receivers = {name: _delivered(publisher, event) for name, publisher in publishers.items()}
-        logger.info("admin: level %s told: %s", level.value, receivers)
+        logger.info("admin: level %s published: %s", level, receivers)
         return LevelAnswer(event=event.model_dump(mode="json"), receivers=receivers).model_dump()
 
     return admin
 
 
-def _last_level(publishers: Mapping[str, Receiver]) -> BackpressureLevel:
-    """From where the level rises or falls."""
-    for publisher in publishers.values():
-        if isinstance(publisher, RedisFeedbackPublisher):
-            with suppress(RedisError):
-                last = publisher.last()
-                return OK if last is None else last.level
-    return OK
+def _depth() -> int | None:
+    """Read the depth now, since the sampler's may be two seconds old; None when the broker does not answer."""
+    with closing(QueueInspector(app, QUEUE)) as inspector:
+        try:
+            return inspector.depth()
+        except BrokerUnavailable:
+            return None
 
 
 def _delivered(publisher: Receiver, event: FeedbackEvent) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 from importlib.metadata import version
 
-from flask import Flask, Response, jsonify, make_response, request
+from flask import Flask, Response, jsonify, make_response
 from flask_openapi3 import Info, OpenAPI, Tag
 from market_data_core.telemetry import HealthStatus
 from pydantic import ValidationError
@@ -16,18 +16,24 @@ from werkzeug.exceptions import HTTPException
 
 from market_data_store.config import settings
 from market_data_store.errors import InvalidMessage, MarketDataStoreError
+from market_data_store.metrics.definitions import set_level_gauge
 from market_data_store.service import metrics
 from market_data_store.service.admin import create_admin
 from market_data_store.service.dead_letters import create_letters
 from market_data_store.service.guard import Answer, Problem, problem
-from market_data_store.service.health import Health
 from market_data_store.service.page import create_page
+from market_data_store.status.health import is_ready
+from market_data_store.status.sampler import Sampler
 
 _HEALTH = Tag(name="health")
 
 
 def create_app() -> Flask:
-    """The application with the settings of the environment; raises `ConfigurationError` for a wrong one."""
+    """Make the application with the settings of the environment; raises `ConfigurationError` for a wrong one.
+
+    Health, page, metrics and admin read one `Sampler`. Its threads start with the first request; its `close`, which is
+    `extensions["status_sampler"].close`, stops them.
+    """
     configured = settings()
     configured.require_database_url()
     configured.require_broker_url()
@@ -40,33 +46,30 @@ def create_app() -> Flask:
         doc_ui=False,
         static_folder=None,
     )
-    health = Health(configured)
+    sampler = Sampler(configured, on_level=lambda found: set_level_gauge(found.level))
+    app.extensions["status_sampler"] = sampler
     metrics.install(app)
-
-    @app.before_request
-    def look_before_a_scrape() -> None:
-        if request.path == "/metrics":
-            health.status()  # it sets the gauges of queue and workers
+    app.before_request(sampler.start)
 
     @app.get("/healthz", tags=[_HEALTH], responses={"200": HealthStatus})
     @app.get("/health", tags=[_HEALTH], responses={"200": HealthStatus})
     def health_status() -> Answer:
         """Say how the store is; 200 while this process serves."""
-        return health.status().model_dump()
+        return sampler.newest().health.model_dump()
 
     @app.get("/readyz", tags=[_HEALTH], responses={"200": HealthStatus, "503": HealthStatus})
     def readiness() -> Answer:
         """Say whether rows can be taken and written."""
-        status = health.status()
-        return status.model_dump(), 200 if health.is_ready(status) else 503
+        status = sampler.newest().health
+        return status.model_dump(), 200 if is_ready(status) else 503
 
     @app.get("/openapi.json", doc_ui=False)
     def document() -> Answer:
         return jsonify(app.api_doc)
 
-    app.register_api(create_admin(configured))
+    app.register_api(create_admin(configured, sampler))
     app.register_api(create_letters(configured))
-    app.register_blueprint(create_page(configured, health.status))
+    app.register_blueprint(create_page(configured, sampler))
     app.register_error_handler(HTTPException, _http_error)
     app.register_error_handler(MarketDataStoreError, _own_error)
     app.register_error_handler(Exception, _unexpected)

@@ -1,4 +1,4 @@
-"""What Postgres says: rows a second, and dead letters by reason."""
+"""What Postgres says: the schema's revision, rows a second, and dead letters by reason."""
 
 from __future__ import annotations
 
@@ -18,16 +18,19 @@ from market_data_store import dead_letters
 from market_data_store.datasets import DATASETS
 from market_data_store.dead_letters.summary import ReasonCount, summary
 from market_data_store.errors import DatabaseUnavailable
-from market_data_store.postgres.connection import connect
+from market_data_store.postgres.connection import connect, unavailable
+from market_data_store.postgres.schema import Revisions, revisions_of
 
 #: Seconds over which the rows a second are counted; Postgres itself counts once a second.
 _RATE_WINDOW_S = 5.0
-#: Seconds that Postgres has for an answer: it is told the first, and after the second the connection is given up.
-_STATEMENT_TIMEOUT_S = 1.5
+#: Seconds after which Postgres cancels a statement: a table that is locked or huge costs its own figures only, and two
+#: such statements end before the sampler counts Postgres as away.
+_STATEMENT_TIMEOUT_S = 0.75
+#: Seconds after which the connection is given up.
 _ANSWER_TIMEOUT_S = 3.0
-#: Between two looks at the dead letters lies so many times what the first took: a million take Postgres 0.3 s.
+#: After a look at the dead letters, wait this many times as long as it took: a million letters take Postgres 0.3 s.
 _LETTERS_REST = 10.0
-#: For this transaction alone: behind a pooler the connection may be another's in the next.
+#: For the transaction only: behind a pooler another client may have the connection next.
 _TIMEOUT = f"SET LOCAL statement_timeout = {int(_STATEMENT_TIMEOUT_S * 1000)}"
 _CHANGED_ROWS = "SELECT coalesce(sum(n_tup_ins + n_tup_upd), 0) FROM pg_stat_user_tables WHERE relname = ANY(%s)"
 
@@ -37,9 +40,11 @@ _Letters = tuple[int | None, Sequence[ReasonCount] | None]
 
 
 @dataclass(frozen=True, slots=True)
-class Database:
+class DatabaseStatus:
     """What Postgres says."""
 
+    latency_ms: float
+    revisions: Revisions
     #: Rows inserted and updated a second; None until there are two looks.
     rows_per_s: float | None
     #: None without a schema.
@@ -48,7 +53,7 @@ class Database:
 
 
 class DatabaseReader:
-    """Keeps one connection, and opens another after it was lost or gave no answer."""
+    """Keeps one connection, and opens another after that one was lost or gave no answer."""
 
     def __init__(self, url: str) -> None:
         self._url = url
@@ -57,22 +62,26 @@ class DatabaseReader:
         self._letters: _Letters = None, None
         self._letters_due = float("-inf")
 
-    def read(self) -> Database | None:
-        """One look; None where Postgres does not answer."""
-        if not self._url:
-            return None
+    def read(self) -> DatabaseStatus:
+        """Look once; raises `DatabaseUnavailable`."""
+        if not self._url:  # libpq would take a server from its own variables
+            raise DatabaseUnavailable("DATABASE_URL is not set")
         try:
+            started = time.monotonic()
             if self._connection is None:
                 self._connection = connect(self._url)
                 self._connection.prepare_threshold = None  # a pooler may give the next statement to another server
             with _given_up_after(_ANSWER_TIMEOUT_S, self._connection):
-                return Database(self._rows_per_s(self._connection), *self._dead_letters(self._connection))
-        except (DatabaseUnavailable, psycopg.Error):
+                revisions = revisions_of(self._connection)
+                latency_ms = (time.monotonic() - started) * 1e3
+                rows_per_s = self._rows_per_s(self._connection)
+                return DatabaseStatus(latency_ms, revisions, rows_per_s, *self._dead_letters(self._connection))
+        except psycopg.Error as error:
             self.close()
-            return None
+            raise unavailable(error) from error
 
     def close(self) -> None:
-        """Give the connection back."""
+        """Close the connection."""
         self._totals.clear()  # the next rate would be one over the outage
         self._letters_due = float("-inf")
         if self._connection is not None:
@@ -89,7 +98,7 @@ class DatabaseReader:
         while now - self._totals[0][0] > _RATE_WINDOW_S and len(self._totals) > 2:
             self._totals.popleft()
         then, before = self._totals[0]
-        # Fewer than before: somebody reset the statistics.
+        # A total below the one before means that somebody reset the statistics.
         return max(0.0, (total - before) / (now - then)) if now > then else None
 
     def _dead_letters(self, connection: psycopg.Connection[Any]) -> _Letters:
@@ -118,7 +127,7 @@ def _counted(connection: psycopg.Connection[Any]) -> _Letters:
 
 @contextmanager
 def _given_up_after(timeout_s: float, connection: psycopg.Connection[Any]) -> Iterator[None]:
-    """Hang up when it takes longer: a server that is stopped keeps the connection, and heeds no statement_timeout."""
+    """Hang up when the block takes longer: a stopped server keeps its connections, and heeds no statement_timeout."""
     with socket.socket(fileno=os.dup(connection.fileno())) as own:
         timer = threading.Timer(timeout_s, _hang_up, [own])
         timer.daemon = True

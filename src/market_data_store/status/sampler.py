@@ -1,7 +1,7 @@
-"""Looks at the store's parts every two seconds from threads of its own, so that who asks waits for none of them.
+"""Looks at the store's parts again and again in background threads, so that no request waits for a server.
 
-Each part has its own thread: one that hangs stops no other. The threads start when somebody asks for the first time,
-and so in the process that serves, not in the one that gunicorn forks it from.
+Each part has its own thread: one that hangs stops no other. The threads start with the first request, and so in the
+process that serves, not in the one that gunicorn forks it from.
 """
 
 from __future__ import annotations
@@ -9,205 +9,231 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections import deque
 from collections.abc import Callable
-from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Generic, NamedTuple, TypeVar
+from typing import Any, Generic, TypeVar
 
 from market_data_core.telemetry import HealthStatus
+from prometheus_client import REGISTRY
 
 from market_data_store.config import Settings
-from market_data_store.coordinator.feedback import BROKER_UNREACHABLE, BackpressureLevel, FeedbackEvent
-from market_data_store.status.database import Database
-from market_data_store.status.reader import Queue, StatusReader
+from market_data_store.coordinator.watermarks import LevelAndReason
+from market_data_store.status.headline import Headline, headline
+from market_data_store.status.health import health_of
+from market_data_store.status.history import INTERVAL_S, SEED_EVENTS, History, Point
+from market_data_store.status.levels import Levels
+from market_data_store.status.looks import Away, FeedbackStatus, Looks
+from market_data_store.status.reader import RECENT_EVENTS, StatusReader
 
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-#: Between the starts of two looks.
-INTERVAL_S = 2.0
-#: What is older has no worth: a part that hangs counts as one that does not answer.
-_STALE_S = 10.0
-#: How long the first who asks waits for the first looks.
-_FIRST_WAIT_S = 1.0
-#: How long the first look at the queue waits for the monitor's word.
-_FIRST_EVENTS_WAIT_S = 0.5
-_HISTORY_S = 900.0
-#: Points: what was seeded, and what was seen since, at one in `INTERVAL_S` each.
-_HISTORY_MAX = int(2 * _HISTORY_S / INTERVAL_S) + 2
-#: Events that the seed is taken from: 15 minutes of a level that changes with each of the monitor's looks.
-_SEED_EVENTS = 2_000
-
-
-class Point(NamedTuple):
-    """The queue at a moment (epoch seconds)."""
-
-    ts: float
-    depth: int | None
-    level: str
-
-
-@dataclass(frozen=True, slots=True)
-class QueueLook:
-    """The queue and the level that follows from it."""
-
-    queue: Queue | None
-    level: BackpressureLevel
-    reason: str | None
+#: Seconds after which a look counts as unanswered, and for which a request waits at most.
+DEADLINE_S = 1.6
+#: The same for the workers: they have a second for each of two answers, after the broker's for a connection.
+_WORKERS_DEADLINE_S = 3.5
+#: Seconds between the starts of two looks at Postgres: a server that hangs is to be on the page within five.
+_DATABASE_INTERVAL_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """What is known now; None where it could not be found out."""
+    """What is known now."""
 
-    queue: QueueLook | None
-    #: Seconds since the look at the queue; None when there was none.
+    #: When, in epoch seconds.
+    ts: float
+    looks: Looks
+    level: LevelAndReason
+    health: HealthStatus
+    headline: Headline
+    #: Seconds since the last look at the queue ended; None before the first has.
     age_s: float | None
-    workers: list[str] | None
-    database: Database | None
-    events: list[FeedbackEvent] | None
-    health: HealthStatus | None
     #: 15 minutes, oldest first.
     history: list[Point]
 
 
 class Sampler:
-    """The newest sample, at no cost for broker and database. For any number of threads."""
+    """The newest looks, and what follows from them, at no cost for the servers. Thread-safe.
 
-    def __init__(self, settings: Settings, health: Callable[[], HealthStatus]) -> None:
+    `on_level` is called with the level after each look at the queue. Without `log`, a part that goes away or comes back
+    is no line in the log.
+    """
+
+    def __init__(
+        self, settings: Settings, *, on_level: Callable[[LevelAndReason], None] | None = None, log: bool = True
+    ) -> None:
         self._settings = settings
-        self._check = health
+        self._on_level = on_level or (lambda _: None)
+        self._log = log
         self._lock = threading.Lock()
-        self._looks: _Looks | None = None
+        self._running: _Threads | None = None
 
-    def newest(self) -> Sample:
-        """What the newest looks found; only the first call waits, for at most a second."""
+    def start(self) -> None:
+        """Start looking; does nothing when that has been done."""
+        self._started()
+
+    def newest(self, *, complete: bool = False) -> Sample:
+        """Return what the newest looks found; a part that has not answered in time is `Away`.
+
+        Only the first looks are waited for: at most `DEADLINE_S`, or with `complete` until each part has had its own
+        deadline (3.5 s for the workers).
+        """
+        return self._started().sample(complete=complete)
+
+    def level_at(self, depth: int | None) -> LevelAndReason:
+        """Return the level at a depth that was read just now; None: the broker did not answer."""
+        return self._started().level_at(depth)
+
+    def close(self, timeout_s: float = 10.0) -> None:
+        """Stop looking, and close the connections unless a look still hangs after `timeout_s`."""
         with self._lock:
-            if self._looks is None:
-                self._looks = _Looks(self._settings, self._check)
-            looks = self._looks
-        return looks.sample()
+            running, self._running = self._running, None
+        if running is not None:
+            running.close(timeout_s)
 
-    def close(self) -> None:
-        """End the threads, as soon as their looks end, and give their connections back."""
+    def _started(self) -> _Threads:
         with self._lock:
-            looks, self._looks = self._looks, None
-        if looks is not None:
-            looks.close()
+            if self._running is None:
+                self._running = _Threads(self._settings, self._on_level, log=self._log)
+            return self._running
 
 
-class _Looks:
-    def __init__(self, settings: Settings, health: Callable[[], HealthStatus]) -> None:
-        self._stack = ExitStack()
-        self._reader = StatusReader(settings, self._stack)
-        self._history: deque[Point] = deque(maxlen=_HISTORY_MAX)
-        self._history_lock = threading.Lock()
-        self._seeded = False
+class _Threads:
+    def __init__(self, settings: Settings, on_level: Callable[[LevelAndReason], None], *, log: bool) -> None:
+        self._settings = settings
+        self._on_level = on_level
+        self._reader = StatusReader(settings)
+        self._levels = Levels(settings)
+        self._history = History()
         self._started = time.monotonic()
-        self._workers = _Repeated("workers", self._reader.workers)
-        self._database = _Repeated("database", self._reader.database)
-        self._events = _Repeated("feedback", self._look_at_events)
-        self._health = _Repeated("health", health)
-        self._queue = _Repeated("queue", self._look_at_queue)
-        self._all = (self._workers, self._database, self._events, self._health, self._queue)
-        for each in self._all:
-            each.thread.start()
+        self._workers = _Part("workers", self._reader.workers, deadline_s=_WORKERS_DEADLINE_S, log=False)
+        self._database = _Part("database", self._reader.database, interval_s=_DATABASE_INTERVAL_S, log=log)
+        self._feedback = _Part("feedback", self._look_at_feedback, log=log)
+        self._queue = _Part("queue", self._reader.queue, after=self._record, log=log)
+        self._parts: tuple[_Part[Any], ...] = (self._workers, self._database, self._feedback, self._queue)
+        for part in self._parts:
+            part.thread.start()
 
-    def sample(self) -> Sample:
-        until = self._started + _FIRST_WAIT_S
-        for each in (self._queue, self._events, self._database, self._health):
-            each.looked.wait(max(0.0, until - time.monotonic()))
-        with self._history_lock:
-            history = list(self._history)
-        return Sample(
-            queue=self._queue.value(),
-            age_s=self._queue.age_s(),
-            workers=self._workers.value(),
-            database=self._database.value(),
-            events=self._events.value(),
-            health=self._health.value(),
-            history=history,
+    def level_at(self, depth: int | None) -> LevelAndReason:
+        for part in (self._workers, self._feedback):
+            part.wait_for_first(self._started + part.deadline_s)
+        return self._levels.at(depth, self._looks(), time.time())
+
+    def sample(self, *, complete: bool) -> Sample:
+        for part in self._parts:
+            part.wait_for_first(self._started + (part.deadline_s if complete else DEADLINE_S))
+        now = time.time()
+        looks = self._looks()
+        level = self._levels.at(looks.depth, looks, now)
+        health = health_of(
+            looks,
+            level,
+            capacity=self._settings.queue_capacity,
+            heartbeat_s=self._settings.feedback_heartbeat_s,
+            metrics=sum(1 for _ in REGISTRY.collect()),
+            now=now,
         )
+        return Sample(now, looks, level, health, headline(level, health), self._queue.age_s(), self._history.points())
 
-    def close(self) -> None:
-        for each in self._all:
-            each.stop.set()
-        for each in self._all:
-            each.thread.join(_STALE_S)
-        self._stack.close()
+    def close(self, timeout_s: float) -> None:
+        until = time.monotonic() + timeout_s
+        for part in self._parts:
+            part.stop.set()
+        for part in self._parts:
+            part.thread.join(max(0.0, until - time.monotonic()))
+        if not any(part.thread.is_alive() for part in self._parts):
+            self._reader.close()
 
-    def _look_at_queue(self) -> QueueLook:
-        queue = self._reader.queue()
-        # The monitor's word counts, and at the start it may come a moment later than the queue's depth.
-        self._events.looked.wait(max(0.0, self._started + _FIRST_EVENTS_WAIT_S - time.monotonic()))
-        level, reason = self._reader.level(queue, self._workers.value(), self._events.value())
-        now = time.time()
-        with self._history_lock:
-            self._history.append(Point(now, None if queue is None else queue.depth, level.value))
-            while self._history[0].ts < now - _HISTORY_S:
-                self._history.popleft()
-        return QueueLook(queue, level, reason)
+    def _looks(self) -> Looks:
+        return Looks(self._queue.value(), self._workers.value(), self._database.value(), self._feedback.value())
 
-    def _look_at_events(self) -> list[FeedbackEvent] | None:
-        if self._seeded:
-            return self._reader.events()
-        events = self._reader.events(_SEED_EVENTS)
-        if events is None:
-            return None
-        self._seed(events)
-        return events[:20]
+    def _record(self) -> None:
+        if not (self._workers.has_looked and self._feedback.has_looked):
+            return  # the level needs these looks too
+        now, looks = time.time(), self._looks()
+        level = self._levels.at(looks.depth, looks, now)
+        self._history.add(Point(now, looks.depth, level.level.value))
+        self._on_level(level)
 
-    def _seed(self, events: list[FeedbackEvent]) -> None:
-        """Put what the stream remembers before what was seen here."""
-        now = time.time()
-        with self._history_lock:
-            first = self._history[0].ts if self._history else now
-            # The newest in each interval; events come newest first.
-            thinned: dict[int, Point] = {}
-            for event in events:
-                if now - _HISTORY_S <= event.ts < first:
-                    # Of a broker that does not answer the event repeats the last depth that was known.
-                    depth = None if event.reason == BROKER_UNREACHABLE else event.queue_size
-                    point = Point(event.ts, depth, event.level.value)
-                    thinned.setdefault(int(event.ts / INTERVAL_S), point)
-            self._history.extendleft(sorted(thinned.values(), reverse=True))
-        self._seeded = True
+    def _look_at_feedback(self) -> FeedbackStatus | Away | None:
+        if self._history.seeded:
+            return self._reader.feedback()
+        found = self._reader.feedback(SEED_EVENTS)
+        if not isinstance(found, FeedbackStatus):
+            return found
+        self._history.seed(found.events, time.time())
+        return FeedbackStatus(found.events[:RECENT_EVENTS], found.outcomes)
 
 
-class _Repeated(Generic[T]):
-    """One look, again and again in a thread, and the newest that it found."""
+class _Part(Generic[T]):
+    """One part of the store: a thread that looks at it again and again, and its newest look."""
 
-    def __init__(self, name: str, look: Callable[[], T]) -> None:
+    def __init__(
+        self,
+        name: str,
+        look: Callable[[], T | Away],
+        *,
+        interval_s: float = INTERVAL_S,
+        deadline_s: float = DEADLINE_S,
+        after: Callable[[], None] | None = None,
+        log: bool,
+    ) -> None:
+        self._name = name
         self._look = look
-        self._found: tuple[float, T | None] | None = None
-        self._erring = False
-        #: Set once the first look has ended.
-        self.looked = threading.Event()
+        self._interval_s = interval_s
+        self._after = after or (lambda: None)
+        self._log = log
+        self._away: str | None = None
+        self._found: tuple[float, T | Away] | None = None
+        self._first = threading.Event()
+        self.deadline_s = deadline_s
         self.stop = threading.Event()
         self.thread = threading.Thread(target=self._run, name=f"status-{name}", daemon=True)
 
-    def value(self) -> T | None:
-        """What the last look found, unless that is too long ago."""
+    @property
+    def has_looked(self) -> bool:
+        """Whether the first look has ended."""
+        return self._first.is_set()
+
+    def wait_for_first(self, until: float) -> None:
+        """Wait for the end of the first look, but not beyond `until` (monotonic seconds)."""
+        self._first.wait(max(0.0, until - time.monotonic()))
+
+    def value(self) -> T | Away:
+        """Return what the newest look found; `Away` once the next one is overdue by the deadline."""
         found = self._found
-        return None if found is None or time.monotonic() - found[0] > _STALE_S else found[1]
+        if found is None:
+            return Away(f"no answer within {DEADLINE_S:g} s")
+        if time.monotonic() - found[0] > self._interval_s + self.deadline_s:
+            return Away(f"no answer within {self.deadline_s:g} s")
+        return found[1]
 
     def age_s(self) -> float | None:
-        """How long ago the last look ended."""
-        found = self._found
-        return None if found is None else time.monotonic() - found[0]
+        """Return the seconds since the last look ended."""
+        return None if self._found is None else time.monotonic() - self._found[0]
 
     def _run(self) -> None:
         while not self.stop.is_set():
             started = time.monotonic()
             try:
-                value: T | None = self._look()
-                self._erring = False
-            except Exception:  # the edge of a thread: the page goes on without this part
-                if not self._erring:
-                    logger.exception("The status page cannot look: %s", self.thread.name)
-                self._erring, value = True, None
+                value = self._look()
+            except Exception as error:  # the edge of a thread: the other parts go on
+                if self._away is None:
+                    logger.exception("Cannot look at the %s", self._name)
+                value = Away(f"the look failed ({type(error).__name__})")
             self._found = time.monotonic(), value
-            self.looked.set()
-            self.stop.wait(max(0.0, INTERVAL_S - (time.monotonic() - started)))
+            self._first.set()
+            self._say(value)
+            self._after()
+            self.stop.wait(max(0.0, self._interval_s - (time.monotonic() - started)))
+
+    def _say(self, value: T | Away) -> None:
+        """Log once when the part goes away, and once when it is back."""
+        before, self._away = self._away, value.error if isinstance(value, Away) else None
+        if not self._log or before == self._away:
+            return
+        if isinstance(value, Away):
+            logger.warning("%s%s", value.error, f": {value.reason}" if value.reason else "")
+        else:
+            logger.info("The %s answers again", self._name)

@@ -1,22 +1,13 @@
-// Asks for status.json every two seconds and shows it. What comes from the server goes into the page as text only.
+// Asks for status.json every second and shows it. What comes from the server goes into the page as text only.
 "use strict";
 (() => {
-  const INTERVAL_MS = 2000;
+  const INTERVAL_MS = 1000;
   const TIMEOUT_MS = 5000;
   const HISTORY_S = 900;
   // A line over a longer gap would claim to know what nobody saw.
   const GAP_S = 30;
-  // Values that the server itself found out longer ago are marked.
-  const OLD_S = 10;
-  const WORDS = {
-    ok: "Producers send at full rate.",
-    soft: "The queue fills: producers slow down.",
-    hard: "The queue is full: producers wait.",
-  };
-  const REASONS = {
-    broker_unreachable: "The broker does not answer.",
-    no_workers: "Messages wait, and no worker takes them.",
-  };
+  const CLASSES = { ok: "ok", warning: "soft", critical: "hard" };
+  const NAME = "market-data-store";
   const SVG = "http://www.w3.org/2000/svg";
   const byId = (id) => document.getElementById(id);
   // By second: several server processes have each seen the queue at moments of their own.
@@ -35,7 +26,7 @@
     return today ? clock(ts) : `${date.toLocaleDateString("en-CA")} ${clock(ts)}`;
   };
 
-  // Only what changed, else a screen reader repeats it every two seconds.
+  // Only what changed, else a screen reader repeats it every second.
   function text(id, value) {
     const element = byId(id);
     if (element.textContent !== value) element.textContent = value;
@@ -69,13 +60,12 @@
     const { queue, health, events, dead_letters: letters } = status;
     newest = status;
     text("version", `version ${status.version}`);
-    const level = Object.hasOwn(WORDS, queue.level) ? queue.level : "unknown";
-    byId("level").className = level;
-    text("level-name", level);
-    const words = queue.reason ? REASONS[queue.reason] || queue.reason : WORDS[level] || "The server does not know yet.";
-    const old = status.age_s !== null && status.age_s > OLD_S;
-    text("level-words", old ? `${words} The server's look at the queue is old.` : words);
-    document.title = `${level} – market-data-store`;
+    // "state: cause", made by the server, so that page, tab and `mds status` say the same.
+    const [state, cause] = status.headline.split(/: (.*)/s);
+    byId("level").className = Object.hasOwn(CLASSES, status.severity) ? CLASSES[status.severity] : "unknown";
+    text("level-name", state);
+    text("level-words", cause || "");
+    document.title = `${status.headline} – ${NAME}`;
     text("depth", number(queue.depth));
     text("utilization", queue.utilization === null ? "unknown" : `${Math.round(queue.utilization * 100)} %`);
     text("reserved", number(queue.reserved));
@@ -177,7 +167,8 @@
     const banner = byId("lost");
     if (lost) {
       const since = lastAnswer === null ? "The server has not answered yet" : `Lost the server: no answer since ${clock(lastAnswer / 1000)}`;
-      text("lost", `${since}. What stands below is old. Trying again every two seconds.`);
+      text("lost", `${since}. What stands below is old. Trying again every second.`);
+      document.title = `no answer from the server – ${NAME}`;
     }
     banner.hidden = !lost;
     byId("shown").classList.toggle("lost-content", lost);

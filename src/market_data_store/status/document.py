@@ -1,0 +1,74 @@
+"""The status as JSON: what `/status.json` answers, the page shows and `mds status --json` prints."""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+from typing import Any
+
+from market_data_store.config import Settings
+from market_data_store.coordinator.watermarks import Watermarks
+from market_data_store.status.database import DatabaseStatus
+from market_data_store.status.looks import Away, FeedbackStatus, QueueStatus
+from market_data_store.status.sampler import Sample
+
+
+def document_of(sample: Sample, settings: Settings) -> dict[str, Any]:
+    """Return the document; null stands for what could not be found out."""
+    database = None if isinstance(sample.looks.database, Away) else sample.looks.database
+    feedback = sample.looks.feedback if isinstance(sample.looks.feedback, FeedbackStatus) else None
+    rows_per_s = None if database is None else database.rows_per_s
+    return {
+        "ts": sample.ts,
+        "version": version("market-data-store"),
+        "headline": str(sample.headline),
+        "severity": sample.headline.severity,
+        "age_s": None if sample.age_s is None else round(sample.age_s, 3),
+        "queue": _queue(sample, settings),
+        "workers": None if isinstance(sample.looks.workers, Away) else len(sample.looks.workers),
+        "rows_per_s": None if rows_per_s is None else round(rows_per_s, 1),
+        "health": sample.health.model_dump(mode="json"),
+        "history": [[round(point.ts, 3), point.depth, point.level] for point in sample.history],
+        "events": None if feedback is None else _events(feedback),
+        "dead_letters": {"total": None if database is None else database.dead_letters, "reasons": _reasons(database)},
+    }
+
+
+def _queue(sample: Sample, settings: Settings) -> dict[str, Any]:
+    found = sample.looks.queue if isinstance(sample.looks.queue, QueueStatus) else None
+    watermarks = Watermarks.of(settings)
+    return {
+        "depth": None if found is None else found.depth,
+        "reserved": None if found is None else found.reserved,
+        "capacity": settings.queue_capacity,
+        "utilization": None if found is None else found.depth / settings.queue_capacity,
+        "level": sample.level.level.value,
+        "reason": sample.level.reason,
+        "watermarks": {
+            "soft_above": watermarks.soft_above,
+            "hard_from": watermarks.hard_from,
+            "hard_until": watermarks.hard_until,
+            "ok_at": watermarks.ok_at,
+        },
+    }
+
+
+def _events(feedback: FeedbackStatus) -> list[dict[str, Any]]:
+    return [
+        {
+            "ts": event.ts,
+            "level": event.level.value,
+            "reason": event.reason,
+            "queue_size": event.queue_size,
+            "capacity": event.capacity,
+        }
+        for event in feedback.events
+    ]
+
+
+def _reasons(database: DatabaseStatus | None) -> list[dict[str, Any]] | None:
+    if database is None or database.reasons is None:
+        return None
+    return [
+        {"dataset": each.dataset, "reason": each.reason, "count": each.count, "last_ts": each.last_ts}
+        for each in database.reasons
+    ]

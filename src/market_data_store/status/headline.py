@@ -1,0 +1,68 @@
+"""The one line that says how the store is: the worst of level and health, with the cause. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Literal, NamedTuple
+
+from market_data_core.telemetry import HealthComponent, HealthStatus
+
+from market_data_store.coordinator.feedback import BROKER_UNREACHABLE, NO_WORKERS
+from market_data_store.coordinator.watermarks import HARD, OK, SOFT, LevelAndReason
+from market_data_store.status.health import is_ready
+
+Severity = Literal["ok", "warning", "critical"]
+
+_OF_LEVEL = {
+    OK: "producers send at full rate",
+    SOFT: "the queue is filling; producers slow down",
+    HARD: "the queue is full; producers wait",
+}
+_OF_REASON = {
+    BROKER_UNREACHABLE: "the broker does not answer; producers wait",
+    NO_WORKERS: "messages wait and no worker takes them",
+}
+
+
+class Headline(NamedTuple):
+    """How the store is, for people; its text is `state: cause`."""
+
+    severity: Severity
+    #: The level and its reason (`soft`, `hard (no_workers)`), or `not ready` or `degraded` where health is worse.
+    state: str
+    cause: str
+
+    def __str__(self) -> str:
+        """The whole line."""
+        return f"{self.state}: {self.cause}"
+
+
+def headline(level: LevelAndReason, health: HealthStatus) -> Headline:
+    """Return the worst of level and health.
+
+    Critical is what stops rows: the level hard, and a database, schema or broker that is not there. Everything else
+    that is wrong is a warning; warnings are left out while something critical is to be said.
+    """
+    of_level = _OF_REASON.get(level.reason or "") or _OF_LEVEL[level.level]
+    if level.level is HARD or not is_ready(health):
+        stopped = [of_level] if level.level is HARD else []
+        causes = [*stopped, *_not_ready(health)]
+        return Headline("critical", str(level) if stopped else "not ready", "; ".join(causes))
+    warnings = [of_level] if level.level is SOFT else []
+    warnings += [_cause(component) for component in health.components if component.state != "healthy"]
+    if warnings:
+        return Headline("warning", "soft" if level.level is SOFT else "degraded", "; ".join(warnings))
+    return Headline("ok", str(level), of_level)
+
+
+def _not_ready(health: HealthStatus) -> Iterator[str]:
+    state = {component.name: component.state for component in health.components}
+    if state["database"] == "unhealthy":
+        waits = "" if state["broker"] == "unhealthy" else "; messages wait in the queue, nothing is lost"
+        yield f"Postgres does not answer{waits}"
+    elif state["migrations"] == "unhealthy":
+        yield "a migration is due; run `mds migrate`"
+
+
+def _cause(component: HealthComponent) -> str:
+    return str(component.details.get("error", f"{component.name} is {component.state}"))

@@ -1,0 +1,35 @@
+"""The level as a process that is not the monitor finds it: by its own look, never by hearsay."""
+
+from __future__ import annotations
+
+from market_data_store.config import Settings
+from market_data_store.coordinator.queue import Reading
+from market_data_store.coordinator.watermarks import OK, LevelAndReason, Watermarks, level_of
+from market_data_store.status.looks import Away, FeedbackStatus, Looks
+
+
+class Levels:
+    """Turns looks into levels.
+
+    Hysteresis needs the level before: that of the monitor's newest event while it is fresh, else the last own one. So
+    the result agrees with the monitor whenever both look at the same state of the queue. While they differ, the two
+    looks were made at different moments, and the own one is shown: it describes the same look as everything beside it.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._capacity = settings.queue_capacity
+        self._watermarks = Watermarks.of(settings)
+        self._heartbeat_s = settings.feedback_heartbeat_s
+        self._last = OK
+
+    def at(self, depth: int | None, looks: Looks, now: float) -> LevelAndReason:
+        """Return the level at this depth (None: the broker does not answer) at `now` (epoch seconds).
+
+        Thread-safe, since `level_of` is idempotent.
+        """
+        told = looks.feedback.fresh(now, self._heartbeat_s) if isinstance(looks.feedback, FeedbackStatus) else None
+        workers = None if isinstance(looks.workers, Away) else len(looks.workers)
+        previous = self._last if told is None else told.level
+        found = level_of(previous, Reading(depth, None, workers), self._capacity, self._watermarks)
+        self._last = found.level
+        return found
