@@ -78,7 +78,7 @@ def _own_rabbitmq(stack: ExitStack, directory: Path, pids: dict[str, int], skipp
     tests = str(Path(__file__).parents[1] / "tests")
     if tests not in sys.path:
         sys.path.append(tests)
-    from rabbitmq import available, rabbitmq
+    from support.rabbitmq import available, rabbitmq
 
     if not available():
         skipped["RabbitMQ"] = "rabbitmq-server is not installed; install it, or give --rabbitmq-url"

@@ -18,16 +18,16 @@ import kombu.pools
 import psycopg
 import pytest
 import redis
-from brokers import Broker
-from browser import chromium
 from celery import Celery
-from neighbours import orchestrator, pipeline
-from nodes import Worker, until
 from psycopg.rows import dict_row
 from pydantic import AliasChoices
-from rabbitmq import RabbitMQ, rabbitmq
-from requirements import require_rabbitmq
-from stream import Stream
+from support.brokers import Broker
+from support.browser import chromium
+from support.neighbours import orchestrator, pipeline
+from support.rabbitmq import RabbitMQ, rabbitmq
+from support.requirements import require_rabbitmq
+from support.stream import Stream
+from support.workers import Worker, until
 
 from market_data_store.config import Settings, resource
 from market_data_store.coordinator.queue import QueueInspector

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from requirements import missing, require_rabbitmq
+from support.requirements import missing, require_rabbitmq
 
 ROOT = Path(__file__).parents[2]
 COMMIT = "e122a62"

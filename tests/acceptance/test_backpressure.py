@@ -13,14 +13,14 @@ from typing import Any
 
 import psycopg
 import pytest
-from brokers import Broker
 from celery import Celery
 from kombu import Queue
 from market_data_core.events.adapters.redis_streams import RedisStreamsBus
 from market_data_core.telemetry import FeedbackEvent as CoreFeedbackEvent
-from nodes import Worker, until
-from stream import STREAM, Stream
-from web import monitor
+from support.brokers import Broker
+from support.stream import STREAM, Stream
+from support.web import monitor
+from support.workers import Worker, until
 
 from market_data_store.coordinator.queue import QueueInspector
 from market_data_store.producer.client import StoreClient

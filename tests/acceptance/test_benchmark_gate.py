@@ -12,7 +12,7 @@ from statistics import median
 from typing import Any
 
 import pytest
-from requirements import require_rabbitmq
+from support.requirements import require_rabbitmq
 
 ROOT = Path(__file__).parents[2]
 COMMAND = ["--only", "writer,drain", "--per-message", "1,500", "--rows", "40000", "--repeat", "3"]

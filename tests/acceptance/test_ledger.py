@@ -20,10 +20,10 @@ from typing import Any
 import psutil
 import psycopg
 import pytest
-from ledger_producer import accepted, expected
-from nodes import Worker, until
-from rabbitmq import RabbitMQ
-from requirements import require_rabbitmq
+from support.ledger_producer import accepted, expected
+from support.rabbitmq import RabbitMQ
+from support.requirements import require_rabbitmq
+from support.workers import Worker, until
 
 from market_data_store.local import EmbeddedServer, end_with_parent, free_port, start_postgres, start_valkey
 from market_data_store.postgres import schema
@@ -87,7 +87,7 @@ class World:
         self.workers = [Worker(self._servers, directory) for _ in range(2)]
         self.monitor = Process(directory, self._servers, "monitor", "market_data_store", "monitor")
         self.producers = {
-            name: Process(directory, self._servers, name, "ledger_producer", name, str(directory), confirm)
+            name: Process(directory, self._servers, name, "support.ledger_producer", name, str(directory), confirm)
             for name, confirm in PRODUCERS.items()
         }
 

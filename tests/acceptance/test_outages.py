@@ -11,9 +11,9 @@ from typing import Any
 import psycopg
 import pytest
 from celery import Celery
-from nodes import Worker, until
-from stream import Stream
-from web import python
+from support.stream import Stream
+from support.web import python
+from support.workers import Worker, until
 
 from market_data_store.local import free_port, start_postgres
 from market_data_store.postgres import schema

@@ -14,7 +14,7 @@ from typing import Any
 import psycopg
 import pytest
 from conftest import Bar, Connection, HoldBack, Send, StartWorker
-from nodes import Worker, until
+from support.workers import Worker, until
 
 from market_data_store import dead_letters
 from market_data_store.coordinator.queue import QueueInspector

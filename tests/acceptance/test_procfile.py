@@ -21,7 +21,7 @@ import redis
 from celery import Celery
 from conftest import QUEUE, TASK, Connection, StartWorker
 from honcho.environ import parse_procfile
-from nodes import until
+from support.workers import until
 
 from market_data_store.local import end_with_parent, free_port
 

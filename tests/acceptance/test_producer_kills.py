@@ -12,9 +12,9 @@ from pathlib import Path
 from random import Random
 
 import pytest
-from brokers import Broker
 from conftest import WORKERS, Connection
-from nodes import Worker
+from support.brokers import Broker
+from support.workers import Worker
 
 from market_data_store.local import end_with_parent
 

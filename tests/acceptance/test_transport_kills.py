@@ -18,7 +18,7 @@ import pytest
 import redis
 from celery import Celery
 from conftest import QUEUE, TASK, Connection, HoldBack, StartWorker
-from nodes import Worker, until
+from support.workers import Worker, until
 
 from market_data_store.coordinator.queue import QueueInspector
 

@@ -11,8 +11,8 @@ import pytest
 import redis
 from celery import Celery
 from conftest import QUEUE, TASK, Bar, Connection, HoldBack, Send, StartWorker
-from nodes import Worker, until
-from rabbitmq import rabbitmq
+from support.rabbitmq import rabbitmq
+from support.workers import Worker, until
 
 from market_data_store.coordinator.queue import QueueInspector
 from market_data_store.local import start_valkey

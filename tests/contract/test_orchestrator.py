@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 from celery import Celery
-from neighbours import Neighbour
-from nodes import until
-from stream import STREAM, Stream
-from web import monitor
+from support.neighbours import Neighbour
+from support.stream import STREAM, Stream
+from support.web import monitor
+from support.workers import until
 
 
 @pytest.mark.parametrize("broker_url", ["redis"], indirect=True)

@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from brokers import Broker
 from celery import Celery
-from neighbours import Neighbour, Running
-from nodes import Worker, until
 from psycopg import Connection
 from psycopg.rows import dict_row
-from stream import STREAM, Stream
-from web import monitor
+from support.brokers import Broker
+from support.neighbours import Neighbour, Running
+from support.stream import STREAM, Stream
+from support.web import monitor
+from support.workers import Worker, until
 
 from market_data_store.coordinator.queue import QueueInspector
 

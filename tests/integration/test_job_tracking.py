@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 from conftest import Connection
-from nodes import Worker, until
 from rich.console import Console
+from support.workers import Worker, until
 
 from market_data_store import config
 from market_data_store.cli import recording

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from brokers import Broker
 from celery import Celery
-from nodes import Worker, until
 from psycopg import Connection
+from support.brokers import Broker
+from support.workers import Worker, until
 
 from market_data_store import AsyncStoreClient
 from market_data_store.config import settings

@@ -1,0 +1,155 @@
+"""A real Flower beside a real worker: what it shows of tasks and queue, and who may see it."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import redis
+from celery import Celery
+from conftest import QUEUE, TASK, Bar, Send
+from playwright.sync_api import Browser, expect
+from support.workers import Worker, running, until
+
+from market_data_store.local import free_port, start_valkey
+
+PASSWORD = "s3cret-of-the-broker"
+#: Chromium, Flower and a worker start on a machine that may be busy.
+PATIENCE_S = 60.0
+
+
+@pytest.fixture
+def redis_url(tmp_path: Path) -> Iterator[str]:
+    """With a password, to see that nobody sees it."""
+    with start_valkey(tmp_path / "valkey") as server:
+        with redis.Redis.from_url(server.url) as client:
+            client.config_set("requirepass", PASSWORD)
+        yield server.url.replace("redis://", f"redis://:{PASSWORD}@")
+
+
+@contextmanager
+def flower(
+    broker_url: str, directory: Path, **environment: str
+) -> Iterator[tuple[httpx.Client, subprocess.Popen[bytes]]]:
+    port = free_port()
+    command = ["market_data_store", "flower", f"--port={port}"]
+    with (
+        running(command, {"BROKER_URL": broker_url, **environment}, directory) as process,
+        httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=10) as client,
+    ):
+
+        def is_up() -> bool:
+            assert process.poll() is None, "Flower ended"
+            try:
+                return client.get("/healthcheck").status_code == 200
+            except httpx.TransportError:
+                return False
+
+        until(is_up, "Flower is up", timeout_s=PATIENCE_S)
+        yield client, process
+
+
+@pytest.fixture
+def open_flower(broker_url: str, worker: Worker, tmp_path: Path) -> Iterator[httpx.Client]:
+    """Flower in development, that hears this worker."""
+    with flower(broker_url, tmp_path, MDS_ENV="development") as (client, _):
+        until(lambda: worker_is_alive(client), "Flower hears the worker", timeout_s=PATIENCE_S)
+        yield client
+
+
+def worker_is_alive(client: httpx.Client) -> bool:
+    return any(found["status"] for found in client.get("/workers?json=1").json()["data"])
+
+
+def tasks(client: httpx.Client, state: str) -> dict[str, Any]:
+    found: dict[str, Any] = client.get("/api/tasks", params={"state": state}).raise_for_status().json()
+    return found
+
+
+def test_each_task_is_shown_with_its_dataset_and_rows_and_no_payload(
+    open_flower: httpx.Client, send: Send, producer: Celery, bars: list[Bar]
+) -> None:
+    rows = [{**bar, "symbol": "PAYLOAD"} for bar in bars[:3]]
+    by_name = producer.send_task(TASK, kwargs={"dataset": "bars", "rows": rows}, queue=QUEUE)
+    results = [send(rows), send(rows, kwargs={"defaults": {"provider": "PAYLOAD"}}), by_name]
+    for result in results:
+        result.get(timeout=PATIENCE_S)
+    until(lambda: len(tasks(open_flower, "SUCCESS")) == 3, timeout_s=PATIENCE_S)
+    shown = tasks(open_flower, "SUCCESS")
+    assert [shown[result.id]["args"] for result in results] == ["('bars', <~3 rows>)"] * 3
+    assert [shown[result.id]["kwargs"] for result in results] == ["{}", "{...}", "{...}"]
+    assert shown[results[0].id]["name"] == TASK
+    pages = [open_flower.get(path).text for path in ("/api/tasks", "/api/workers?refresh=1", "/workers", "/broker")]
+    pages += [open_flower.get(f"/task/{result.id}").text for result in results]
+    pages += [open_flower.get(f"/worker/{name}").text for name in open_flower.get("/api/workers").json()]
+    for page in pages:
+        assert "PAYLOAD" not in page
+        assert PASSWORD not in page
+
+
+@pytest.mark.parametrize("broker_url", ["redis"], indirect=True)
+def test_a_browser_without_internet_shows_tasks_and_the_queue(
+    open_flower: httpx.Client, worker: Worker, send: Send, bars: list[Bar], chromium: Browser
+) -> None:
+    send(bars[:500]).get(timeout=PATIENCE_S)
+    until(lambda: tasks(open_flower, "SUCCESS"), timeout_s=PATIENCE_S)
+    here = str(open_flower.base_url)
+    elsewhere = []
+    with chromium.new_page() as page:
+        page.on("request", lambda request: None if request.url.startswith(here) else elsewhere.append(request.url))
+        page.goto(f"{here}/tasks")
+        row = page.locator("#tasks-table tbody tr")
+        for text in (TASK, "('bars', <~500 rows>)", "SUCCESS", "'written': 500"):
+            expect(row).to_contain_text(text, timeout=PATIENCE_S * 1000)
+        worker.stop()
+        send(bars[:1])
+        send(bars[1:2])
+        assert open_flower.get("/api/queues/length").json() == {"active_queues": [{"name": QUEUE, "messages": 2}]}
+        page.goto(f"{here}/broker")
+        cells = page.locator("#queue-table tbody tr td")
+        expect(cells.nth(0)).to_have_text(TASK, timeout=PATIENCE_S * 1000)
+        expect(cells.nth(1)).to_have_text("2")
+    assert elsewhere == []
+
+
+@pytest.mark.parametrize("broker_url", ["redis"], indirect=True)
+def test_a_page_of_another_site_can_change_nothing_where_no_password_is_asked(open_flower: httpx.Client) -> None:
+    (name,) = open_flower.get("/api/workers").json() or ("worker",)
+    assert open_flower.post(f"/api/worker/shutdown/{name}").status_code == 403
+    assert open_flower.post(f"/api/task/async-apply/{TASK}", json={"args": ["bars", []]}).status_code == 403
+
+
+@pytest.mark.parametrize("broker_url", ["redis"], indirect=True)
+def test_in_production_it_asks_for_the_password_which_no_command_line_shows(broker_url: str, tmp_path: Path) -> None:
+    own = ("operator", "its-own-password")
+    with flower(broker_url, tmp_path, FLOWER_BASIC_AUTH=":".join(own)) as (client, process):
+        for path in ("/", "/tasks", "/broker", "/api/tasks", "/api/workers"):
+            assert client.get(path).status_code == 401
+            assert client.get(path, auth=("operator", "wrong")).status_code == 401
+            assert client.get(path, auth=own).status_code == 200
+        command = Path(f"/proc/{process.pid}/cmdline").read_text()
+        assert "flower" in command
+        assert own[1] not in command
+        assert PASSWORD not in command
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(25) == 0
+
+
+@pytest.mark.parametrize("environment", [{}, {"FLOWER_BASIC_AUTH": "operator:changeme"}])
+def test_in_production_it_does_not_start_without_a_password_of_its_own(
+    environment: dict[str, str], tmp_path: Path
+) -> None:
+    with running(["market_data_store", "flower"], {"BROKER_URL": "redis://h", **environment}, tmp_path) as process:
+        assert process.wait(PATIENCE_S) == 1
+    (log,) = tmp_path.glob("*.log")
+    said = log.read_text()
+    assert said.startswith("error: FLOWER_BASIC_AUTH is not user:password with a password of your own; ")
+    assert "MDS_ENV=development" in said
+    assert said.count("\n") == 1
+    assert "changeme" not in said

@@ -1,0 +1,185 @@
+"""The admin endpoints on real servers: who is let in, and that each does what it says."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from celery import Celery
+from conftest import database_at
+from support.web import TOKEN, Web, serving
+from support.workers import Worker, until
+
+from market_data_store.coordinator.redis_publisher import RedisFeedbackPublisher
+
+ADMIN = [
+    ("GET", "/schema/version"),
+    ("POST", "/migrate"),
+    ("POST", "/retention/apply"),
+    ("POST", "/backpressure/check"),
+]
+
+
+@pytest.fixture
+def web(redis_url: str, database_url: str, tmp_path: Path) -> Iterator[Web]:
+    with serving(
+        tmp_path, DATABASE_URL=database_url, BROKER_URL=redis_url, MDS_RETENTION_DAYS="ticks=30, bars=7"
+    ) as running:
+        yield running
+
+
+@pytest.mark.parametrize(("token", "environment"), [("", ""), ("changeme", ""), ("changeme", "production")])
+def test_without_a_token_of_ones_own_admin_is_closed(
+    token: str, environment: str, redis_url: str, database_url: str, tmp_path: Path
+) -> None:
+    servers = {"DATABASE_URL": database_url, "BROKER_URL": redis_url}
+    with serving(tmp_path, ADMIN_TOKEN=token, MDS_ENV=environment, **servers) as web:
+        for method, path in ADMIN:
+            answer = web.client.request(method, path, headers={"Authorization": f"Bearer {token or 'none'}"})
+            assert answer.status_code == 503
+            assert "ADMIN_TOKEN is" in answer.json()["error"]
+        assert web.client.get("/health").status_code == 200
+
+
+def test_wrong_requests_are_answered_in_json(web: Web) -> None:
+    for method, path in ADMIN:
+        for header in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": f"Basic {TOKEN}"}):
+            answer = web.client.request(method, path, headers=header)
+            assert (answer.status_code, list(answer.json())) == (401, ["error"])
+        wrong = web.admin("PUT", path)
+        assert (wrong.status_code, list(wrong.json())) == (405, ["error"])
+        assert method in wrong.headers["allow"]
+    for body in (b"", b"{", b"[]", b'"x"', b'{"dry_run": 3}', b'{"dryrun": true}', b'{"dataset": "\\ud800"}'):
+        answer = web.admin("POST", "/retention/apply", content=body)
+        assert (answer.status_code, list(answer.json())) == (422, ["error"]), body
+    assert web.client.get("/nowhere").status_code == 404
+    assert "error" in web.client.get("/nowhere").json()
+    assert TOKEN not in web.log.read_text()
+
+
+def test_migrate_says_from_where_to_where(postgres_url: str, redis_url: str, tmp_path: Path) -> None:
+    with psycopg.connect(postgres_url, autocommit=True) as connection:
+        connection.execute("CREATE DATABASE unmigrated")
+    try:
+        url = database_at(postgres_url, "unmigrated")
+        with serving(tmp_path, DATABASE_URL=url, BROKER_URL=redis_url) as web:
+            assert web.admin("GET", "/schema/version").json()["up_to_date"] is False
+            first, second = (web.admin("POST", "/migrate").json() for _ in range(2))
+            head = web.admin("GET", "/schema/version").json()["head"]
+            assert first == {"before": None, "after": head}
+            assert second == {"before": head, "after": head}
+            assert web.client.get("/readyz").status_code in (200, 503)
+            assert "POST /migrate" in web.log.read_text()
+    finally:
+        with psycopg.connect(postgres_url, autocommit=True) as connection:
+            connection.execute("DROP DATABASE unmigrated WITH (FORCE)")
+
+
+def test_retention_counts_then_deletes_what_is_too_old(web: Web, database: psycopg.Connection[Any]) -> None:
+    insert = "INSERT INTO tick_data (provider, symbol, ts, seq, price, enqueued_at) VALUES ('p', 's', %s, %s, 1, now())"
+    now = datetime.now(UTC)
+    for number, age in enumerate((1, 29, 31, 400)):
+        database.execute(insert, [now - timedelta(days=age), number])
+    database.execute(insert.replace("tick_data", "quotes").replace("price, ", "bid, "), [now - timedelta(days=400), 0])
+
+    counted = web.admin("POST", "/retention/apply", json={"dry_run": True}).json()
+    assert [(e["dataset"], e["rows"], e["chunks"]) for e in counted["expired"]] == [
+        ("ticks", 2, None),
+        ("bars", 0, None),
+    ]
+    assert database.execute("SELECT count(*) FROM tick_data").fetchall() == [(4,)]
+    applied = web.admin("POST", "/retention/apply", json={"dataset": "ticks"}).json()
+    assert [(e["dataset"], e["rows"]) for e in applied["expired"]] == [("ticks", 2)]
+    assert database.execute("SELECT seq FROM tick_data ORDER BY seq").fetchall() == [(0,), (1,)]
+    assert database.execute("SELECT count(*) FROM quotes").fetchall() == [(1,)]  # kept for ever
+    unknown = web.admin("POST", "/retention/apply", json={"dataset": "quotes"})
+    assert (unknown.status_code, unknown.json()["error"]) == (
+        422,
+        "dataset: 'quotes' has no days in MDS_RETENTION_DAYS",
+    )
+
+
+def test_the_level_is_told_now(web: Web, redis_url: str) -> None:
+    told = web.admin("POST", "/backpressure/check").json()
+    assert told["receivers"] == {"redis": "delivered"}
+    assert (told["event"]["level"], told["event"]["queue_size"], told["event"]["capacity"]) == ("ok", 0, 10_000)
+    publisher = RedisFeedbackPublisher(redis_url)
+    last = publisher.last()
+    publisher.close()
+    assert last is not None
+    assert last.ts == told["event"]["ts"]
+
+
+def test_a_fuzzer_finds_no_server_error(web: Web) -> None:
+    document = web.client.get("/openapi.json").json()
+    assert {"/health", "/readyz", "/migrate", "/retention/apply", "/schema/version"} <= set(document["paths"])
+    fuzzed = subprocess.run(
+        [
+            str(Path(sys.executable).with_name("schemathesis")),
+            *("run", f"{web.url}/openapi.json", "--checks", "not_a_server_error", "--max-examples", "40"),
+            *("--phases", "examples,coverage,fuzzing", "--header", f"Authorization: Bearer {TOKEN}"),
+            *("--seed", "1", "--no-color", "--continue-on-failure"),
+        ],
+        capture_output=True,
+        text=True,
+        cwd=web.log.parent,
+        timeout=300,
+        check=False,
+    )
+    assert fuzzed.returncode == 0, fuzzed.stdout[-5_000:] + fuzzed.stderr
+    assert "Traceback" not in web.log.read_text()
+    assert json.dumps(document)
+
+
+def test_dead_letters_are_listed_shown_replayed_and_purged(
+    web: Web, redis_url: str, database_url: str, database: psycopg.Connection[Any], tmp_path: Path
+) -> None:
+    good = {"provider": "p", "symbol": "S", "name": "n", "ts": 0}
+    worker = Worker({"DATABASE_URL": database_url, "BROKER_URL": redis_url}, tmp_path)
+    try:
+        worker.ready()
+        database.execute("ALTER TABLE signals ADD CONSTRAINT small CHECK (value < 10)")
+        with Celery("producer", broker=redis_url, set_as_current=False) as producer:
+            rows = [{**good, "value": 7}, {**good, "ts": 1, "value": 77}, {**good, "ts": "never", "value": 1}]
+            producer.send_task("store.write", args=["signals", rows], queue="store.write")
+        # The row that Postgres refuses is found after the one that is refused for its form.
+        until(lambda: len(web.admin("GET", "/dead-letters").json()["letters"]) == 2)
+        letters = web.admin("GET", "/dead-letters").json()["letters"]
+        assert [(letter["position"], letter["sqlstate"]) for letter in letters] == [(2, None), (1, "23514")]
+        assert not {"row", "defaults", "body"} & letters[0].keys()
+        assert web.admin("GET", f"/dead-letters?after={letters[0]['id']}").json()["letters"] == letters[1:]
+        assert web.admin("GET", "/dead-letters?dataset=bars").json()["letters"] == []
+        assert web.admin("GET", "/dead-letters?limit=0").status_code == 422
+        assert web.admin("GET", "/dead-letters?dataset=nothing").status_code == 422
+        shown = web.admin("GET", f"/dead-letters/{letters[1]['id']}").json()
+        assert json.loads(shown["row"])["value"] == 77
+        assert web.admin("GET", "/dead-letters/4711").status_code == 404
+
+        for path in ("/dead-letters/replay", "/dead-letters/purge"):
+            bodies: tuple[dict[str, Any], ...] = (
+                {},
+                {"all": False},
+                {"ids": []},
+                {"ids": [0]},
+                {"ids": [1], "all": True},
+                {"dataset": "x"},
+            )
+            for body in bodies:
+                assert web.admin("POST", path, json=body).status_code == 422, body
+        database.execute("ALTER TABLE signals DROP CONSTRAINT small")
+        assert web.admin("POST", "/dead-letters/replay", json={"all": True}).json() == {"sent": 2}
+        until(lambda: len(web.admin("GET", "/dead-letters").json()["letters"]) == 1)
+        stored = "SELECT value FROM signals ORDER BY value"
+        assert database.execute(stored).fetchall() == [(7.0,), (77.0,)]
+        assert web.admin("POST", "/dead-letters/purge", json={"dataset": "signals"}).json() == {"purged": 1}
+        assert web.admin("GET", "/dead-letters").json() == {"letters": []}
+        assert "never" not in web.log.read_text()
+    finally:
+        worker.container.kill()

@@ -1,0 +1,426 @@
+"""The status page under gunicorn, on real servers, and in a real Chromium."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psycopg
+import pytest
+from celery import Celery
+from playwright.sync_api import Browser, Page, expect
+from support.workers import until
+
+from market_data_store import dead_letters
+from market_data_store.config import resource
+from market_data_store.coordinator.feedback import FeedbackEvent
+from market_data_store.coordinator.redis_publisher import RedisFeedbackPublisher
+from market_data_store.dead_letters import DeadLetter
+from market_data_store.local import end_with_parent, free_port, start_valkey
+from market_data_store.producer.client import StoreClient
+from market_data_store.protocol import QUEUE
+
+Connection = psycopg.Connection[tuple[Any, ...]]
+ROW = {"provider": "p", "symbol": "S", "name": "n"}
+CAPACITY = 20
+#: A look each two seconds, on a machine that may be busy with other things.
+expect.set_options(timeout=60_000)
+
+
+class Server:
+    """gunicorn with the page, which can be stopped and started again at the same URL."""
+
+    def __init__(self, directory: Path, environment: dict[str, str]) -> None:
+        self._directory = directory
+        self._environment = environment
+        self._port = free_port()
+        self.url = f"http://127.0.0.1:{self._port}"
+        self.start()
+
+    def start(self) -> None:
+        bind = ["--bind", f"127.0.0.1:{self._port}", "--threads", "4", "--no-control-socket"]
+        search = [*filter(None, sys.path), str(Path(__file__).parents[2])]
+        with (self._directory / "gunicorn.log").open("ab") as log:
+            self._popen = subprocess.Popen(
+                [sys.executable, "-m", "gunicorn", *bind, "--graceful-timeout", "1", "support.page_app:create()"],
+                cwd=self._directory,  # no `.env` here
+                env={**os.environ, "PYTHONPATH": os.pathsep.join(search), **self._environment},
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                preexec_fn=end_with_parent(signal.SIGTERM),
+            )
+        until(self._answers, "gunicorn answers", timeout_s=120)
+
+    def _answers(self) -> bool:
+        assert self._popen.poll() is None, (self._directory / "gunicorn.log").read_text()
+        try:
+            return httpx.get(self.url, timeout=60).status_code == 200
+        except httpx.TransportError:
+            return False
+
+    def stop(self) -> None:
+        self._popen.terminate()
+        try:
+            self._popen.wait(20)
+        except subprocess.TimeoutExpired:
+            self._popen.kill()
+            self._popen.wait()
+
+    def status(self) -> dict[str, Any]:
+        answer = httpx.get(f"{self.url}/status.json", timeout=60)
+        assert answer.status_code == 200
+        status: dict[str, Any] = answer.json()
+        return status
+
+    def until(self, condition: Callable[[dict[str, Any]], object], what: str) -> dict[str, Any]:
+        """The first status of which the condition is true."""
+        found: list[dict[str, Any]] = []
+
+        def look() -> object:
+            found[:] = [self.status()]
+            time.sleep(0.1)
+            return condition(found[0])
+
+        try:
+            until(look, what, timeout_s=60)
+        except AssertionError as error:
+            raise AssertionError(f"{error}; it says {json.dumps(found)[:4_000]}") from None
+        return found[0]
+
+
+Serve = Callable[..., Server]
+
+
+@pytest.fixture
+def serve(tmp_path: Path, database_url: str, redis_url: str) -> Iterator[Serve]:
+    servers: list[Server] = []
+
+    def start(**environment: str) -> Server:
+        common = {
+            "DATABASE_URL": database_url,
+            "REDIS_URL": redis_url,
+            "MDS_QUEUE_CAPACITY": str(CAPACITY),
+            # An event counts for as long as a busy machine may need to start a server.
+            "MDS_FEEDBACK_HEARTBEAT_S": "600",
+        }
+        servers.append(Server(tmp_path, {**common, **environment}))
+        return servers[-1]
+
+    yield start
+    for server in servers:
+        server.stop()
+
+
+def fill(producer: Celery, messages: int) -> None:
+    with StoreClient(app=producer, max_rows=1, on_pressure="ignore") as client:
+        for number in range(messages):
+            client.write("signals", [{**ROW, "ts": number}])
+
+
+def purge(producer: Celery) -> None:
+    with producer.connection_for_write() as connection:
+        connection.default_channel.queue_purge(QUEUE)
+
+
+def letter(position: int, pattern: str, **options: Any) -> DeadLetter:
+    return DeadLetter(task_id="t", position=position, reason="SECRET", pattern=pattern, enqueued_at=0, **options)
+
+
+def tell(redis_url: str, *levels: str, reason: str | None = None) -> None:
+    with closing(RedisFeedbackPublisher(redis_url)) as publisher:
+        for size, level in enumerate(levels):
+            publisher.send(FeedbackEvent.create(QUEUE, size, CAPACITY, level, reason))
+
+
+def test_status_json_shows_what_is_stored_and_running(
+    serve: Serve, producer: Celery, broker_url: str, redis_url: str, database: Connection
+) -> None:
+    fill(producer, 7)
+    tell(redis_url, "ok", "hard", "soft")
+    letters = [
+        letter(0, "close: … is not a number", dataset="bars"),
+        letter(1, "close: … is not a number", dataset="bars"),
+        letter(2, "Postgres refuses the row (SQLSTATE 23514)", dataset="ticks", sqlstate="23514"),
+        letter(3, "body: … bytes, at most … (MDS_MAX_MESSAGE_BYTES)"),
+    ]
+    dead_letters.keep(database, letters)
+    old = "INSERT INTO dead_letters (task_id, position, content_hash, dataset, reason, enqueued_at)"
+    database.execute(f"{old} VALUES ('t', 4, 0, 'bars', 'SECRET', now())")
+    server = serve(BROKER_URL=broker_url)
+    # RabbitMQ counts a moment later than it confirms; the first look for workers takes two seconds.
+    status = server.until(
+        lambda s: (s["queue"]["depth"], s["workers"], s["rows_per_s"]) == (7, 0, 0), "7 messages wait"
+    )
+    assert status["version"] == version("market-data-store")
+    assert 0 <= status["age_s"] < 60
+    assert status["queue"] == {
+        "depth": 7,
+        "reserved": 0 if broker_url.startswith("redis") else None,
+        "capacity": CAPACITY,
+        "utilization": 0.35,
+        "level": "hard",  # by this process's own look, whatever the last event says
+        "reason": "no_workers",
+        "watermarks": {"soft_above": 0.5, "hard_from": 0.8, "hard_until": 0.65, "ok_at": 0.4},
+    }
+    assert [(e["level"], e["queue_size"], e["capacity"]) for e in status["events"]] == [
+        ("soft", 2, CAPACITY),
+        ("hard", 1, CAPACITY),
+        ("ok", 0, CAPACITY),
+    ]
+    assert status["headline"] == "hard (no_workers): messages wait and no worker takes them"
+    assert status["severity"] == "critical"
+    states = {c["name"]: c["state"] for c in status["health"]["components"]}
+    assert (status["health"]["state"], states["database"], states["workers"]) == ("degraded", "healthy", "degraded")
+    moments = [point[0] for point in status["history"]]
+    assert moments == sorted(moments)
+    assert status["history"][0][1:] in ([0, "ok"], [1, "hard"], [2, "soft"])  # from the stream
+    server.until(lambda s: s["history"][-1][1:] == [7, "hard"], "the look is in the history")
+    status = server.until(lambda s: s["dead_letters"]["total"] == 5, "the database was looked at")
+    assert [(r["dataset"], r["reason"], r["count"]) for r in status["dead_letters"]["reasons"]] == [
+        ("bars", "close: … is not a number", 2),
+        ("bars", "not classified", 1),
+        ("ticks", "Postgres refuses the row (SQLSTATE 23514)", 1),
+        (None, "body: … bytes, at most … (MDS_MAX_MESSAGE_BYTES)", 1),
+    ]
+    assert abs(status["dead_letters"]["reasons"][0]["last_ts"] - time.time()) < 300
+    connections = "SELECT FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+    assert database.execute(connections).rowcount == 1
+
+
+def test_without_a_monitor_the_level_follows_from_depth_and_workers(
+    serve: Serve, redis_url: str, redis_producer: Celery
+) -> None:
+    server = serve(BROKER_URL=redis_url)
+    server.until(lambda s: (s["queue"]["level"], s["events"]) == ("ok", []), "nothing waits")
+    fill(redis_producer, 1)
+    status = server.until(lambda s: s["queue"]["reason"] == "no_workers", "nobody takes it")
+    assert status["queue"]["level"] == "hard"
+
+
+def test_rows_a_second_are_counted(serve: Serve, redis_url: str, database: Connection) -> None:
+    server = serve(BROKER_URL=redis_url)
+    insert = (
+        "INSERT INTO signals (provider, symbol, ts, name, enqueued_at) VALUES ('p', 's', clock_timestamp(), 'n', now())"
+    )
+
+    def rate(status: dict[str, Any]) -> bool:
+        database.execute(insert)
+        return bool(status["rows_per_s"])
+
+    server.until(rate, "rows are counted")
+
+
+@contextmanager
+def silent_server() -> Iterator[int]:
+    """A port that takes connections, and never says a word."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        yield int(listener.getsockname()[1])
+
+
+def seconds(call: Callable[[], object]) -> float:
+    started = time.monotonic()
+    call()
+    return time.monotonic() - started
+
+
+def test_servers_that_hang_or_are_gone_are_null_within_two_seconds(serve: Serve, tmp_path: Path) -> None:
+    port = free_port()
+    url = f"redis://127.0.0.1:{port}/0"
+    with silent_server() as postgres:
+        database_url = f"postgresql://u:p@127.0.0.1:{postgres}/d"
+        server = serve(BROKER_URL=url, REDIS_URL=url, DATABASE_URL=database_url)
+        assert min(seconds(server.status) for _ in range(10)) < 2  # of ten, since the machine may be busy
+        status = server.until(lambda s: s["queue"]["reason"] == "broker_unreachable", "the broker is gone")
+        assert status["queue"]["depth"] is status["queue"]["utilization"] is status["workers"] is None
+        assert status["queue"]["level"] == "hard"
+        assert status["events"] is status["rows_per_s"] is None
+        assert status["dead_letters"] == {"total": None, "reasons": None}
+        assert status["headline"].startswith("hard (broker_unreachable): ")
+        assert "Postgres does not answer" in status["headline"]
+        with start_valkey(tmp_path / "valkey", port=port):
+            # Postgres still hangs.
+            status = server.until(lambda s: s["queue"]["depth"] == 0 and s["events"] == [], "the broker is back")
+            assert status["rows_per_s"] is None
+            seen = len(status["history"])
+            server.until(lambda s: len(s["history"]) > seen + 1, "the depth is still looked at")
+
+
+def test_a_database_connection_that_hangs_is_replaced(serve: Serve, redis_url: str, database: Connection) -> None:
+    server = serve(BROKER_URL=redis_url)
+    server.until(lambda s: s["dead_letters"]["total"] == 0, "the database was looked at")
+    others = "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+    ((backend,),) = database.execute(others).fetchall()
+    os.kill(backend, signal.SIGSTOP)
+    try:
+        # The next look hangs; the one after it has a connection of its own.
+        until(lambda: set(database.execute(others)) - {(backend,)}, "another connection is there", timeout_s=60)
+        server.until(lambda s: s["dead_letters"]["total"] == 0, "it is used")
+    finally:
+        os.kill(backend, signal.SIGCONT)
+    until(lambda: database.execute(others).rowcount == 1, "the first connection has ended")
+
+
+def test_a_table_that_is_locked_costs_its_own_figure_alone(
+    serve: Serve, redis_url: str, database: Connection, database_url: str
+) -> None:
+    server = serve(BROKER_URL=redis_url)
+    with psycopg.connect(database_url) as holder:
+        holder.execute("LOCK TABLE dead_letters IN ACCESS EXCLUSIVE MODE")
+        server.until(lambda s: s["dead_letters"]["total"] is None and s["rows_per_s"] == 0, "the letters are locked")
+    server.until(lambda s: s["dead_letters"]["total"] == 0, "the lock is gone")
+
+
+@pytest.fixture
+def redis_producer(redis_url: str) -> Iterator[Celery]:
+    with Celery("page-producer", broker=redis_url, set_as_current=False) as app:
+        yield app
+
+
+@pytest.fixture
+def watched(chromium: Browser) -> Iterator[Callable[..., Page]]:
+    """Open pages; what they complain of and ask other hosts for fails the test, unless it is popped."""
+    complaints: list[str] = []
+
+    def open_page(server: Server, **options: Any) -> Page:
+        page = chromium.new_context(**options).new_page()
+        page.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.on("request", lambda r: None if r.url.startswith(server.url) else complaints.append(r.url))
+        page.goto(server.url)
+        expect(page.locator("#shown")).to_have_attribute("aria-busy", "false")
+        return page
+
+    yield open_page
+    for context in chromium.contexts:
+        context.close()
+    # While the server is away the browser itself says so.
+    assert [each for each in complaints if "ERR_CONNECTION" not in each] == []
+
+
+Watched = Callable[..., Page]
+
+
+def test_the_page_follows_the_queue_by_itself(
+    serve: Serve, watched: Watched, redis_producer: Celery, redis_url: str, database: Connection
+) -> None:
+    dead_letters.keep(database, [letter(0, "close: … is not a number", dataset="bars")])
+    page = watched(serve(BROKER_URL=redis_url))
+    expect(page.locator("#level-name")).to_have_text("degraded")  # there is no worker, and nothing waits
+    expect(page.locator("#depth")).to_have_text("0")
+    expect(page.locator("#level")).to_have_attribute("aria-live", "polite")
+    expect(page.locator("#health li")).to_have_count(7)
+    expect(page.locator("#health")).to_contain_text("alive: 0")
+    expect(page.locator("#reasons")).to_contain_text("close: … is not a number")
+    expect(page.locator("#letters")).to_have_text("1")
+    fill(redis_producer, 17)
+    tell(redis_url, "ok", "hard")
+    expect(page.locator("#depth")).to_have_text("17")
+    expect(page.locator("#level-name")).to_have_text("hard (no_workers)")
+    expect(page.locator("#level-words")).to_have_text("messages wait and no worker takes them")
+    expect(page).to_have_title("hard (no_workers): messages wait and no worker takes them – market-data-store")
+    expect(page.locator("#utilization")).to_have_text("85 %")
+    expect(page.locator("#events li")).to_have_count(2)
+    expect(page.locator("#plot .line").last).to_be_attached()
+    expect(page.locator("#plot .mark")).to_have_count(3)
+    assert "at most 17" in str(page.locator("#plot svg").get_attribute("aria-label"))
+    page.locator("#plot").hover()
+    expect(page.locator("#pointed")).to_contain_text("waiting")
+    purge(redis_producer)
+    tell(redis_url, "ok")
+    expect(page.locator("#level-name")).to_have_text("degraded")
+    expect(page.locator("#depth")).to_have_text("0")
+
+
+def test_the_page_says_when_it_has_lost_the_server_and_finds_it_again(
+    serve: Serve, watched: Watched, redis_url: str
+) -> None:
+    server = serve(BROKER_URL=redis_url)
+    page = watched(server)
+    expect(page.locator("#lost")).to_be_hidden()
+    server.stop()
+    expect(page.locator("#lost")).to_be_visible()
+    expect(page.locator("#lost")).to_contain_text("Lost the server: no answer since ")
+    expect(page).to_have_title("no answer from the server – market-data-store")
+    server.start()
+    expect(page.locator("#lost")).to_be_hidden()
+    expect(page).to_have_title(re.compile("^degraded: .* – market-data-store$"))
+
+
+def test_hostile_values_are_shown_as_text(serve: Serve, watched: Watched, redis_url: str, database: Connection) -> None:
+    attack = "<img src=x onerror=document.title=hacked><script>document.title='hacked'</script>"
+    database.execute(
+        "INSERT INTO dead_letters (task_id, position, content_hash, dataset, reason, pattern, enqueued_at) "
+        "VALUES (%s, 0, 0, %s, %s, %s, now())",
+        ["t", attack, "", f"<script>alert(1)</script> {attack}"],
+    )
+    tell(redis_url, "hard", reason=attack)
+    page = watched(serve(BROKER_URL=redis_url))
+    expect(page.locator("#reasons li")).to_have_count(1)
+    expect(page.locator("#reasons")).to_contain_text("<script>alert(1)</script>")
+    expect(page.locator("#events")).to_contain_text(attack)
+    assert page.locator("main script, main img").count() == 0
+    assert page.title().endswith(" – market-data-store")
+
+
+#: Every text of the page whose contrast with its ground is below AA's 4.5.
+CONTRAST = """() => {
+  const parse = (css) => css.match(/[\\d.]+/g).map(Number);
+  const luminance = (rgb) => rgb.slice(0, 3).map((c) => c / 255)
+    .map((c) => (c <= 0.03928 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4))
+    .reduce((sum, c, i) => sum + c * [0.2126, 0.7152, 0.0722][i], 0);
+  const ground = (element) => {
+    for (let e = element; e; e = e.parentElement) {
+      const color = parse(getComputedStyle(e).backgroundColor);
+      if (color.length < 4 || color[3] > 0) return color;
+    }
+  };
+  return [...document.querySelectorAll("body *")].filter((e) => e.checkVisibility() && [...e.childNodes].some(
+    (n) => n.nodeType === Node.TEXT_NODE && n.textContent.trim())).map((e) => {
+    const style = getComputedStyle(e);
+    const pair = [luminance(parse(e instanceof SVGElement ? style.fill : style.color)), luminance(ground(e))];
+    return [(Math.max(...pair) + 0.05) / (Math.min(...pair) + 0.05), e.tagName, e.textContent];
+  }).filter(([ratio]) => ratio < 4.5);
+}"""
+
+
+def test_the_page_is_readable_on_a_phone_light_and_dark(
+    serve: Serve, watched: Watched, redis_url: str, database: Connection
+) -> None:
+    dead_letters.keep(database, [letter(0, "x" * 290, dataset="bars")])
+    server = serve(BROKER_URL=redis_url)
+    grounds = []
+    for number, scheme in enumerate(["light", "dark"]):
+        tell(redis_url, *["ok", "soft", "hard"][: 3 - number], reason="a_reason_that_is_long_" * 5)
+        page = watched(server, color_scheme=scheme, viewport={"width": 360, "height": 640})
+        expect(page.locator("#reasons li")).to_have_count(1)
+        expect(page.locator("#events li").first).to_contain_text(["hard", "soft"][number])
+        assert page.evaluate("document.documentElement.scrollWidth") == 360
+        assert page.evaluate(CONTRAST) == []
+        grounds.append(page.evaluate("getComputedStyle(document.body).backgroundColor"))
+    assert grounds[0] != grounds[1]
+
+
+def test_the_page_is_small_and_allows_nothing_from_elsewhere(serve: Serve, redis_url: str) -> None:
+    server = serve(BROKER_URL=redis_url)
+    files = list(resource("service/static").iterdir())
+    assert {file.name for file in files} == {"page.html", "page.css", "page.js", "icon.svg"}
+    assert sum(file.stat().st_size for file in files) < 40_000
+    paths = ["/", "/status.json", *(f"/status-page/{file.name}" for file in files)]
+    for path in paths:
+        headers = httpx.get(server.url + path, timeout=60).raise_for_status().headers
+        assert headers["Content-Security-Policy"].startswith("default-src 'self';")
+        assert "unsafe" not in headers["Content-Security-Policy"]
+    assert httpx.get(f"{server.url}/status-page/../page.py").status_code == 404

@@ -1,0 +1,1 @@
+"""What tests of several levels share: servers, processes, and how to wait for them."""

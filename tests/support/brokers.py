@@ -1,0 +1,48 @@
+"""Brokers of a test's own, that can be stopped, killed and started again at the same URL."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from market_data_store.local import EmbeddedServer, free_port, start_valkey
+from support.rabbitmq import RabbitMQ
+
+
+class Broker:
+    """A RabbitMQ or a Valkey that keeps what it has over `stop` or `kill` and another `start`. Made running."""
+
+    def __init__(self, kind: str, directory: Path) -> None:
+        self.kind = kind
+        self._directory = directory
+        self._rabbitmq = RabbitMQ(directory) if kind == "rabbitmq" else None
+        self._valkey: EmbeddedServer | None = None
+        self._port = free_port()
+        self.url = self._rabbitmq.url if self._rabbitmq else f"redis://127.0.0.1:{self._port}/0"
+        self.start()
+
+    def start(self) -> None:
+        if self._rabbitmq is not None:
+            self._rabbitmq.start()
+        else:
+            self._valkey = start_valkey(self._directory, port=self._port)
+
+    def stop(self) -> None:
+        if self._rabbitmq is not None:
+            self._rabbitmq.stop()
+        elif self._valkey is not None:
+            self._valkey.stop()
+
+    def kill(self) -> None:
+        """SIGKILL."""
+        if self._rabbitmq is not None:
+            self._rabbitmq.kill()
+        elif self._valkey is not None:
+            self._valkey.process.kill()
+            self._valkey.stop()
+
+    def lose(self) -> None:
+        """SIGKILL, and the disk is gone with it."""
+        self.kill()
+        shutil.rmtree(self._directory)
+        self._directory.mkdir()

@@ -1,0 +1,23 @@
+"""What a test needs that the package does not install."""
+
+from __future__ import annotations
+
+import os
+from typing import NoReturn
+
+import pytest
+
+from support.rabbitmq import available
+
+
+def missing(reason: str, details: str = "") -> NoReturn:
+    """Skip the test for this reason; in CI, where nothing may be missing, it fails, with the details."""
+    if os.environ.get("CI") == "true":
+        pytest.fail(details or reason)
+    pytest.skip(reason)
+
+
+def require_rabbitmq() -> None:
+    """RabbitMQ is installed, or the test is `missing` it."""
+    if not available():
+        missing("rabbitmq-server is not installed; on Debian: apt-get install rabbitmq-server")
