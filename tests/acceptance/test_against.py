@@ -15,7 +15,7 @@ COMMIT = "e122a62"
 COMMAND = ["--rounds", "1", "--rows", "5000", "--launches", "1"]
 
 
-@pytest.mark.long
+@pytest.mark.soak
 def test_one_short_round_against_an_earlier_version(tmp_path: Path) -> None:
     require_rabbitmq()
     found = subprocess.run(["git", "cat-file", "-e", COMMIT], cwd=ROOT, capture_output=True, text=True, check=False)

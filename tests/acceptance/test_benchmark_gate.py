@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 import sys
 from collections import defaultdict
 from pathlib import Path
@@ -12,13 +10,14 @@ from statistics import median
 from typing import Any
 
 import pytest
+from support.processes import run
 from support.requirements import require_rabbitmq
 
 ROOT = Path(__file__).parents[2]
 COMMAND = ["--only", "writer,drain", "--per-message", "1,500", "--rows", "40000", "--repeat", "3"]
 
 #: Contender, broker and rows a message; then the least ratio to a bare COPY of the same run: a third of what is usual,
-#: since other tests run beside.
+#: since the machine may be busy with other things.
 LEAST = {
     ("our decoding and writer, 5,000 rows a commit", "", 500): 0.3,
     ("our worker", "redis", 500): 0.25,
@@ -30,16 +29,19 @@ LEAST = {
 }
 
 
+pytestmark = [pytest.mark.slow, pytest.mark.alone]
+
+
 @pytest.fixture(scope="module")
 def rates(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[Any, ...], float]:
     """Rows a second, the median of the rounds."""
     out = tmp_path_factory.mktemp("benchmark")
     command = [sys.executable, "-m", "benchmarks", *COMMAND, "--out", str(out)]
-    done = subprocess.run(command, cwd=ROOT, env=os.environ, capture_output=True, text=True, timeout=500, check=False)
+    done = run(*command, directory=ROOT, timeout_s=500)
     assert done.returncode == 0, done.stdout[-5_000:] + done.stderr[-5_000:]
     found = defaultdict(list)
-    for run in json.loads((out / "results.json").read_text())["runs"]:
-        label, timing = run["label"], run["timing"]
+    for measured in json.loads((out / "results.json").read_text())["runs"]:
+        label, timing = measured["label"], measured["timing"]
         found[label["contender"], label["broker"], label["per_message"]].append(timing["rows"] / timing["seconds"])
     return {label: median(rates) for label, rates in found.items()}
 

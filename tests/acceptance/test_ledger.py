@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import random
 import signal
-import subprocess
 import sys
 import time
 from collections import Counter
@@ -20,46 +19,17 @@ from typing import Any
 import psutil
 import psycopg
 import pytest
+from support.brokers import Broker
 from support.ledger_producer import accepted, expected
-from support.rabbitmq import RabbitMQ
+from support.processes import MDS, PYTHON, Part, Process
 from support.requirements import require_rabbitmq
-from support.workers import Worker, until
+from support.waiting import wait_until
+from support.workers import Worker
 
-from market_data_store.local import EmbeddedServer, end_with_parent, free_port, start_postgres, start_valkey
+from market_data_store.local import free_port, start_postgres
 from market_data_store.postgres import schema
 
 PRODUCERS = {"plain": "", "confirming": "confirm"}
-
-
-class Process:
-    """A process of ours that is started again after each end."""
-
-    def __init__(self, directory: Path, environment: dict[str, str], name: str, *command: str) -> None:
-        self._directory = directory
-        self._environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), **environment}
-        self._command = [sys.executable, "-m", *command]
-        self.log = directory / f"{name}.log"
-        self.start()
-
-    def start(self) -> None:
-        with self.log.open("ab") as log:
-            self.popen = subprocess.Popen(
-                self._command,
-                cwd=self._directory,
-                env=self._environment,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                preexec_fn=end_with_parent(signal.SIGKILL),
-            )
-
-    def kill(self) -> None:
-        self.popen.kill()
-        self.popen.wait(10)
-
-    def end(self, timeout_s: float) -> None:
-        self.popen.terminate()
-        assert self.popen.wait(timeout_s) == 0, self.log.read_text()[-5_000:]
 
 
 class World:
@@ -73,23 +43,22 @@ class World:
         self._postgres_port = free_port()
         self._start_postgres()
         schema.upgrade(self._postgres.url)
-        self._rabbitmq = RabbitMQ(directory / "rabbitmq") if broker == "rabbitmq" else None
-        self._valkey: EmbeddedServer | None = None
-        self._valkey_port = free_port()
-        self._start_broker()
-        url = self._rabbitmq.url if self._rabbitmq else f"redis://127.0.0.1:{self._valkey_port}/0"
+        self._broker = Broker(broker, directory / "broker")
         self._servers = {
             "DATABASE_URL": self._postgres.url,
-            "BROKER_URL": url,
+            "BROKER_URL": self._broker.url,
             # Else a message that a killed worker held would come back after ten minutes.
             "MDS_VISIBILITY_TIMEOUT_S": "10",
-        } | ({"REDIS_URL": redis_url} if self._rabbitmq else {})
+        } | ({"REDIS_URL": redis_url} if broker == "rabbitmq" else {})
         self.workers = [Worker(self._servers, directory) for _ in range(2)]
-        self.monitor = Process(directory, self._servers, "monitor", "market_data_store", "monitor")
+        self.monitor = self._process("monitor", *MDS, "monitor")
         self.producers = {
-            name: Process(directory, self._servers, name, "support.ledger_producer", name, str(directory), confirm)
+            name: self._process(name, PYTHON, "-m", "support.ledger_producer", name, directory, confirm)
             for name, confirm in PRODUCERS.items()
         }
+
+    def _process(self, name: str, *command: Part) -> Process:
+        return Process(*command, directory=self._directory, environment=self._servers, name=name)
 
     def stored(self) -> dict[str, dict[int, int]]:
         """Values by key, by producer."""
@@ -112,7 +81,7 @@ class World:
         self.faults[fault.__name__.removeprefix("_")] += 1
         fault()
         before, started = self._newest(), time.monotonic()
-        until(
+        wait_until(
             lambda: self._newest() != before, f"no row is written after {fault.__name__}: {self.logs()}", timeout_s=90
         )
         self.recoveries.append(time.monotonic() - started)
@@ -121,7 +90,7 @@ class World:
         """Have the producers hand over what they hold, and wait until all of it is stored."""
         for producer in self.producers.values():
             producer.end(timeout_s=120)
-        until(lambda: self.stored() == self.expected(), self.logs(), timeout_s=120)
+        wait_until(lambda: self.stored() == self.expected(), self.logs, timeout_s=120)
 
     def end(self) -> None:
         for process in (*self.producers.values(), self.monitor):
@@ -129,13 +98,10 @@ class World:
         for worker in self.workers:
             worker.container.kill()
         self._postgres.stop()
-        if self._valkey is not None:
-            self._valkey.stop()
-        if self._rabbitmq is not None:
-            self._rabbitmq.stop()
+        self._broker.stop()
 
     def logs(self) -> str:
-        logs = [producer.log.read_text()[-2_000:] for producer in self.producers.values()]
+        logs = [producer.whole_text()[-2_000:] for producer in self.producers.values()]
         return "\n---\n".join([*logs, *(worker.whole_log()[-4_000:] for worker in self.workers)])
 
     def _newest(self) -> dict[str, int]:
@@ -147,12 +113,6 @@ class World:
 
     def _start_postgres(self) -> None:
         self._postgres = start_postgres(self._directory / "postgres", port=self._postgres_port)
-
-    def _start_broker(self) -> None:
-        if self._rabbitmq is not None:
-            self._rabbitmq.start()
-        else:
-            self._valkey = start_valkey(self._directory / "valkey", port=self._valkey_port)
 
     @property
     def _all_faults(self) -> list[Callable[[], None]]:
@@ -219,28 +179,16 @@ class World:
         self._postgres.stop()
         self._start_postgres()
 
-    def _broker_pid(self) -> int:
-        server = self._rabbitmq or self._valkey
-        assert server is not None
-        return server.pid
-
     def _broker_killed(self) -> None:
-        if self._rabbitmq is not None:
-            self._rabbitmq.kill()
-        elif self._valkey is not None:
-            os.kill(self._valkey.pid, signal.SIGKILL)
-            self._valkey.stop()
-        self._start_broker()
+        self._broker.kill()
+        self._broker.start()
 
     def _broker_stopped(self) -> None:
-        self._pause([psutil.Process(self._broker_pid())])
+        self._pause([psutil.Process(self._broker.pid)])
 
     def _broker_restarted(self) -> None:
-        if self._rabbitmq is not None:
-            self._rabbitmq.stop()
-        elif self._valkey is not None:
-            self._valkey.stop()
-        self._start_broker()
+        self._broker.stop()
+        self._broker.start()
 
     def _pause(self, processes: list[psutil.Process]) -> None:
         """SIGSTOP, then SIGCONT: they hang, and know nothing of it."""
@@ -248,7 +196,7 @@ class World:
             with suppress(psutil.NoSuchProcess):  # a backend whose client went
                 process.suspend()
         resume_at = time.monotonic() + self._chance.uniform(0.5, 4.0)
-        until(lambda: time.monotonic() > resume_at)
+        wait_until(lambda: time.monotonic() > resume_at)
         for process in processes:
             with suppress(psutil.NoSuchProcess):  # one that was resumed may end another
                 process.resume()
@@ -268,12 +216,12 @@ def world(request: pytest.FixtureRequest, redis_url: str, tmp_path: Path) -> Ite
         yield make
 
 
-@pytest.mark.parametrize("faults", [8, pytest.param(150, marks=pytest.mark.long)])
+@pytest.mark.parametrize("faults", [pytest.param(8, marks=pytest.mark.slow), pytest.param(150, marks=pytest.mark.soak)])
 def test_whatever_befalls_the_store_the_ledger_is_right(world: Callable[[int], World], faults: int) -> None:
     lived = world(faults)
     for worker in lived.workers:
         worker.ready()
-    until(lambda: all(lived.stored().values()), lived.logs(), timeout_s=60)
+    wait_until(lambda: all(lived.stored().values()), lived.logs, timeout_s=60)
     for _ in range(faults):
         lived.befall()
     lived.settle()

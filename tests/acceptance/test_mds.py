@@ -4,99 +4,54 @@ from __future__ import annotations
 
 import gzip
 import json
-import os
 import re
 import shutil
 import signal
 import socket
-import subprocess
-import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import httpx
 import psutil
 import psycopg
 import pytest
+from support.processes import MDS, PYTHON, Process, mds, run, running
+from support.waiting import wait_until
+from support.web import get
 
 from market_data_store.local import free_port
 
-MDS = str(Path(sys.executable).with_name("mds"))
 ROOT = Path(__file__).parents[2]
 BARS = ROOT / "src/market_data_store/data/6EH4-1min-bars-2024-01.csv.gz"
 ROWS = 29_996
 LOAD_BARS = ["load", str(BARS), "--dataset", "bars", "--provider", "cme", "--symbol", "6EH4", "--interval", "1m"]
 
 
-def clean_environment() -> dict[str, str]:
-    """The tests' own, without what names a server; `mds` is found as in an activated environment."""
-    servers = ("DATABASE_URL", "BROKER_URL", "REDIS_URL", "CLOUDAMQP_URL")
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("MDS_") and name not in servers}
-    return {**kept, "PATH": f"{Path(MDS).parent}:{os.environ['PATH']}"}
-
-
-def mds(directory: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [MDS, *arguments],
-        cwd=directory,
-        env={**clean_environment(), **environment},
-        capture_output=True,
-        text=True,
-        stdin=subprocess.DEVNULL,
-        timeout=120,
-        check=False,
-    )
-
-
-class Up:
+class Up(Process):
     """A running `mds up`, of worker and monitor unless it is told of ports for web and Flower."""
 
     def __init__(self, directory: Path, *, web_port: int = 0, flower_port: int = 0) -> None:
-        self.directory = directory
-        self.log = directory / "up.log"
-        with self.log.open("w") as log:
-            self.process = subprocess.Popen(
-                [MDS, "up", f"--web-port={web_port}", f"--flower-port={flower_port}"],
-                cwd=directory,
-                env=clean_environment(),
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-            )
-        deadline = time.monotonic() + 60
-        while "Ready" not in self.log.read_text():
-            assert self.process.poll() is None, self.log.read_text()
-            assert time.monotonic() < deadline, self.log.read_text()
-            time.sleep(0.05)
+        command = (*MDS, "up", f"--web-port={web_port}", f"--flower-port={flower_port}")
+        super().__init__(*command, directory=directory)
+        self.wait_for_text("Ready")
 
     def url(self, name: str) -> str:
-        found = re.search(rf"^{name} +(\S+)$", self.log.read_text(), re.MULTILINE)
-        assert found, self.log.read_text()
+        found = re.search(rf"^{name} +(\S+)$", self.text(), re.MULTILINE)
+        assert found, self.said(name)
         return found[1]
 
     def stop(self, number: signal.Signals = signal.SIGINT) -> int:
-        self.process.send_signal(number)
-        return self.process.wait(60)
+        self.send_signal(number)
+        return self.wait(60)
 
 
 @pytest.fixture(scope="module")
 def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
     running = Up(tmp_path_factory.mktemp("up"), web_port=free_port())
     yield running
-    assert running.stop() == 0, running.log.read_text()
+    assert running.stop() == 0, running.said()
 
 
-def children(pid: int) -> list[int]:
-    listed = subprocess.run(["ps", "-o", "pid=", "--ppid", str(pid)], capture_output=True, text=True, check=False)
-    return [int(line) for line in listed.stdout.split()]
-
-
-def is_alive(pid: int) -> bool:
-    state = subprocess.run(["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True, check=False).stdout
-    return bool(state.strip()) and not state.startswith("Z")
-
-
+@pytest.mark.slow
 def test_the_demo_stores_all_rows_and_finds_them_unchanged_the_second_time(tmp_path: Path) -> None:
     first, second = mds(tmp_path, "demo"), mds(tmp_path, "demo")
     assert first.returncode == 0, first.stdout + first.stderr
@@ -111,15 +66,16 @@ def test_the_demo_stores_all_rows_and_finds_them_unchanged_the_second_time(tmp_p
     assert not (tmp_path / ".mds/env").exists()
 
 
+@pytest.mark.slow
 def test_the_demo_says_what_differs(tmp_path: Path) -> None:
-    running = Up(tmp_path)
-    with psycopg.connect(running.url("DATABASE_URL"), autocommit=True) as connection:
+    up = Up(tmp_path)
+    with psycopg.connect(up.url("DATABASE_URL"), autocommit=True) as connection:
         assert mds(tmp_path, *LOAD_BARS[:5], "CME", *LOAD_BARS[6:]).returncode == 0
         # Newer than anything that the demo sends, and different.
         connection.execute(
             "UPDATE bars_ohlcv SET close = 9, enqueued_at = now() + interval '1 day' WHERE ts = '2024-01-01 23:01Z'"
         )
-    assert running.stop(signal.SIGTERM) == 0
+    assert up.stop(signal.SIGTERM) == 0
     demo = mds(tmp_path, "demo")
     assert demo.returncode == 1
     assert "compared      rows that differ: 1" in demo.stdout
@@ -245,17 +201,14 @@ def test_status_tells_of_database_queue_and_workers(up: Up) -> None:
 
 
 def test_status_goes_on_when_it_is_asked_to(up: Up) -> None:
-    with subprocess.Popen(
-        [MDS, "status", "--watch"], cwd=up.directory, env=clean_environment(), stdout=subprocess.PIPE, text=True
-    ) as watching:
-        assert watching.stdout is not None
-        lines = [watching.stdout.readline() for _ in range(3)]
+    with running(*MDS, "status", "--watch", directory=up.directory) as watching:
+        watching.wait_for_line(3)
         watching.send_signal(signal.SIGINT)
         assert watching.wait(20) == 130
-    for line in lines:
+    for line in watching.lines()[:3]:
         assert line.startswith("status ok: producers send at full rate, database postgresql://")
         assert ", queue 0 waiting (0% of 10,000), held by workers: 0, level ok, workers 1 (" in line
-        assert re.search(r", feedback ok \d+ s ago, redis: delivered\n$", line)
+        assert re.search(r", feedback ok \d+ s ago, redis: delivered$", line)
 
 
 def test_the_commands_and_the_code_of_the_readme_work(up: Up) -> None:
@@ -270,15 +223,7 @@ def test_the_commands_and_the_code_of_the_readme_work(up: Up) -> None:
         assert done.returncode == 0, done
     for program in programs:
         code = f"BROKER_URL = {up.url('BROKER_URL')!r}\n{program}\nif 'result' in globals(): print(result.get())"
-        done = subprocess.run(
-            [sys.executable, "-c", code],
-            cwd=up.directory,
-            env=clean_environment(),
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
+        done = run(PYTHON, "-c", code, directory=up.directory)
         assert done.returncode == 0, done
         if "send_task" in program:
             counts = json.loads(done.stdout.replace("'", '"'))
@@ -296,15 +241,7 @@ def test_each_curl_of_the_documents_is_answered_as_they_say(up: Up, document: st
         said = re.search(r"# (\d{3})", command)
         assert said, command
         script = "\n".join([*settings, command.replace("curl ", "curl -sS -o answer -w '%{http_code}' ", 1)])
-        done = subprocess.run(
-            ["bash", "-c", script],
-            cwd=up.directory,
-            env={**clean_environment(), "ADMIN_TOKEN": "changeme"},
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
+        done = run("bash", "-c", script, directory=up.directory, environment={"ADMIN_TOKEN": "changeme"})
         assert done.stdout == said[1], (command, done.stderr, (up.directory / "answer").read_text())
 
 
@@ -315,32 +252,37 @@ def test_a_second_store_in_the_same_directory_is_refused(up: Up) -> None:
     assert refused.stderr.count("\n") == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_whatever_ends_up_ends_everything_and_the_data_stay(tmp_path: Path, number: signal.Signals) -> None:
     # Web and Flower once, where nobody is left to end them.
     with_pages = number is signal.SIGKILL
     ports = {"web_port": free_port(), "flower_port": free_port()} if with_pages else {}
-    running = Up(tmp_path, **ports)
+    up = Up(tmp_path, **ports)
     if with_pages:
-        assert (running.url("WEB"), running.url("FLOWER")) == tuple(f"http://127.0.0.1:{p}" for p in ports.values())
-        assert httpx.get(f"{running.url('WEB')}/healthz", timeout=30).json()["service"] == "market-data-store"
-        assert httpx.get(f"{running.url('FLOWER')}/api/workers", timeout=30).status_code == 200
+        assert (up.url("WEB"), up.url("FLOWER")) == tuple(f"http://127.0.0.1:{p}" for p in ports.values())
+        assert get(f"{up.url('WEB')}/healthz").json()["service"] == "market-data-store"
+        assert get(f"{up.url('FLOWER')}/api/workers").status_code == 200
     # Postgres, Valkey, worker, monitor; web, Flower.
-    assert len(children(running.process.pid)) == (6 if with_pages else 4)
-    started = [child.pid for child in psutil.Process(running.process.pid).children(recursive=True)]
+    assert len(psutil.Process(up.pid).children()) == (6 if with_pages else 4)
+    started = up.descendants()
     file = tmp_path / "one.csv"
     file.write_text("ts,symbol,provider,name,value\n2024-01-01T00:00:00Z,A,p,n,1\n")
     assert mds(tmp_path, "load", str(file), "--dataset", "signals").returncode == 0
-    code = running.stop(number)
-    assert code == (-signal.SIGKILL if number == signal.SIGKILL else 0), running.log.read_text()
-    deadline = time.monotonic() + 30
-    while any(map(is_alive, started)):
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    code = up.stop(number)
+    assert code == (-signal.SIGKILL if number == signal.SIGKILL else 0), up.said()
+    wait_until(lambda: not any(map(is_alive, started)), "all have ended", timeout_s=30)
     again = Up(tmp_path)
     with psycopg.connect(again.url("DATABASE_URL")) as connection:
         assert connection.execute("SELECT value FROM signals").fetchall() == [(1.0,)]
     assert again.stop() == 0
+
+
+def is_alive(process: psutil.Process) -> bool:
+    try:
+        return bool(process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
 
 
 def test_a_port_that_is_taken_is_one_line(tmp_path: Path) -> None:
@@ -353,9 +295,10 @@ def test_a_port_that_is_taken_is_one_line(tmp_path: Path) -> None:
             assert refused.stderr == f"error: port {port}: Address already in use; choose another with {option}\n"
 
 
+@pytest.mark.slow
 def test_up_ends_when_its_worker_does(tmp_path: Path) -> None:
-    running = Up(tmp_path)
-    (worker,) = (pid for pid in children(running.process.pid) if b"celery" in Path(f"/proc/{pid}/cmdline").read_bytes())
-    os.kill(worker, signal.SIGKILL)
-    assert running.process.wait(60) == 1
-    assert "error: worker ended with status -9" in running.log.read_text()
+    up = Up(tmp_path)
+    (worker,) = (child for child in psutil.Process(up.pid).children() if "celery" in " ".join(child.cmdline()))
+    worker.kill()
+    assert up.wait(60) == 1
+    assert "error: worker ended with status -9" in up.text()

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
 from celery import Celery
+from support.databases import empty, new_database
 from support.stream import Stream
-from support.web import python
-from support.workers import Worker, until
+from support.waiting import wait_until
+from support.web import monitor
+from support.workers import Worker, working
 
-from market_data_store.local import free_port, start_postgres
+from market_data_store.local import free_port, start_postgres, start_valkey
 from market_data_store.postgres import schema
 from market_data_store.protocol import QUEUE, TASK
 
@@ -92,36 +95,50 @@ def stored(database: Connection) -> int:
     return int(database.execute("SELECT count(*) FROM signals WHERE extract(epoch FROM ts) = value").fetchall()[0][0])
 
 
-@pytest.fixture
-def writer_url(database_url: str, database: Connection) -> Any:
-    """The database for a role of its own, that the test can make trouble for."""
-    database.execute("CREATE ROLE writer LOGIN")
-    database.execute("GRANT ALL ON ALL TABLES IN SCHEMA public TO writer")
-    database.execute("GRANT TEMPORARY ON DATABASE " + database.info.dbname + " TO writer")
-    yield database_url.replace("postgres@", "writer@")
-    database.execute(_OTHERS)
-    database.execute("DROP OWNED BY writer")
-    database.execute("DROP ROLE writer")
+@dataclass
+class Case:
+    """A worker whose role Postgres can make trouble for, at a Valkey of its own."""
+
+    worker: Worker
+    producer: Celery
+    database: Connection
 
 
-@pytest.mark.parametrize("broker_url", ["redis"], indirect=True)
+@pytest.fixture(scope="module")
+def store(postgres_url: str, migrated_template: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Case]:
+    """One for all troubles, which come in turn."""
+    directory = tmp_path_factory.mktemp("outages")
+    with (
+        new_database(postgres_url, migrated_template) as url,
+        psycopg.connect(url, autocommit=True) as database,
+        start_valkey(directory / "valkey") as valkey,
+        Celery("producer", broker=valkey.url, set_as_current=False) as producer,
+    ):
+        database.execute("CREATE ROLE writer LOGIN")
+        database.execute("GRANT ALL ON ALL TABLES IN SCHEMA public TO writer")
+        database.execute("GRANT TEMPORARY ON DATABASE " + database.info.dbname + " TO writer")
+        writer_url = url.replace("postgres@", "writer@")
+        with working(directory, DATABASE_URL=writer_url, BROKER_URL=valkey.url, MDS_RETRY_DEADLINE_S="1") as worker:
+            yield Case(worker, producer, database)
+        database.execute(_OTHERS)
+        database.execute("DROP OWNED BY writer")
+        database.execute("DROP ROLE writer")
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("sqlstate", TROUBLES)
-def test_a_trouble_of_postgres_is_outlived(
-    sqlstate: str, producer: Celery, broker_url: str, writer_url: str, database: Connection, tmp_path: Path
-) -> None:
-    worker = Worker({"DATABASE_URL": writer_url, "BROKER_URL": broker_url, "MDS_RETRY_DEADLINE_S": "1"}, tmp_path)
-    try:
-        worker.ready()
-        send(producer, range(100), 10)
-        until(lambda: stored(database) == 100)
-        with TROUBLES[sqlstate](database):
-            send(producer, range(100, 400), 10)
-            until(lambda: f"SQLSTATE {sqlstate}" in worker.whole_log() or said(worker, sqlstate), worker.whole_log())
-            until(lambda: "goes back to the broker" in worker.whole_log(), timeout_s=30)
-        until(lambda: stored(database) == 400, worker.whole_log(), timeout_s=60)
-        assert database.execute("SELECT count(*) FROM dead_letters").fetchall() == [(0,)]
-    finally:
-        worker.container.kill()
+def test_a_trouble_of_postgres_is_outlived(sqlstate: str, store: Case) -> None:
+    worker, producer, database = store.worker, store.producer, store.database
+    empty(database)
+    worker.forget_log()
+    send(producer, range(100), 10)
+    wait_until(lambda: stored(database) == 100, worker.whole_log)
+    with TROUBLES[sqlstate](database):
+        send(producer, range(100, 400), 10)
+        wait_until(lambda: f"SQLSTATE {sqlstate}" in worker.whole_log() or said(worker, sqlstate), worker.whole_log)
+        wait_until(lambda: "goes back to the broker" in worker.whole_log(), timeout_s=30)
+    wait_until(lambda: stored(database) == 400, worker.whole_log, timeout_s=60)
+    assert database.execute("SELECT count(*) FROM dead_letters").fetchall() == [(0,)]
 
 
 def said(worker: Worker, sqlstate: str) -> bool:
@@ -129,7 +146,9 @@ def said(worker: Worker, sqlstate: str) -> bool:
     return sqlstate == "53300" and "too many connections for role" in worker.whole_log()
 
 
-@pytest.mark.parametrize("outage_s", [8, pytest.param(60, marks=pytest.mark.long)])
+@pytest.mark.parametrize(
+    "outage_s", [pytest.param(8, marks=pytest.mark.slow), pytest.param(60, marks=pytest.mark.soak)]
+)
 def test_postgres_is_gone_in_the_middle_of_thirty_thousand_rows(
     outage_s: int, broker_url: str, producer: Celery, redis_url: str, tmp_path: Path
 ) -> None:
@@ -140,26 +159,23 @@ def test_postgres_is_gone_in_the_middle_of_thirty_thousand_rows(
             servers = {"DATABASE_URL": server.url, "BROKER_URL": broker_url, "REDIS_URL": redis_url}
             settings = {"MDS_QUEUE_CAPACITY": "40", "MDS_PREFETCH_MESSAGES": "2", "MDS_RETRY_DEADLINE_S": "3"}
             stack.callback(stream.client.close)
-            stack.enter_context(python(tmp_path, "monitor", "market_data_store", "monitor", **servers, **settings))
-            worker = Worker({**servers, **settings}, tmp_path)
-            stack.callback(worker.container.kill)
-            worker.ready()
+            stack.enter_context(monitor(tmp_path, **servers, **settings))
+            worker = stack.enter_context(working(tmp_path, **servers, **settings))
             stream.wait_for("ok", timeout_s=20)
             send(producer, range(10_000), 500)
             with psycopg.connect(server.url, autocommit=True) as database:
-                until(lambda: stored(database) > 0)
+                wait_until(lambda: stored(database) > 0)
         stopped_at = time.monotonic()
         send(producer, range(10_000, 30_000), 500)
         stream.wait_for("hard", timeout_s=30)
-        until(lambda: time.monotonic() - stopped_at > outage_s, timeout_s=outage_s + 10)
+        wait_until(lambda: time.monotonic() - stopped_at > outage_s, timeout_s=outage_s + 10)
         pid = worker.pid
         with start_postgres(tmp_path / "data", port=port) as server:
             with psycopg.connect(server.url, autocommit=True) as database:
-                until(lambda: stored(database) == 30_000, worker.whole_log(), timeout_s=120)
+                wait_until(lambda: stored(database) == 30_000, worker.whole_log, timeout_s=120)
                 assert database.execute("SELECT count(*) FROM dead_letters").fetchall() == [(0,)]
             stream.wait_for("ok", timeout_s=30)
             assert worker.pid == pid  # no restart
-            worker.container.kill()
     levels = [level for level, _ in stream.states()]
     assert "hard" in levels
     assert levels[-1] == "ok"

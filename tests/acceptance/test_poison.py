@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -13,15 +13,17 @@ from typing import Any
 
 import psycopg
 import pytest
-from conftest import Bar, Connection, HoldBack, Send, StartWorker
-from support.workers import Worker, until
+from support.databases import Connection
+from support.fixtures.store import Bar, HoldBack, Send, StartWorker, Stored
+from support.waiting import wait_until
+from support.workers import Worker
 
 from market_data_store import dead_letters
 from market_data_store.coordinator.queue import QueueInspector
 from market_data_store.dead_letters import Letter
 from market_data_store.dead_letters.replay import replay
 
-Stored = Callable[[], list[Bar]]
+pytestmark = pytest.mark.slow
 
 #: What Python imports when it starts. Stands for what the kernel does to a process that takes too much memory.
 DEADLY = """
@@ -86,14 +88,14 @@ def test_a_message_that_kills_its_process_is_a_dead_letter_and_the_others_are_wr
     for n in range(20, 40):
         send(bars[n : n + 1])
     start_worker(**deadly.environment, KILLS="process")
-    (letter,) = until(lambda: letters(database), timeout_s=120)
-    until(lambda: stored() == bars[:40], timeout_s=60)
+    (letter,) = wait_until(lambda: letters(database), timeout_s=120)
+    wait_until(lambda: stored() == bars[:40], timeout_s=60)
     assert letter.task_id == "poison"
     assert letter.reason.startswith("message: 3 deliveries, and each took its process down (MDS_MAX_DELIVERIES)")
     assert b'"note": "POISON"' in (letter.body or b"")
     assert deadly.deaths == 3
-    until(lambda: queue.depth() == 0)
-    until(lambda: database.execute("SELECT FROM attempts").rowcount == 0)
+    wait_until(lambda: queue.depth() == 0)
+    wait_until(lambda: database.execute("SELECT FROM attempts").rowcount == 0)
 
 
 def test_a_message_that_kills_the_whole_worker_is_a_dead_letter(
@@ -106,10 +108,10 @@ def test_a_message_that_kills_the_whole_worker_is_a_dead_letter(
 
     worker: Worker = start_worker(**deadly.environment, KILLS="worker", MDS_MAX_DELIVERIES="2")
     send([{**bars[0], "note": "POISON"}], task_id="poison")
-    (letter,) = until(restart_until_kept, timeout_s=120)
+    (letter,) = wait_until(restart_until_kept, timeout_s=120)
     assert (letter.task_id, deadly.deaths) == ("poison", 2)
     send(bars[:1])
-    until(lambda: stored() == bars[:1], timeout_s=60)
+    wait_until(lambda: stored() == bars[:1], timeout_s=60)
 
 
 @contextmanager
@@ -149,16 +151,22 @@ def test_outages_of_postgres_that_hit_the_same_messages_make_no_dead_letter(
         for _ in range(4):
             with nobody_gets_in(postgres_url, database):
                 before = given_back()
-                until(partial(more_than, before + 10), timeout_s=60)
+                wait_until(partial(more_than, before + 10), timeout_s=60)
             until_held(2)
-    until(lambda: stored() == bars[:2], timeout_s=60)
+    wait_until(lambda: stored() == bars[:2], timeout_s=60)
     assert letters(database) == []
-    until(lambda: database.execute("SELECT FROM attempts").rowcount == 0)
+    wait_until(lambda: database.execute("SELECT FROM attempts").rowcount == 0)
 
 
 def test_processes_killed_again_and_again_while_their_messages_wait_for_a_lock_make_no_dead_letter(
-    worker: Worker, send: Send, bars: list[Bar], stored: Stored, database: Connection, writes_held_back: HoldBack
+    start_worker: StartWorker,
+    send: Send,
+    bars: list[Bar],
+    stored: Stored,
+    database: Connection,
+    writes_held_back: HoldBack,
 ) -> None:
+    worker = start_worker()
     with writes_held_back() as until_held:
         send(bars[:1])
         until_held(1)
@@ -168,7 +176,7 @@ def test_processes_killed_again_and_again_while_their_messages_wait_for_a_lock_m
             for pid in worker.pool_pids:
                 os.kill(pid, signal.SIGKILL)
             until_held(2 + 2 * killed)  # what the killed ones asked Postgres for still waits
-    until(lambda: stored() == bars[:2], timeout_s=60)
+    wait_until(lambda: stored() == bars[:2], timeout_s=60)
     assert letters(database) == []
 
 
@@ -183,6 +191,6 @@ def test_a_poison_message_that_is_replayed_keeps_its_letter(
     dead_letters.keep(database, [kept])
     start_worker(**deadly.environment, KILLS="process")
     assert replay(producer, database) == 1
-    (letter,) = until(lambda: [one for one in letters(database) if one.refused_at > one.created_at], timeout_s=120)
+    (letter,) = wait_until(lambda: [one for one in letters(database) if one.refused_at > one.created_at], timeout_s=120)
     assert (letter.task_id, deadly.deaths) == ("poison", 3)
     assert letter.reason.startswith("message: 3 deliveries")

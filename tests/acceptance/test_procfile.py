@@ -5,25 +5,29 @@ from __future__ import annotations
 import itertools
 import os
 import signal
-import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
-from typing import Any
+from socket import create_server
 
-import httpx
 import psutil
 import pytest
 import redis
 from celery import Celery
-from conftest import QUEUE, TASK, Connection, StartWorker
 from honcho.environ import parse_procfile
-from support.workers import until
+from support.databases import Connection
+from support.fixtures.store import QUEUE, TASK, StartWorker
+from support.processes import run, running
+from support.waiting import wait_until
+from support.web import is_served
 
-from market_data_store.local import end_with_parent, free_port
+from market_data_store.local import free_port
+
+pytestmark = pytest.mark.slow
 
 PROCFILE = Path(__file__).parents[2] / "Procfile"
 HONCHO = str(Path(sys.executable).with_name("honcho"))
@@ -39,9 +43,6 @@ PATIENCE_S = 90.0
 def environment(broker_url: str, database_url: str) -> dict[str, str]:
     """As a platform sets it, with its spelling of a Postgres URL."""
     return {
-        **os.environ,
-        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-        "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
         "DATABASE_URL": database_url.replace("postgresql://", "postgres://"),
         "BROKER_URL": broker_url,
         "MDS_ENV": "development",
@@ -55,48 +56,12 @@ def environment(broker_url: str, database_url: str) -> dict[str, str]:
 class Platform:
     """Processes and where they listen."""
 
-    def __init__(self, log: Path, ports: dict[str, int]) -> None:
-        self.log = log
+    def __init__(self, ports: dict[str, int]) -> None:
         self.urls = {name: f"http://127.0.0.1:{ports[name]}" for name in ("web", "flower")}
 
     def wait_until_ready(self) -> None:
         for url in (f"{self.urls['web']}/readyz", f"{self.urls['flower']}/healthcheck"):
-            until(lambda url=url: _is_ok(url), url, timeout_s=PATIENCE_S)  # type: ignore[misc]
-
-
-def _is_ok(url: str) -> bool:
-    try:
-        return httpx.get(url, timeout=10).status_code == 200
-    except httpx.TransportError:
-        return False
-
-
-@contextmanager
-def started(command: str | list[str], environment: dict[str, str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """A command, as a shell's where it is a text; at the end whatever is left of it is killed."""
-    with log.open("ab") as output:
-        process = subprocess.Popen(
-            command,
-            shell=isinstance(command, str),
-            cwd=log.parent,  # no `.env` here
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-            preexec_fn=end_with_parent(signal.SIGTERM),
-        )
-    try:
-        yield process
-    finally:
-        if process.poll() is None:
-            for each in (*_descendants(process), psutil.Process(process.pid)):
-                each.kill()
-            process.wait()
-
-
-def _descendants(process: subprocess.Popen[bytes]) -> list[Any]:
-    return [*psutil.Process(process.pid).children(recursive=True)]
+            wait_until(partial(is_served, url), url, timeout_s=PATIENCE_S)
 
 
 @contextmanager
@@ -129,8 +94,6 @@ def stored(database: Connection) -> set[int]:
 
 def free_base_port() -> int:
     """Such that honcho's ports, a hundred apart, are free for web and Flower."""
-    from socket import create_server
-
     while True:
         base = free_port()
         try:
@@ -150,25 +113,25 @@ def test_honcho_runs_the_procfile_and_stopping_it_loses_nothing(
     tmp_path: Path,
 ) -> None:
     honcho = [HONCHO, "start", "-f", str(PROCFILE), "-d", str(tmp_path)]
-    release = subprocess.run([*honcho, "release"], env=environment, capture_output=True, text=True, timeout=120)
+    release = run(*honcho, "release", directory=tmp_path, environment=environment)
     assert "-> 0003" in release.stdout, release
     base = free_base_port()
-    platform = Platform(tmp_path / "honcho.log", {"web": base, "flower": base + 100 * TYPES.index("flower")})
-    with started([*honcho, "-p", str(base), *TYPES], environment, platform.log) as running:
+    platform = Platform({"web": base, "flower": base + 100 * TYPES.index("flower")})
+    with running(*honcho, "-p", str(base), *TYPES, directory=tmp_path, environment=environment) as manager:
         platform.wait_until_ready()
-        processes = _descendants(running)
+        processes = manager.descendants()
         listening = {c.laddr.ip for p in processes for c in p.net_connections() if c.status == psutil.CONN_LISTEN}
         assert listening == {"127.0.0.1"}
         with redis.Redis.from_url(broker_url) as client:
-            until(lambda: client.xlen(STREAM), "the monitor publishes", timeout_s=PATIENCE_S)
+            wait_until(lambda: client.xlen(STREAM), "the monitor publishes", timeout_s=PATIENCE_S)
         with rows_being_sent(producer) as taken:
-            until(lambda: len(stored(database)) > 1_000, "rows are written", timeout_s=PATIENCE_S)
-            running.send_signal(signal.SIGTERM)
-            assert running.wait(STOP_S) == 143  # honcho's for SIGTERM
+            wait_until(lambda: len(stored(database)) > 1_000, "rows are written", timeout_s=PATIENCE_S)
+            manager.send_signal(signal.SIGTERM)
+            assert manager.wait(STOP_S) == 143  # honcho's for SIGTERM
         _, alive = psutil.wait_procs(processes, timeout=STOP_S)
-        assert not alive, platform.log.read_text()[-5_000:]
+        assert not alive, manager.said()
     start_worker(MDS_VISIBILITY_TIMEOUT_S="10")
-    until(lambda: stored(database) == set(taken), "every row that was taken is stored", timeout_s=PATIENCE_S)
+    wait_until(lambda: stored(database) == set(taken), "every row that was taken is stored", timeout_s=PATIENCE_S)
 
 
 def test_every_process_ends_within_a_platforms_grace_period(
@@ -178,29 +141,36 @@ def test_every_process_ends_within_a_platforms_grace_period(
     commands = parse_procfile(PROCFILE.read_text()).processes
     assert [*commands] == ["release", *TYPES]
     ports = {name: free_port() for name in TYPES}
-    platform = Platform(tmp_path / "platform.log", ports)
-    with (
-        started(commands["web"], {**environment, "PORT": str(ports["web"])}, platform.log) as web,
-        started(commands["worker"], {**environment, "PORT": str(ports["worker"])}, platform.log) as worker,
-        started(commands["monitor"], {**environment, "PORT": str(ports["monitor"])}, platform.log) as monitor,
-        started(commands["flower"], {**environment, "PORT": str(ports["flower"])}, platform.log) as flower,
-    ):
-        platform.wait_until_ready()
-        started_by = dict(zip(TYPES, (web, worker, monitor, flower), strict=True))
+    with ExitStack() as stack:
+        # As a shell's, since each is a line with variables in it.
+        started = {
+            name: stack.enter_context(
+                running(
+                    "sh",
+                    "-c",
+                    commands[name],
+                    directory=tmp_path,
+                    name=name,
+                    environment={"PORT": str(ports[name]), **environment},
+                )
+            )
+            for name in TYPES
+        }
+        Platform(ports).wait_until_ready()
         # A shell that stays beside its command ends at once; what counts is the command.
-        processes = {name: [psutil.Process(p.pid), *_descendants(p)] for name, p in started_by.items()}
+        processes = {name: [psutil.Process(p.pid), *p.descendants()] for name, p in started.items()}
         with rows_being_sent(producer) as taken:
-            until(lambda: len(stored(database)) > 1_000, "rows are written", timeout_s=PATIENCE_S)
+            wait_until(lambda: len(stored(database)) > 1_000, "rows are written", timeout_s=PATIENCE_S)
             told = time.monotonic()
-            for process in started_by.values():
+            for process in started.values():
                 os.killpg(process.pid, signal.SIGTERM)
             took: dict[str, float] = {}
             while len(took) < len(TYPES) and time.monotonic() < told + STOP_S:
-                for name, process in started_by.items():
-                    process.poll()  # else it stays as a zombie
-                    if not any(each.is_running() for each in processes[name]):
+                for name, process in started.items():
+                    # An ended shell that nobody asks after stays as a zombie.
+                    if not process.is_running and not any(each.is_running() for each in processes[name]):
                         took.setdefault(name, time.monotonic() - told)
                 time.sleep(0.05)
-        assert took.keys() == set(TYPES), platform.log.read_text()[-5_000:]
+        assert took.keys() == set(TYPES), [process.said() for process in started.values()]
     start_worker(MDS_VISIBILITY_TIMEOUT_S="10")
-    until(lambda: stored(database) == set(taken), "every row that was taken is stored", timeout_s=PATIENCE_S)
+    wait_until(lambda: stored(database) == set(taken), "every row that was taken is stored", timeout_s=PATIENCE_S)

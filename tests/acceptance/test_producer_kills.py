@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import os
 import signal
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from random import Random
 
 import pytest
-from conftest import WORKERS, Connection
 from support.brokers import Broker
-from support.workers import Worker
-
-from market_data_store.local import end_with_parent
+from support.databases import Connection
+from support.fixtures.store import WORKERS
+from support.processes import PYTHON, Process, run
+from support.workers import Worker, working
 
 PRODUCER = """
 import os, random, sys
@@ -43,68 +40,56 @@ store.close()
 """
 
 
-class Producer:
+class Producer(Process):
     """Writes rows numbered from `first` on, and says after each `write` how far it is."""
 
     def __init__(self, broker: Broker, spool: Path, first: int, seed: str) -> None:
-        self.accepted = first
-        self._process = start(broker, PRODUCER, str(spool), str(first), seed)
+        super().__init__(
+            *(PYTHON, "-c", PRODUCER, spool, str(first), seed),
+            directory=spool.parent,
+            environment={"BROKER_URL": broker.url},
+            output_apart=True,
+        )
+        self._first = first
+        self._calls = 0
 
     def go_on(self, calls: int) -> None:
         """Until `write` returned so often."""
-        assert self._process.stdout is not None
-        for _ in range(calls):
-            line = self._process.stdout.readline()
-            assert line, "the producer ended by itself"
-            self.accepted = int(line)
+        self._calls += calls
+        self.wait_for_line(self._calls)
 
-    def kill(self) -> None:
-        self._process.kill()
-        assert self._process.stdout is not None
-        for line in self._process.stdout:
-            if line.endswith("\n"):
-                self.accepted = int(line)
-        self._process.stdout.close()
-        assert self._process.wait() == -signal.SIGKILL
-
-
-def start(broker: Broker, script: str, *arguments: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-c", script, *arguments],
-        cwd=Path(arguments[0]).parent,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "BROKER_URL": broker.url},
-        stdout=subprocess.PIPE,
-        text=True,
-        preexec_fn=end_with_parent(signal.SIGKILL),
-    )
+    @property
+    def accepted(self) -> int:
+        """The number behind the last row that `write` took."""
+        lines = self.lines()
+        return int(lines[-1]) if lines else self._first
 
 
 @contextmanager
-def producer(broker: Broker, spool: Path, first: int, seed: str) -> Iterator[Producer]:
+def producing(broker: Broker, spool: Path, first: int, seed: str) -> Iterator[Producer]:
     """Killed at the end, whatever it is doing then."""
     process = Producer(broker, spool, first, seed)
     try:
         yield process
     finally:
         process.kill()
+        assert process.wait() == -signal.SIGKILL, process.said("a producer that goes on")
 
 
-@pytest.fixture
-def worker(request: pytest.FixtureRequest, broker: Broker, database_url: str, tmp_path: Path) -> Iterator[Worker]:
-    worker = Worker({"DATABASE_URL": database_url, "BROKER_URL": broker.url}, tmp_path)
-    request.node.stash[WORKERS] = [worker]
-    yield worker
-    worker.container.kill()
-
-
+@pytest.mark.slow
 def test_what_a_killed_producer_wrote_is_in_postgres_after_the_next_start(
-    broker: Broker, worker: Worker, database: Connection, tmp_path: Path
+    request: pytest.FixtureRequest, broker: Broker, database_url: str, database: Connection, tmp_path: Path
 ) -> None:
+    with working(tmp_path, DATABASE_URL=database_url, BROKER_URL=broker.url) as worker:
+        request.node.stash[WORKERS] = [worker]
+        be_killed_in_turn(broker, worker, database, tmp_path / "spool.db")
+
+
+def be_killed_in_turn(broker: Broker, worker: Worker, database: Connection, spool: Path) -> None:
     chance = Random(f"{broker.kind} 1")  # noqa: S311  # no secret
-    spool = tmp_path / "spool.db"
     accepted = 0
     for life, dies in enumerate(("producer", "worker", "broker", "producer")):
-        with producer(broker, spool, accepted, str(life)) as writer:
+        with producing(broker, spool, accepted, str(life)) as writer:
             writer.go_on(chance.randrange(1, 60))
             if dies == "worker":
                 worker.kill()
@@ -117,8 +102,8 @@ def test_what_a_killed_producer_wrote_is_in_postgres_after_the_next_start(
             worker.restart()
         elif dies == "broker":
             broker.start()
-    with start(broker, SUCCESSOR, str(spool)) as successor:
-        assert successor.wait(60) == 0
+    successor = run(PYTHON, "-c", SUCCESSOR, spool, directory=spool.parent, environment={"BROKER_URL": broker.url})
+    assert successor.returncode == 0, successor
     query = "SELECT count(*) FROM signals WHERE value = extract(epoch FROM ts) AND value < %s"
     assert database.execute(query, [accepted]).fetchall() == [(accepted,)]
     assert database.execute("SELECT FROM dead_letters").fetchall() == []

@@ -1,6 +1,6 @@
 """Nothing that a worker took is lost, however it ends: whole workers killed, frozen and cut off under load.
 
-A short version runs with every test run; `pytest -m long tests/acceptance/test_transport_kills.py` gives the figures
+A short version belongs to `pytest -m slow`; `pytest -m soak tests/acceptance/test_transport_kills.py` gives the figures
 of docs/reliability.md.
 """
 
@@ -17,8 +17,10 @@ import kombu
 import pytest
 import redis
 from celery import Celery
-from conftest import QUEUE, TASK, Connection, HoldBack, StartWorker
-from support.workers import Worker, until
+from support.databases import Connection
+from support.fixtures.store import QUEUE, TASK, HoldBack, StartWorker
+from support.waiting import wait_until
+from support.workers import Worker
 
 from market_data_store.coordinator.queue import QueueInspector
 
@@ -26,7 +28,7 @@ from market_data_store.coordinator.queue import QueueInspector
 TASK_BY_TASK = {"MDS_BATCH_ROWS": "1", "MDS_PREFETCH_MESSAGES": "8"}
 COALESCED: dict[str, str] = {}
 #: The application with Celery's own transports.
-STOCK = "stock_transport"
+STOCK = "support.stock_transport"
 
 #: Seconds after which Redis's messages come back from a worker that was killed.
 VISIBILITY_TIMEOUT_S = 3
@@ -83,7 +85,7 @@ def cut_off(run: Run, worker: Worker) -> None:
 
 def freeze_and_kill(run: Run, worker: Worker) -> None:
     """When it waits for messages: the broker hands them to a frozen worker as to any other."""
-    until(run.nothing_waits, timeout_s=300)
+    wait_until(run.nothing_waits, timeout_s=300)
     os.killpg(worker.pid, signal.SIGSTOP)
     run.send(20)
     kill(run, worker)
@@ -119,8 +121,10 @@ LONG = {
     "stock-coalesced-cut_off": Case("redis", COALESCED, 24_000, CUTS, module=STOCK),
     "stock-coalesced-frozen": Case("redis", COALESCED, 1_000, FREEZES, module=STOCK),
 }
-PARAMETERS = [pytest.param(case, case.broker, id=f"short-{name}") for name, case in SHORT.items()]
-PARAMETERS += [pytest.param(case, case.broker, id=name, marks=pytest.mark.long) for name, case in LONG.items()]
+PARAMETERS = [
+    pytest.param(case, case.broker, id=f"short-{name}", marks=pytest.mark.slow) for name, case in SHORT.items()
+]
+PARAMETERS += [pytest.param(case, case.broker, id=name, marks=pytest.mark.soak) for name, case in LONG.items()]
 
 
 @pytest.mark.parametrize(("case", "broker_url"), PARAMETERS, indirect=["broker_url"])
@@ -138,9 +142,9 @@ def test_nothing_is_lost(
     worker = start_worker(module=case.module, MDS_VISIBILITY_TIMEOUT_S=str(VISIBILITY_TIMEOUT_S), **case.environment)
     for number, fault in enumerate(case.faults, 1):
         enough = run.sent * number // (len(case.faults) + 1)
-        until(lambda: run.stored() >= enough or run.nothing_waits(), timeout_s=300)  # noqa: B023  # called at once
+        wait_until(lambda: run.stored() >= enough or run.nothing_waits(), timeout_s=300)  # noqa: B023  # called at once
         fault(run, worker)
-    until(lambda: run.stored() == run.sent or run.nothing_waits(), timeout_s=300)
+    wait_until(lambda: run.stored() == run.sent or run.nothing_waits(), timeout_s=300)
     lost = run.sent - run.stored()
     again = sum(map(int, re.findall(r"(\d+) unchanged", worker.whole_log())))
     with capsys.disabled():
@@ -150,18 +154,19 @@ def test_nothing_is_lost(
         assert lost == 0
 
 
+@pytest.mark.slow
 def test_a_worker_ends_in_time_under_load_and_gives_back_what_is_not_written(
     broker_url: str, producer: Celery, queue: QueueInspector, start_worker: StartWorker, database: Connection
 ) -> None:
     run = Run(producer, database, queue, broker_url)
     run.send(1_000)
     worker = start_worker()
-    until(lambda: run.stored() >= 300, timeout_s=120)
+    wait_until(lambda: run.stored() >= 300, timeout_s=120)
     worker.stop(timeout_s=25)  # Celery's own way out takes 32 s at about each second try
-    until(lambda: run.stored() + queue.depth() == run.sent, "what is committed was acknowledged")
+    wait_until(lambda: run.stored() + queue.depth() == run.sent, "what is committed was acknowledged")
 
 
-@pytest.mark.long
+@pytest.mark.soak
 def test_a_worker_ends_in_time_when_postgres_does_not_answer(
     broker_url: str,
     producer: Celery,
@@ -176,4 +181,4 @@ def test_a_worker_ends_in_time_when_postgres_does_not_answer(
         run.send(300)
         until_held(2)
         worker.stop(timeout_s=25)
-        until(lambda: queue.depth() == 300)
+        wait_until(lambda: queue.depth() == 300)

@@ -4,33 +4,32 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import redis
 from celery import Celery
-from conftest import QUEUE, TASK, Bar, Connection, HoldBack, Send, StartWorker
+from support.brokers import on_rabbitmq, on_redis
+from support.databases import Connection
+from support.fixtures.store import QUEUE, TASK, Bar, HoldBack, Send, StartWorker, Stored
 from support.rabbitmq import rabbitmq
-from support.workers import Worker, until
+from support.waiting import wait_until
 
 from market_data_store.coordinator.queue import QueueInspector
 from market_data_store.local import start_valkey
 
-on_redis = pytest.mark.parametrize("broker_url", ["redis"], indirect=True)
-on_rabbitmq = pytest.mark.parametrize("broker_url", ["rabbitmq"], indirect=True)
-
-Stored = Callable[[], list[Bar]]
+pytestmark = pytest.mark.slow
 
 
 def test_pool_processes_killed_in_mid_batch(
-    worker: Worker,
+    start_worker: StartWorker,
     send: Send,
     bars: list[Bar],
     stored: Stored,
     database: Connection,
     writes_held_back: HoldBack,
 ) -> None:
+    worker = start_worker()
     killed = worker.pool_pids
     with writes_held_back() as until_held:
         results = [send(bars[:10])]
@@ -53,7 +52,7 @@ def test_a_worker_killed_again_and_again(
     worker = start_worker(MDS_BATCH_ROWS="50")
 
     def kill_after(rows: int) -> None:
-        until(lambda: len(stored()) >= rows)
+        wait_until(lambda: len(stored()) >= rows)
         worker.kill()
         worker.restart()
 
@@ -61,7 +60,7 @@ def test_a_worker_killed_again_and_again(
         kill_after(rows)
     assert [sum(result.get(timeout=30).values()) for result in results] == [5] * 1_000
     assert stored() == bars[:5_000]
-    until(lambda: queue.depth() == 0)
+    wait_until(lambda: queue.depth() == 0)
 
 
 @on_rabbitmq
@@ -85,9 +84,9 @@ def test_rabbitmq_killed_in_mid_batch(
             until_held(2)
             server.kill()
             server.start()
-        until(lambda: stored() == bars[:200], timeout_s=60)
+        wait_until(lambda: stored() == bars[:200], timeout_s=60)
         send(bars[200:210])
-        until(lambda: stored() == bars[:210], timeout_s=60)
+        wait_until(lambda: stored() == bars[:210], timeout_s=60)
 
 
 @on_redis
@@ -103,9 +102,11 @@ def test_redis_killed_in_mid_batch(
                 until_held(1)
         until_held(2)
         with redis.Redis.from_url(before.url) as client:
-            until(lambda: client.hlen("unacked") == 200)  # what is on its way to the worker can be lost (kombu #305)
+            wait_until(
+                lambda: client.hlen("unacked") == 200
+            )  # what is on its way to the worker can be lost (kombu #305)
         before.stop()
         after = start_valkey(tmp_path / "valkey", port=before.port)
-        until(lambda: worker.logs().count("Connected to") == 2)
+        wait_until(lambda: worker.logs().count("Connected to") == 2)
     with after:
-        until(lambda: stored() == bars[:200], timeout_s=30)
+        wait_until(lambda: stored() == bars[:200], timeout_s=30)

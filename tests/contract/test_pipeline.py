@@ -11,18 +11,17 @@ import pytest
 from celery import Celery
 from psycopg import Connection
 from psycopg.rows import dict_row
-from support.brokers import Broker
+from support.brokers import Broker, on_redis
 from support.neighbours import Neighbour, Running
 from support.stream import STREAM, Stream
+from support.waiting import wait_until
 from support.web import monitor
-from support.workers import Worker, until
+from support.workers import Worker, working
 
 from market_data_store.coordinator.queue import QueueInspector
 
 #: By these a queue of ten messages is soft at six and hard at eight.
 SMALL_QUEUE = {"MDS_QUEUE_CAPACITY": "10", "MDS_MONITOR_INTERVAL_S": "0.1", "MDS_FEEDBACK_HEARTBEAT_S": "0.5"}
-
-on_redis = pytest.mark.parametrize("broker_url", ["redis"], indirect=True)
 
 
 @pytest.fixture
@@ -65,7 +64,9 @@ WRITTEN_AS: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
 
 
 @on_redis
-@pytest.mark.parametrize("sink", WRITTEN_AS)
+@pytest.mark.parametrize(
+    "sink", [pytest.param(name, marks=() if name == "store" else pytest.mark.slow) for name in WRITTEN_AS]
+)
 def test_every_bar_that_a_sink_takes_is_written_by_way_of_the_queue(
     sink: str,
     pipeline: Neighbour,
@@ -79,7 +80,7 @@ def test_every_bar_that_a_sink_takes_is_written_by_way_of_the_queue(
     assert queue.depth() > 0
     assert bars_stored() == []
     start_worker()
-    until(lambda: len(bars_stored()) >= len(taken) and queue.depth() == 0, "the bars are stored")
+    wait_until(lambda: len(bars_stored()) >= len(taken) and queue.depth() == 0, "the bars are stored")
     prices = ("open", "high", "low", "close")
     expected = [
         {"symbol": bar["symbol"], "ts": datetime.fromisoformat(bar["ts"]), **{name: bar[name] for name in prices}}
@@ -89,13 +90,14 @@ def test_every_bar_that_a_sink_takes_is_written_by_way_of_the_queue(
     assert [{name: row[name] for name in expected[0]} for row in bars_stored()] == expected
 
 
-@pytest.mark.parametrize("module", ["store_client", "client", "cli", "coordinator.feedback"])
+@pytest.mark.parametrize("module", ["store_client", "producer.client", "cli", "coordinator.feedback"])
 def test_the_pipeline_finds_the_client_whatever_is_imported_first(module: str, pipeline: Neighbour) -> None:
     """Core imports the pipeline, where it is installed, and that imports the store: a circle."""
     (told,) = pipeline.run("imports", f"market_data_store.{module}", BROKER_URL="redis://127.0.0.1:9/0")
-    assert told == {"found": True, "early": (module == "client")}
+    assert told == {"found": True, "early": (module == "producer.client")}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("broker", ["redis"], indirect=True)
 def test_a_broker_that_is_away_costs_the_pipeline_no_bar(
     pipeline: Neighbour,
@@ -110,14 +112,12 @@ def test_a_broker_that_is_away_costs_the_pipeline_no_bar(
     assert len(taken) >= 4
     broker.start()
     taken += pipeline.run("bars", "store", "3", **servers)  # sends what the first run left in the spool
-    worker = Worker(servers, tmp_path)
-    try:
-        until(lambda: len(bars_stored()) >= len(taken), "the bars are stored", timeout_s=40)
-    finally:
-        worker.container.kill()
+    with working(tmp_path, **servers):
+        wait_until(lambda: len(bars_stored()) >= len(taken), "the bars are stored", timeout_s=40)
     assert {(bar["symbol"], bar["ts"].isoformat()) for bar in bars_stored()} == {(b["symbol"], b["ts"]) for b in taken}
 
 
+@pytest.mark.slow
 @on_redis
 def test_ticks_and_signals_are_stored_and_replayed(
     pipeline: Neighbour,
@@ -128,17 +128,17 @@ def test_ticks_and_signals_are_stored_and_replayed(
 ) -> None:
     start_worker()
     with pipeline.running("streaming", "200", **servers) as running:
-        until(lambda: counted(database, "tick_data") == 200, "the ticks are stored", timeout_s=40)
+        wait_until(lambda: counted(database, "tick_data") == 200, "the ticks are stored", timeout_s=40)
         # Two ticks of an instant have one signal, by its key; the second one's value wins.
-        until(lambda: counted(database, "signals") == 100, "the signals are stored")
+        wait_until(lambda: counted(database, "signals") == 100, "the signals are stored")
         running.finish()
     stored = database.execute("SELECT ts, price, size, bid, ask FROM tick_data ORDER BY price").fetchall()
     assert [row[1:] for row in stored] == [(p, 10, p - 0.125, p + 0.125) for p in (100 + n / 8 for n in range(200))]
 
     published = stream.client.xlen("mdp.events")
     with pipeline.running("replay", "200", **servers) as running:
-        job = running.until_printed("job_name")
-        fetched = running.lines()[0]
+        job = running.wait_until_printed("job_name")
+        fetched = running.printed()[0]
     assert sorted(fetched["fetched"]) == [[ts.isoformat(), price] for ts, price, *_ in stored]
     assert [ts for ts, _ in fetched["fetched"]] == sorted(ts for ts, _ in fetched["fetched"])
     assert (job["job_name"], job["provider"], job["symbols"]) == ("tick_replay", "ibkr", ["NVDA"])
@@ -146,6 +146,7 @@ def test_ticks_and_signals_are_stored_and_replayed(
     assert stream.client.xlen("mdp.events") >= published + 200
 
 
+@pytest.mark.slow
 @on_redis
 def test_levels_become_rate_adjustments_even_for_a_late_consumer(
     pipeline: Neighbour,
@@ -168,7 +169,7 @@ def test_levels_become_rate_adjustments_even_for_a_late_consumer(
             running.finish()
         stream.client.xgroup_destroy(STREAM, "pipeline")  # a group that comes anew begins behind the last event
         with pipeline.running("feedback", **servers) as late:
-            assert adjusted(late, 0.0)["level"] == late.lines()[0]["level"] == "hard"
+            assert adjusted(late, 0.0)["level"] == late.printed()[0]["level"] == "hard"
             producer.control.purge()
             producer.connection().default_channel.queue_purge("store.write")
             assert adjusted(late, 1.0) == {"scale": 1.0, "level": "ok", "coordinator": [1.0, "ok"]}
@@ -176,6 +177,7 @@ def test_levels_become_rate_adjustments_even_for_a_late_consumer(
     assert not stream.client.exists(f"{STREAM}.dlq")
 
 
+@pytest.mark.slow
 @on_redis
 def test_the_pipeline_pauses_while_the_worker_is_stopped_and_nothing_is_lost(
     pipeline: Neighbour,
@@ -188,21 +190,23 @@ def test_the_pipeline_pauses_while_the_worker_is_stopped_and_nothing_is_lost(
     worker = start_worker()
     with monitor(tmp_path, **servers, **SMALL_QUEUE), pipeline.running("loop", **servers) as running:
         adjusted(running, 1.0)
-        until(lambda: len(bars_stored()) >= 4, "bars are stored")
-        before = len(running.lines())
+        wait_until(lambda: len(bars_stored()) >= 4, "bars are stored")
+        before = len(running.printed())
         worker.stop()
         adjusted(running, 0.0, since=before)
         paused_from = ticks(running)
-        until(lambda: len(running.lines()) > paused_from[0] + 20, "time goes by")  # four lines a second, and bars
+        wait_until(
+            lambda: len(running.printed()) > paused_from[0] + 20, "time goes by"
+        )  # four lines a second, and bars
         paused_until = ticks(running)
         adjusted(running, 0.0, since=paused_until[0])  # until the worker is back
-        before = len(running.lines())
+        before = len(running.printed())
         worker.restart()
         adjusted(running, 1.0, since=before)
-        until(lambda: ticks(running)[1] > paused_until[1] + 100, "at its old rate")
+        wait_until(lambda: ticks(running)[1] > paused_until[1] + 100, "at its old rate")
         told = running.finish()
         taken = {tuple(line["bar"]) for line in told if "bar" in line}
-        until(lambda: {(bar["symbol"], bar["ts"].isoformat()) for bar in bars_stored()} == taken, "all is stored")
+        wait_until(lambda: {(bar["symbol"], bar["ts"].isoformat()) for bar in bars_stored()} == taken, "all is stored")
     # The coordinator's own least rate is one tick a second.
     assert paused_until[1] - paused_from[1] < 20
     assert not stream.client.exists(f"{STREAM}.dlq")
@@ -210,22 +214,22 @@ def test_the_pipeline_pauses_while_the_worker_is_stopped_and_nothing_is_lost(
 
 def ticks(running: Running) -> tuple[int, int]:
     """How many lines there are, and how many ticks the next one tells of: the last may be 0.25 s old, 20 ticks."""
-    before = len(running.lines())
+    before = len(running.printed())
 
     def told() -> list[int]:
-        return [line["ticks"] for line in running.lines()[before:] if "ticks" in line]
+        return [line["ticks"] for line in running.printed()[before:] if "ticks" in line]
 
-    count = until(told, "the number of ticks")[0]
-    return len(running.lines()), count
+    count = wait_until(told, "the number of ticks")[0]
+    return len(running.printed()), count
 
 
 def adjusted(running: Running, scale: float, *, since: int = 0) -> dict[str, Any]:
     """The first adjustment of this scale behind so many lines."""
 
     def found() -> list[dict[str, Any]]:
-        return [line for line in running.lines()[since:] if line.get("scale") == scale]
+        return [line for line in running.printed()[since:] if line.get("scale") == scale]
 
-    return until(found, f"scale {scale}", timeout_s=60)[0]
+    return wait_until(found, f"scale {scale}", timeout_s=60)[0]
 
 
 def fill(producer: Celery, count: int) -> None:

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 import psutil
 import pytest
 from celery import Celery
-from conftest import Bar
+from support.fixtures.store import Bar
 
 from market_data_store import StoreClient
 

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-import os
 import re
 import signal
-import subprocess
-import sys
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
+import redis
 from click.testing import CliRunner
-from conftest import Connection
 from rich.console import Console
-from support.workers import Worker, until
+from support.brokers import on_redis
+from support.databases import Connection
+from support.fixtures.store import QUEUE
+from support.processes import MDS, Process, running
+from support.waiting import wait_until
+from support.workers import Worker
 
 from market_data_store import config
 from market_data_store.cli import recording
@@ -30,8 +33,6 @@ from market_data_store.errors import (
 )
 from market_data_store.job_tracking import JobRunTracker
 from market_data_store.protocol import Counts
-
-on_redis = pytest.mark.parametrize("broker_url", ["redis"], indirect=True)
 
 #: Neither has this id.
 UNKNOWN = 4711
@@ -149,7 +150,7 @@ def test_an_error_is_kept_in_one_line_that_postgres_takes_and_without_passwords(
 def test_nothing_is_left_open_between_calls(tracker: JobRunTracker, database: Connection) -> None:
     tracker.update_progress(tracker.start_run("j"))
     others = "SELECT FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
-    until(lambda: database.execute(others).rowcount == 0)
+    wait_until(lambda: database.execute(others).rowcount == 0)
 
 
 # --- What is refused -------------------------------------------------------------------------------------------------
@@ -297,19 +298,11 @@ def list_jobs(*arguments: str) -> tuple[int, list[str]]:
 
 def load(
     broker_url: str, database_url: str, directory: Path, content: str = QUOTES, name: str = "quotes.csv"
-) -> subprocess.Popen[str]:
+) -> AbstractContextManager[Process]:
     (directory / name).write_text(content)
-    command = [sys.executable, "-m", "market_data_store", "load", name, "--dataset", "quotes", "--symbol", "X"]
-    environment = {**os.environ, "DATABASE_URL": database_url, "BROKER_URL": broker_url}
-    return subprocess.Popen(
-        [*command, "--provider", "p"],
-        cwd=directory,
-        env=environment,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
+    command = (*MDS, "load", name, "--dataset", "quotes", "--symbol", "X", "--provider", "p")
+    environment = {"DATABASE_URL": database_url, "BROKER_URL": broker_url}
+    return running(*command, directory=directory, environment=environment)
 
 
 @on_redis
@@ -318,8 +311,7 @@ def test_a_load_is_recorded_with_what_became_of_its_rows(
 ) -> None:
     for content, code in ((QUOTES, 1), (QUOTES.rpartition("2024")[0], 0), ("ts,bid\n", 0)):
         with load(broker_url, database_url, tmp_path, content) as loading:
-            said, _ = loading.communicate(timeout=60)
-        assert loading.returncode == code, said
+            assert loading.wait(60) == code, loading.said()
     empty, again, first = tracker.get_recent_runs(job_name="mds load")
     assert (first["dataset_name"], first["provider"], first["mode"]) == ("quotes", "p", "backfill")
     assert (first["metadata"]["file"], first["metadata"]["rows_processed"]) == ("quotes.csv", 2)
@@ -346,10 +338,11 @@ def test_a_load_that_is_interrupted_is_cancelled_and_one_that_is_killed_is_stuck
     number: signal.Signals,
     status: str,
 ) -> None:
-    with load(redis_url, database_url, tmp_path) as loading:  # there is no worker: it waits
-        until(lambda: tracker.get_recent_runs(), "the run is recorded", timeout_s=60)
+    with load(redis_url, database_url, tmp_path) as loading, redis.Redis.from_url(redis_url) as broker:
+        # There is no worker, so it waits for one; a signal before may come while its run is being recorded.
+        wait_until(lambda: broker.llen(QUEUE), "the rows are sent", timeout_s=60)
         loading.send_signal(number)
-        loading.communicate(timeout=60)
+        loading.wait(60)
     (run,) = tracker.get_recent_runs()
     assert (run["status"], run["rows_written"]) == (status, 0)
     age(database, run["id"], 16)
@@ -362,10 +355,9 @@ def test_a_load_that_fails_is_recorded_as_a_failure(
     redis_url: str, database_url: str, tracker: JobRunTracker, tmp_path: Path
 ) -> None:
     with load(redis_url, database_url, tmp_path, "no gzip", "quotes.csv.gz") as loading:
-        said, _ = loading.communicate(timeout=60)
-    assert loading.returncode == 1
+        assert loading.wait(60) == 1, loading.said()
     (run,) = tracker.get_recent_runs()
-    assert (run["status"], f"error: {run['error_message']}\n") == ("failure", said)
+    assert (run["status"], f"error: {run['error_message']}\n") == ("failure", loading.text())
 
 
 def test_runs_are_listed_a_line_each(

@@ -16,9 +16,12 @@ import psycopg
 import pytest
 from celery import Celery
 from click.testing import CliRunner, Result
-from conftest import QUEUE, TASK, Bar, Connection, StartWorker, database_at
 from flask_openapi3 import OpenAPI
-from nodes import Worker, until
+from support.brokers import on_redis
+from support.databases import Connection, database_at
+from support.fixtures.store import QUEUE, TASK, Bar, StartWorker
+from support.waiting import wait_until
+from support.workers import Worker
 
 from market_data_store import config, dead_letters
 from market_data_store.cli.dead_letters import command
@@ -36,8 +39,6 @@ from market_data_store.status.database import DatabaseReader
 from market_data_store.wire.arrow import frame_of, pack
 from market_data_store.wire.rows import decode_rows
 from market_data_store.wire.text import row_text
-
-on_redis = pytest.mark.parametrize("broker_url", ["redis"], indirect=True)
 
 UNKNOWN = json.dumps([["candles", []], {}, {}]).encode()
 #: As version 0.4 stores a letter, and gives one that is refused again its new reason.
@@ -86,7 +87,7 @@ def test_a_letter_says_what_its_body_is(worker: Worker, channel: Any, database: 
     publisher = kombu.Producer(channel, auto_declare=False)
     for id_, (body, properties, headers) in sent.items():
         publisher.publish(body, routing_key=QUEUE, headers={"task": TASK, "id": id_, **headers}, **properties)
-    until(lambda: dead_letters.count(database) == len(sent))
+    wait_until(lambda: dead_letters.count(database) == len(sent))
     found = {id_: (one.content_type, one.content_encoding, one.compression) for id_, one in letters(database).items()}
     assert found == {
         "json": (JSON, "utf-8", None),
@@ -124,7 +125,7 @@ def test_a_message_whose_properties_are_of_odd_types_leaves_a_letter(
         message: dict[str, Any] = {"body": UNKNOWN.decode(), "headers": headers, "properties": properties}
         message |= {"content-type": content_type, "content-encoding": encoding}
         channel.client.lpush(QUEUE, json.dumps(message))
-    until(lambda: dead_letters.count(database) == 5)
+    wait_until(lambda: dead_letters.count(database) == 5)
     found = {number: (one.content_type, one.compression) for number, one in letters(database).items()}
     assert found == {
         "0": ("7", None),
@@ -167,7 +168,7 @@ def test_a_whole_message_is_sent_again_as_what_it_was(channel: Any, producer: Ce
             found[names[id_]] = (body, message.content_type, message.content_encoding, kept)
         return len(found) == len(tasks)
 
-    until(fetched)
+    wait_until(fetched)
     assert found == {
         "json": (UNKNOWN, JSON, "utf-8", None),
         "looks like a table": (magic, JSON, "utf-8", None),
@@ -188,11 +189,11 @@ def test_a_table_is_sent_again_by_its_content_type(
     kombu.Producer(channel, auto_declare=False).publish(
         body[:-300], routing_key=QUEUE, headers={"task": TASK, "id": "cut"}, content_type=ARROW
     )
-    until(lambda: dead_letters.count(database) == 1)
+    wait_until(lambda: dead_letters.count(database) == 1)
     database.execute("UPDATE dead_letters SET body = %s", [body])
     assert replay(producer, database) == 1
-    until(lambda: stored() == bars[:20])
-    until(lambda: dead_letters.count(database) == 0)
+    wait_until(lambda: stored() == bars[:20])
+    wait_until(lambda: dead_letters.count(database) == 0)
 
 
 # --- From one version to the next ------------------------------------------------------------------------------------

@@ -9,9 +9,10 @@ from typing import Any
 
 import kombu
 import pytest
-from conftest import QUEUE, TASK, Bar, Connection, Send, StartWorker
 from kombu.utils.uuid import uuid
-from nodes import until
+from support.databases import Connection
+from support.fixtures.store import QUEUE, TASK, Bar, Send, StartWorker
+from support.waiting import wait_until
 
 from market_data_store import dead_letters
 from market_data_store.datasets import DATASETS
@@ -180,7 +181,7 @@ def test_no_pattern_of_a_whole_message_holds_what_was_sent(
         )
     expected = {id_: pattern for id_, (_, pattern) in MESSAGES.items()}
     query = "SELECT task_id, pattern FROM dead_letters"
-    until(lambda: database.execute(query).rowcount == len(expected) + 1, timeout_s=60)
+    wait_until(lambda: database.execute(query).rowcount == len(expected) + 1, timeout_s=60)
     found: dict[str, str] = {
         ("no task" if id_.startswith("sha256:") else id_): pattern for id_, pattern in database.execute(query)
     }
@@ -190,5 +191,5 @@ def test_no_pattern_of_a_whole_message_holds_what_was_sent(
 
     database.execute("UPDATE dead_letters SET pattern = NULL")
     assert replay(producer, database, ids=[one.id for one in dead_letters.page(database) if one.task_id == "dataset"])
-    until(lambda: patterns(database) == {None, UNKNOWN})
+    wait_until(lambda: patterns(database) == {None, UNKNOWN})
     assert send(bars[:1]).get(timeout=30)["written"] == 1

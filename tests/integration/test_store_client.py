@@ -13,7 +13,8 @@ import pytest
 from celery import Celery
 from psycopg import Connection
 from support.brokers import Broker
-from support.workers import Worker, until
+from support.waiting import wait_until
+from support.workers import Worker
 
 from market_data_store import AsyncStoreClient
 from market_data_store.config import settings
@@ -52,7 +53,7 @@ def test_rows_are_written_and_read_back(store: Any, start_worker: Callable[..., 
             assert await client.upsert_ticks([]) == 0
             assert await client.write_signals([Signal()]) == 1
             assert await client.upsert_bars(bad_and_good) == 2
-            await asyncio.to_thread(until, lambda: stored() == [(3, 1, 1, 1)])
+            await asyncio.to_thread(wait_until, lambda: stored() == [(3, 1, 1, 1)])
             start, end = datetime(2025, 11, 3, 14, tzinfo=UTC), datetime(2025, 11, 3, 14, 0, 2, tzinfo=UTC)
             read: list[dict[str, Any]] = await client.fetch_ticks_for_replay("ibkr", ["nvda"], start, end, limit=10)
             return read
@@ -77,20 +78,20 @@ def test_rows_are_written_and_read_back(store: Any, start_worker: Callable[..., 
 def test_behind_a_full_queue_rows_wait_in_the_spool(store: Any, producer: Celery, queue: QueueInspector) -> None:
     async def write() -> None:
         client = store(capacity=10, max_rows=1, close_timeout_s=0.1)
-        for tick in ticks(range(30)):
+        for tick in ticks(range(12)):  # each that finds no room waits a second for it
             assert await client.upsert_ticks([tick]) == 1
         await client.aclose()
 
     asyncio.run(write())
-    left = 30 - queue.depth()
-    assert 20 <= left <= 22
+    left = 12 - queue.depth()
+    assert 2 <= left <= 4
     producer.control.purge()
     with producer.connection_for_write() as connection:
         connection.default_channel.queue_purge("store.write")
 
     async def later() -> None:
         async with store():  # takes over the spool that has rows
-            await asyncio.to_thread(until, lambda: queue.depth() == left)
+            await asyncio.to_thread(wait_until, lambda: queue.depth() == left)
 
     asyncio.run(later())
 
@@ -110,7 +111,7 @@ def test_clients_have_a_spool_each_and_pick_up_what_others_left(broker: Broker, 
         for client in clients:
             await client.aopen()
         queue = QueueInspector(Celery(broker=broker.url, set_as_current=False), "store.write")
-        await asyncio.to_thread(until, lambda: queue.depth() == 2)
+        await asyncio.to_thread(wait_until, lambda: queue.depth() == 2)
         queue.close()
         await asyncio.gather(*(client.aclose() for client in clients))
 

@@ -1,12 +1,17 @@
-"""Brokers of a test's own, that can be stopped, killed and started again at the same URL."""
+"""Brokers: marks for cases of one kind, and brokers of a test's own, that can be stopped, killed and started again."""
 
 from __future__ import annotations
 
 import shutil
 from pathlib import Path
 
+import pytest
+
 from market_data_store.local import EmbeddedServer, free_port, start_valkey
 from support.rabbitmq import RabbitMQ
+
+on_redis = pytest.mark.parametrize("broker_url", ["redis"], indirect=True)
+on_rabbitmq = pytest.mark.parametrize("broker_url", ["rabbitmq"], indirect=True)
 
 
 class Broker:
@@ -20,6 +25,12 @@ class Broker:
         self._port = free_port()
         self.url = self._rabbitmq.url if self._rabbitmq else f"redis://127.0.0.1:{self._port}/0"
         self.start()
+
+    @property
+    def pid(self) -> int:
+        server = self._rabbitmq or self._valkey
+        assert server is not None
+        return server.pid
 
     def start(self) -> None:
         if self._rabbitmq is not None:

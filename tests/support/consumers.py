@@ -10,7 +10,7 @@ import kombu
 from kombu.asynchronous import Hub
 
 from market_data_store.transport.selection import Connection
-from support.workers import until
+from support.waiting import wait_until
 
 
 class Consumer:
@@ -47,15 +47,15 @@ class Consumer:
         except self.connection.connection_errors:  # TimeoutError is one of them
             pass
 
-    def until(self, condition: Callable[[], object]) -> None:
+    def wait_until(self, condition: Callable[[], object]) -> None:
         def met() -> object:
             self.run_once()
             return condition()
 
-        until(met)
+        wait_until(met)
 
     def take(self, messages: int) -> None:
-        self.until(lambda: len(self.messages) >= messages)
+        self.wait_until(lambda: len(self.messages) >= messages)
 
     def numbers(self) -> list[Any]:
         return [message.payload for message in self.messages]

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import json
 import os
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,8 +17,9 @@ from typing import Any
 
 import pytest
 
+from support.processes import Process
 from support.requirements import missing
-from support.workers import until
+from support.waiting import wait_until
 
 CHECKOUT = Path(__file__).parents[2]
 PROGRAMS = CHECKOUT / "tests" / "contract" / "programs"
@@ -24,31 +27,28 @@ PIPELINE = ("market-data-pipeline==0.8.70", "asyncpg>=0.29,<1")  # asyncpg: what
 ORCHESTRATOR = ("market-data-orchestrator==0.8.95",)  # the newest that can be imported: 0.9.3 lacks a module
 
 
-@dataclass
-class Running:
+class Running(Process):
     """A program of `programs` that runs; it prints a line of JSON for each thing that it has seen."""
 
-    process: subprocess.Popen[str]
-    output: Path
-    log: Path
-
-    def lines(self) -> list[dict[str, Any]]:
+    def printed(self) -> list[dict[str, Any]]:
         """What it printed so far."""
-        text = self.output.read_text()
-        return [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]
+        return [json.loads(line) for line in self.lines()]
 
-    def until_printed(self, key: str, *, timeout_s: float = 60) -> dict[str, Any]:
+    def wait_until_printed(self, key: str, *, timeout_s: float = 60) -> dict[str, Any]:
         """The first line that has this key."""
-        until(lambda: any(key in line for line in self.lines()) or self.process.poll() is not None, timeout_s=timeout_s)
-        assert any(key in line for line in self.lines()), self.log.read_text()
-        return next(line for line in self.lines() if key in line)
+        wait_until(
+            lambda: any(key in line for line in self.printed()) or not self.is_running,
+            lambda: self.said(key),
+            timeout_s=timeout_s,
+        )
+        assert any(key in line for line in self.printed()), self.said(key)
+        return next(line for line in self.printed() if key in line)
 
     def finish(self, timeout_s: float = 60) -> list[dict[str, Any]]:
         """Have it end, which it does when its input does; all that it printed."""
-        assert self.process.stdin is not None
-        self.process.stdin.close()
-        assert self.process.wait(timeout_s) == 0, self.log.read_text()
-        return self.lines()
+        self.close_input()
+        assert self.wait(timeout_s) == 0, self.said("a clean end")
+        return self.printed()
 
 
 @dataclass(frozen=True)
@@ -61,68 +61,74 @@ class Neighbour:
     @contextmanager
     def running(self, program: str, *arguments: str, **environment: str) -> Iterator[Running]:
         """A program with these variables; killed at the end of the block if it has not ended."""
-        output, log = (self.directory / f"{program}.{kind}" for kind in ("out", "log"))
-        with output.open("w") as stdout, log.open("w") as stderr:
-            process = subprocess.Popen(
-                [self.python, PROGRAMS / f"{program}.py", *arguments],
-                cwd=self.directory,
-                env={"PATH": os.environ["PATH"], "MDS_HOME": str(self.directory / "home"), **environment},
-                stdin=subprocess.PIPE,
-                stdout=stdout,
-                stderr=stderr,
-                text=True,
-            )
+        own = {"PATH": os.environ["PATH"], "MDS_HOME": str(self.directory / "home")}
+        running = Running(
+            self.python,
+            PROGRAMS / f"{program}.py",
+            *arguments,
+            directory=self.directory,
+            environment={**own, "PYTHONPATH": str(CHECKOUT / "src"), **environment},
+            inherit=False,
+            with_input=True,
+            output_apart=True,
+        )
         try:
-            yield Running(process, output, log)
+            yield running
         finally:
-            process.kill()
-            process.communicate()
+            running.kill()
 
     def run(self, program: str, *arguments: str, **environment: str) -> list[dict[str, Any]]:
         """A program from start to end; what it printed."""
         with self.running(program, *arguments, **environment) as running:
-            assert running.process.wait(60) == 0, running.log.read_text()
-            return running.lines()
+            assert running.wait(60) == 0, running.said("a clean end")
+            return running.printed()
 
 
 @pytest.fixture
-def pipeline(request: pytest.FixtureRequest, tmp_path: Path) -> Neighbour:
-    return Neighbour(environment(request, "pipeline", PIPELINE), tmp_path)
+def pipeline(tmp_path: Path) -> Neighbour:
+    return Neighbour(environment("pipeline", PIPELINE), tmp_path)
 
 
 @pytest.fixture
-def orchestrator(request: pytest.FixtureRequest, tmp_path: Path) -> Neighbour:
-    return Neighbour(environment(request, "orchestrator", ORCHESTRATOR), tmp_path)
+def orchestrator(tmp_path: Path) -> Neighbour:
+    return Neighbour(environment("orchestrator", ORCHESTRATOR), tmp_path)
 
 
-def environment(request: pytest.FixtureRequest, name: str, requirements: tuple[str, ...]) -> Path:
-    """The interpreter of a virtual environment with these, made when there is none and kept in pytest's cache."""
-    assert request.config.cache is not None
-    home = request.config.cache.mkdir("contract") / name
-    made = home / "made-from"
-    recipe = "\n".join([*requirements, sys.version, (CHECKOUT / "pyproject.toml").read_text()])
+def environment(name: str, requirements: tuple[str, ...]) -> Path:
+    """The interpreter of a virtual environment with these and with what this checkout requires.
+
+    Made once and kept in ~/.cache (XDG_CACHE_HOME). It holds a copy of the checkout as well, for its dependencies and
+    its version; what runs is the checkout itself, by PYTHONPATH.
+    """
+    project = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())["project"]
+    recipe = [*requirements, sys.version, project["version"], *project["dependencies"]]
+    digest = hashlib.sha256("\n".join(recipe).encode()).hexdigest()[:12]
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "market-data-store" / "contract"
+    cache.mkdir(parents=True, exist_ok=True)
+    home = cache / f"{name}-{digest}"
+    complete = home / "complete"
     with home.with_suffix(".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # the suite runs in several processes
-        if not made.exists() or made.read_text() != recipe:
-            subprocess.run([sys.executable, "-m", "venv", "--clear", home], check=True)
+        if not complete.exists():
+            subprocess.run([sys.executable, "-m", "venv", "--clear", "--without-pip", home], check=True)
             install(home, *requirements)
             # Second, in the place of the predecessor that the orchestrator asks for by its version.
-            install(home, "--editable", str(CHECKOUT))
-            made.write_text(recipe)
+            install(home, str(CHECKOUT))
+            complete.touch()
     return home / "bin" / "python"
 
 
 def install(home: Path, *what: str) -> None:
+    # Most of it is never imported, and so need not be compiled.
     pip: list[str | Path] = [
-        home / "bin" / "python",
+        sys.executable,
         "-m",
         "pip",
-        "install",
-        "-q",
+        "--python",
+        home / "bin" / "python",
         "--disable-pip-version-check",
-        *what,
     ]
-    done = subprocess.run(pip, capture_output=True, text=True)
+    done = subprocess.run([*pip, "install", "-q", "--no-compile", *what], capture_output=True, text=True)
     if done.returncode != 0:
         reason = f"pip install {' '.join(what)}: {done.stderr.strip().splitlines()[-1]}"
         missing(reason, done.stderr)

@@ -1,4 +1,4 @@
-"""The smallest application with a status page: `gunicorn "support.page_app:create()"`."""
+"""The smallest application with a status page: `gunicorn "page_app:create()"`."""
 
 from __future__ import annotations
 

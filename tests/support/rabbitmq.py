@@ -6,19 +6,23 @@ On Linux broker and port mapper end with the process that started them; start th
 
 from __future__ import annotations
 
+import base64
+import hashlib
+import json
 import os
 import shutil
 import signal
 import socket
-import subprocess
-import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from subprocess import TimeoutExpired
 
 import amqp
 
-from market_data_store.local import end_with_parent, free_port
+from market_data_store.local import free_port
+from support.processes import Process
+from support.waiting import wait_until
 
 # Not the one in /usr/sbin: it changes to the user `rabbitmq`, who cannot write to a test's directory.
 _SERVER = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")
@@ -34,12 +38,16 @@ def available() -> bool:
 class RabbitMQ:
     """A broker that keeps URL, ports and durable queues over `stop` or `kill` and another `start`."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, *virtual_hosts: str) -> None:
+        """With these virtual hosts besides `/`."""
         self._directory = directory
         self._directory.mkdir(parents=True, exist_ok=True)
+        if virtual_hosts:
+            (directory / "definitions.json").write_text(json.dumps(_definitions("/", *virtual_hosts)))
+            (directory / "rabbitmq.conf").write_text(f"load_definitions = {directory}/definitions.json\n")
         self._port, self._epmd_port, self._distribution_port = free_port(), free_port(), free_port()
-        self._epmd: subprocess.Popen[bytes] | None = None
-        self._broker: subprocess.Popen[bytes] | None = None
+        self._epmd: Process | None = None
+        self._broker: Process | None = None
         self.url = f"amqp://guest:guest@127.0.0.1:{self._port}//"
 
     @property
@@ -51,10 +59,10 @@ class RabbitMQ:
     def start(self) -> None:
         """Start the broker and wait until it takes connections; about 5 s."""
         # Erlang starts a port mapper itself where it finds none; that one is a daemon and would outlive the tests.
-        self._epmd = self._launch("epmd", "-port", str(self._epmd_port), "-address", "127.0.0.1")
+        self._epmd = self._launch("epmd", "epmd", "-port", str(self._epmd_port), "-address", "127.0.0.1")
         self._wait_for(self._epmd, self._port_mapper_answers)
         # -noinput belongs to RABBITMQ_ALLOW_INPUT, see _environment.
-        self._broker = self._launch(str(_SERVER), "-noinput")
+        self._broker = self._launch("output", str(_SERVER), "-noinput")
         self._wait_for(self._broker, self._broker_answers)
 
     def stop(self) -> None:
@@ -70,24 +78,19 @@ class RabbitMQ:
         self.stop()
         self.start()
 
-    def _end(self, signal_number: signal.Signals) -> None:
+    def _end(self, number: signal.Signals) -> None:
         # The broker first: it signs off with the port mapper.
-        for process, number in ((self._broker, signal_number), (self._epmd, signal.SIGKILL)):
+        if self._broker is not None and self._broker.is_running:
+            self._broker.send_signal(number)
+            with suppress(TimeoutExpired):
+                self._broker.wait(_STOP_TIMEOUT_S)
+        for process in (self._broker, self._epmd):
             if process is not None:
-                process.send_signal(number)
-                try:
-                    process.wait(_STOP_TIMEOUT_S)
-                except subprocess.TimeoutExpired:
-                    process.kill()
-                    process.wait()
+                process.kill()
 
-    def _wait_for(self, process: subprocess.Popen[bytes], answers: Callable[[], bool]) -> None:
-        deadline = time.monotonic() + _START_TIMEOUT_S
-        while not answers():
-            if process.poll() is not None or time.monotonic() > deadline:
-                self.kill()
-                raise RuntimeError(f"RabbitMQ did not start:\n{self._output.read_text()[-2000:]}")
-            time.sleep(0.02)
+    def _wait_for(self, process: Process, answers: Callable[[], bool]) -> None:
+        wait_until(lambda: answers() or not process.is_running, process.said, timeout_s=_START_TIMEOUT_S)
+        assert process.is_running, process.said("RabbitMQ's start")
 
     def _port_mapper_answers(self) -> bool:
         try:
@@ -103,22 +106,8 @@ class RabbitMQ:
         except (OSError, amqp.AMQPError):
             return False
 
-    def _launch(self, *command: str) -> subprocess.Popen[bytes]:
-        with self._output.open("ab") as output:
-            return subprocess.Popen(
-                command,
-                cwd=self._directory,
-                env=self._environment,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-                preexec_fn=end_with_parent(signal.SIGKILL),
-            )
-
-    @property
-    def _output(self) -> Path:
-        return self._directory / "output.log"
+    def _launch(self, name: str, *command: str) -> Process:
+        return Process(*command, directory=self._directory, environment=self._environment, inherit=False, name=name)
 
     @property
     def _environment(self) -> dict[str, str]:
@@ -145,10 +134,23 @@ class RabbitMQ:
         }
 
 
+def _definitions(*virtual_hosts: str) -> dict[str, object]:
+    """For RabbitMQ to begin with: these hosts, and its usual user, who would be missing otherwise."""
+    salt = os.urandom(4)
+    password = base64.b64encode(salt + hashlib.sha256(salt + b"guest").digest()).decode()
+    user = {"name": "guest", "password_hash": password, "hashing_algorithm": "rabbit_password_hashing_sha256"}
+    everything = {"user": "guest", "configure": ".*", "write": ".*", "read": ".*"}
+    return {
+        "users": [{**user, "tags": ["administrator"]}],
+        "vhosts": [{"name": name} for name in virtual_hosts],
+        "permissions": [{**everything, "vhost": name} for name in virtual_hosts],
+    }
+
+
 @contextmanager
-def rabbitmq(directory: Path) -> Iterator[RabbitMQ]:
+def rabbitmq(directory: Path, *virtual_hosts: str) -> Iterator[RabbitMQ]:
     """A running broker, gone with its port mapper at the end of the block."""
-    broker = RabbitMQ(directory)
+    broker = RabbitMQ(directory, *virtual_hosts)
     broker.start()
     try:
         yield broker

@@ -9,7 +9,7 @@ import redis
 from market_data_core.events.codecs import JsonCodec
 
 from market_data_store.coordinator.feedback import FeedbackEvent
-from support.workers import until
+from support.waiting import wait_until
 
 STREAM = "mdp:mdp.telemetry.feedback"
 
@@ -30,7 +30,7 @@ class Stream:
         return states[:1] + [new for old, new in pairwise(states) if new != old]
 
     def wait_for(self, level: str, reason: str | None = None, *, timeout_s: float) -> FeedbackEvent:
-        until(
+        wait_until(
             lambda: [(e.level.value, e.reason) for e in self.events()[-1:]] == [(level, reason)],
             f"{level} ({reason}) in {self.states()}",
             timeout_s=timeout_s,

@@ -1,35 +1,37 @@
-"""The web process, as gunicorn serves it, and the processes that a store has besides."""
+"""The web process, as gunicorn serves it, and the monitor beside it."""
 
 from __future__ import annotations
 
-import os
-import signal
-import subprocess
-import sys
+import ssl
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
 import httpx
 from market_data_core.telemetry import HealthStatus
 
-from market_data_store.local import end_with_parent, free_port
-from support.workers import until
+from market_data_store.local import free_port
+from support.processes import MDS, PYTHON, Process, ending_cleanly
+from support.waiting import wait_until
 
 TOKEN = "t0ken-of-the-tests"
 APPLICATION = "market_data_store.service.app:create_app()"
+#: Else httpx would load one for each call, which takes longer than an answer.
+_TRUST = ssl.create_default_context()
 
 
 class Web:
     """A running web process."""
 
-    def __init__(self, process: subprocess.Popen[bytes], url: str, log: Path) -> None:
+    def __init__(self, process: Process, url: str) -> None:
         self.process = process
         self.url = url
-        self.log = log
-        self.client = httpx.Client(base_url=url, timeout=10)
+        self.client = httpx.Client(base_url=url, timeout=10, verify=_TRUST)
+
+    def log_text(self) -> str:
+        return self.process.whole_text()
 
     def health(self, path: str = "/health") -> HealthStatus:
         """Any answer of a health endpoint is a HealthStatus, with details that are strings."""
@@ -42,56 +44,38 @@ class Web:
         return self.client.request(method, path, headers={"Authorization": f"Bearer {TOKEN}"}, **options)
 
 
-@contextmanager
-def python(
-    directory: Path, name: str, *command: str, **environment: str
-) -> Iterator[tuple[subprocess.Popen[bytes], Path]]:
-    """`python -m ...`, ended cleanly."""
-    log = directory / f"{name}.log"
-    with log.open("ab") as output:
-        process = subprocess.Popen(
-            [sys.executable, "-m", *command],
-            cwd=directory,
-            env={**os.environ, **environment},
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            preexec_fn=end_with_parent(signal.SIGKILL),
-        )
-    try:
-        yield process, log
-        if process.poll() is None:
-            process.terminate()
-            assert process.wait(25) == 0, log.read_text()
-    finally:
-        process.kill()
-        process.wait()
-
-
-@contextmanager
-def monitor(directory: Path, **environment: str) -> Iterator[subprocess.Popen[bytes]]:
+def monitor(directory: Path, **environment: str) -> AbstractContextManager[Process]:
     """A real `mds monitor`, ended cleanly."""
     name = f"monitor-{time.monotonic_ns()}"
-    with python(directory, name, "market_data_store", "monitor", **environment) as (process, _):
-        yield process
+    return ending_cleanly(*MDS, "monitor", directory=directory, name=name, environment=environment)
 
 
 @contextmanager
-def serving(directory: Path, **environment: str) -> Iterator[Web]:
-    """The web process with these variables, on a port of its own; ready to answer."""
+def serving(directory: Path, application: str = APPLICATION, **environment: str) -> Iterator[Web]:
+    """The web process with these variables, on a port of its own; ready to answer, and ended cleanly."""
     port = free_port()
     settings = {"ADMIN_TOKEN": TOKEN, "APP_PORT": str(port), "MDS_HOST": "127.0.0.1", **environment}
-    command = ("gunicorn", "-c", "python:market_data_store.service.gunicorn_conf", APPLICATION)
-    with python(directory, "web", *command, **settings) as (process, log):
-        web = Web(process, f"http://127.0.0.1:{port}", log)
+    command = (PYTHON, "-m", "gunicorn", "-c", "python:market_data_store.service.gunicorn_conf", application)
+    with ending_cleanly(*command, directory=directory, name=f"web-{port}", environment=settings) as process:
+        web = Web(process, f"http://127.0.0.1:{port}")
         with web.client:
-            until(lambda: _answers(web), f"web: {log.read_text()}", timeout_s=60)
+            wait_until_served(process, f"{web.url}/healthz")
             yield web
 
 
-def _answers(web: Web) -> bool:
-    assert web.process.poll() is None, web.log.read_text()
+def get(url: str, timeout_s: float = 30.0) -> httpx.Response:
+    return httpx.get(url, timeout=timeout_s, verify=_TRUST)
+
+
+def is_served(url: str) -> bool:
+    """Whether there is an answer of 200."""
     try:
-        return web.client.get("/healthz").status_code == 200
+        return get(url).status_code == 200
     except httpx.TransportError:
         return False
+
+
+def wait_until_served(process: Process, url: str, *, timeout_s: float = 60.0) -> None:
+    """Wait until the process answers there with 200; fails at once when it has ended."""
+    wait_until(lambda: is_served(url) or not process.is_running, lambda: process.said(url), timeout_s=timeout_s)
+    assert process.is_running, process.said(url)

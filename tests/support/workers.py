@@ -2,93 +2,52 @@
 
 from __future__ import annotations
 
-import os
 import signal
-import subprocess
-import sys
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
-from uuid import uuid4
+from typing import Any
 
 import psutil
 from pytest_celery import CeleryTestWorker, CeleryWorkerContainer
 
-from market_data_store.local import end_with_parent
 from market_data_store.local.processes import worker_command
-
-T = TypeVar("T")
-
-
-def until(condition: Callable[[], T], what: str = "", *, timeout_s: float = 20.0) -> T:
-    """The first true value of the condition, which is asked again and again."""
-    deadline = time.monotonic() + timeout_s
-    while not (value := condition()):
-        assert time.monotonic() < deadline, f"not within {timeout_s:g} s: {what or condition}"
-        time.sleep(0.01)
-    return value
+from support.processes import END_S, PYTHON, Process
+from support.waiting import wait_until
 
 
-class _Process:
+class _Container(Process):
     """As much of docker-py's `Container` as pytest-celery touches, on a process and its children."""
 
     # No network of its own, no ports to wait for.
     attrs: Mapping[str, Any] = {"NetworkSettings": {"Networks": {}, "Ports": {}}}
 
     def __init__(self, command: list[str], environment: Mapping[str, str], directory: Path) -> None:
-        self.id = self.name = uuid4().hex[:12]
-        self.log = directory / f"{self.name}.log"
-        self._command = [part.replace("%h", self.id) for part in command]
-        self._environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), **environment}
-        self._start()
-
-    def _start(self) -> None:
-        with self.log.open("ab") as log:
-            self._log_start = log.tell()
-            self.popen = subprocess.Popen(
-                [sys.executable, "-m", *self._command],
-                cwd=self.log.parent,  # no `.env` here
-                env=self._environment,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-                preexec_fn=end_with_parent(signal.SIGKILL),
-            )
+        super().__init__(PYTHON, "-m", *command, directory=directory, environment=environment, start=False)
+        self.name = self.id
+        self.command = [part.replace("%h", self.id) for part in self.command]
+        self.start()
 
     @property
     def status(self) -> str:
-        return "running" if self.popen.poll() is None else "exited"
+        return "running" if self.is_running else "exited"
 
     def reload(self) -> None:
         """`status` is never stale."""
 
     def logs(self) -> bytes:
-        """Since the last start: an earlier "ready." must not pass for this one's."""
-        return self.log.read_bytes()[self._log_start :]
+        return self.text().encode()
 
     def kill(self, signal: str | int | None = None) -> None:
         """SIGKILL hits the children too, as a container dies whole; any other signal is for the parent."""
         number = _number(signal or "SIGKILL")
         if number is _number("SIGKILL"):
-            try:
-                os.killpg(self.popen.pid, number)  # also when children have outlived the parent
-            except ProcessLookupError:
-                pass
-            self.popen.wait(10)
+            super().kill()
         else:
-            self.popen.send_signal(number)
+            self.send_signal(number)
 
-    def restart(self, timeout: float) -> None:
-        self.popen.terminate()
-        try:
-            self.popen.wait(timeout)
-        except subprocess.TimeoutExpired:
-            pass
-        self.kill()
-        self._start()
+    def restart(self, timeout: float = END_S) -> None:
+        super().restart(timeout)
 
 
 def _number(name: str | int) -> signal.Signals:
@@ -107,7 +66,7 @@ class _WorkerContainer(CeleryWorkerContainer):
 
     def _wait_ready(self, timeout: int = 30) -> bool:
         # Stock: a look each second, also at a process that has ended.
-        until(lambda: self.ready_prompt in self.logs() or self.status == "exited", "ready", timeout_s=timeout)
+        wait_until(lambda: self.ready_prompt in self.logs() or self.status == "exited", "ready", timeout_s=timeout)
         assert self.status == "running", self.logs()
         return True
 
@@ -129,13 +88,13 @@ class Worker(CeleryTestWorker):
     ) -> None:
         command = _WorkerContainer.command(f"--pool={pool}")
         command[command.index("market_data_store.app")] = module
-        self._process = _Process(command, environment, directory)
+        self._process = _Container(command, environment, directory)
         super().__init__(_WorkerContainer(self._process), app)
 
     @property
     def pid(self) -> int:
         """Of the parent, which talks to the broker."""
-        return self._process.popen.pid
+        return self._process.pid
 
     @property
     def pool_pids(self) -> set[int]:
@@ -143,23 +102,27 @@ class Worker(CeleryTestWorker):
         return {child.pid for child in psutil.Process(self.pid).children()}
 
     def wait_for_log(self, log: str, message: str = "", timeout: float = 30) -> None:
-        until(lambda: log in self.logs(), message or f"the worker logs {log!r}", timeout_s=timeout)
+        wait_until(lambda: log in self.logs(), message or f"the worker logs {log!r}", timeout_s=timeout)
 
-    def stop(self, timeout_s: float = 25.0) -> None:
+    def stop(self, timeout_s: float = END_S) -> None:
         """Warm shutdown, within the time that a PaaS gives (Heroku kills after 30 s)."""
-        self.kill("SIGTERM")
-        assert self._process.popen.wait(timeout_s) == 0
+        self._process.end(timeout_s)
 
     def whole_log(self) -> str:
         """Of all its starts."""
-        return self._process.log.read_text(errors="replace")
+        return self._process.whole_text()
+
+    def forget_log(self) -> None:
+        """What it has logged so far is no concern of the case that begins."""
+        self._process.forget_log()
 
 
 @contextmanager
-def running(command: list[str], environment: Mapping[str, str], directory: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """`python -m` this, killed at the end of the block if it has not ended; its log lies in the directory."""
-    process = _Process(command, environment, directory)
+def working(directory: Path, **environment: str) -> Iterator[Worker]:
+    """A worker that is ready, killed at the end of the block."""
+    worker = Worker(environment, directory)
     try:
-        yield process.popen
+        worker.ready()
+        yield worker
     finally:
-        process.kill()
+        worker.container.kill()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,9 +12,13 @@ import httpx
 import pytest
 import redis
 from celery import Celery
-from conftest import QUEUE, TASK, Bar, Send
 from playwright.sync_api import Browser, expect
-from support.workers import Worker, running, until
+from support.brokers import on_redis
+from support.fixtures.store import QUEUE, TASK, Bar, Send, StartWorker
+from support.processes import MDS, Process, mds, running
+from support.waiting import wait_until
+from support.web import wait_until_served
+from support.workers import Worker
 
 from market_data_store.local import free_port, start_valkey
 
@@ -34,32 +37,28 @@ def redis_url(tmp_path: Path) -> Iterator[str]:
 
 
 @contextmanager
-def flower(
-    broker_url: str, directory: Path, **environment: str
-) -> Iterator[tuple[httpx.Client, subprocess.Popen[bytes]]]:
-    port = free_port()
-    command = ["market_data_store", "flower", f"--port={port}"]
+def flower(broker_url: str, directory: Path, **environment: str) -> Iterator[tuple[httpx.Client, Process]]:
+    url = f"http://127.0.0.1:{free_port()}"
+    command = (*MDS, "flower", f"--port={url.rpartition(':')[2]}")
     with (
-        running(command, {"BROKER_URL": broker_url, **environment}, directory) as process,
-        httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=10) as client,
+        running(*command, directory=directory, environment={"BROKER_URL": broker_url, **environment}) as process,
+        httpx.Client(base_url=url, timeout=10) as client,
     ):
-
-        def is_up() -> bool:
-            assert process.poll() is None, "Flower ended"
-            try:
-                return client.get("/healthcheck").status_code == 200
-            except httpx.TransportError:
-                return False
-
-        until(is_up, "Flower is up", timeout_s=PATIENCE_S)
+        wait_until_served(process, f"{url}/healthcheck", timeout_s=PATIENCE_S)
         yield client, process
 
 
 @pytest.fixture
-def open_flower(broker_url: str, worker: Worker, tmp_path: Path) -> Iterator[httpx.Client]:
+def own_worker(start_worker: StartWorker) -> Worker:
+    """At the broker with the password."""
+    return start_worker()
+
+
+@pytest.fixture
+def open_flower(broker_url: str, own_worker: Worker, tmp_path: Path) -> Iterator[httpx.Client]:
     """Flower in development, that hears this worker."""
     with flower(broker_url, tmp_path, MDS_ENV="development") as (client, _):
-        until(lambda: worker_is_alive(client), "Flower hears the worker", timeout_s=PATIENCE_S)
+        wait_until(lambda: worker_is_alive(client), "Flower hears the worker", timeout_s=PATIENCE_S)
         yield client
 
 
@@ -80,7 +79,7 @@ def test_each_task_is_shown_with_its_dataset_and_rows_and_no_payload(
     results = [send(rows), send(rows, kwargs={"defaults": {"provider": "PAYLOAD"}}), by_name]
     for result in results:
         result.get(timeout=PATIENCE_S)
-    until(lambda: len(tasks(open_flower, "SUCCESS")) == 3, timeout_s=PATIENCE_S)
+    wait_until(lambda: len(tasks(open_flower, "SUCCESS")) == 3, timeout_s=PATIENCE_S)
     shown = tasks(open_flower, "SUCCESS")
     assert [shown[result.id]["args"] for result in results] == ["('bars', <~3 rows>)"] * 3
     assert [shown[result.id]["kwargs"] for result in results] == ["{}", "{...}", "{...}"]
@@ -93,12 +92,12 @@ def test_each_task_is_shown_with_its_dataset_and_rows_and_no_payload(
         assert PASSWORD not in page
 
 
-@pytest.mark.parametrize("broker_url", ["redis"], indirect=True)
+@on_redis
 def test_a_browser_without_internet_shows_tasks_and_the_queue(
-    open_flower: httpx.Client, worker: Worker, send: Send, bars: list[Bar], chromium: Browser
+    open_flower: httpx.Client, own_worker: Worker, send: Send, bars: list[Bar], chromium: Browser
 ) -> None:
     send(bars[:500]).get(timeout=PATIENCE_S)
-    until(lambda: tasks(open_flower, "SUCCESS"), timeout_s=PATIENCE_S)
+    wait_until(lambda: tasks(open_flower, "SUCCESS"), timeout_s=PATIENCE_S)
     here = str(open_flower.base_url)
     elsewhere = []
     with chromium.new_page() as page:
@@ -107,7 +106,7 @@ def test_a_browser_without_internet_shows_tasks_and_the_queue(
         row = page.locator("#tasks-table tbody tr")
         for text in (TASK, "('bars', <~500 rows>)", "SUCCESS", "'written': 500"):
             expect(row).to_contain_text(text, timeout=PATIENCE_S * 1000)
-        worker.stop()
+        own_worker.stop()
         send(bars[:1])
         send(bars[1:2])
         assert open_flower.get("/api/queues/length").json() == {"active_queues": [{"name": QUEUE, "messages": 2}]}
@@ -118,14 +117,14 @@ def test_a_browser_without_internet_shows_tasks_and_the_queue(
     assert elsewhere == []
 
 
-@pytest.mark.parametrize("broker_url", ["redis"], indirect=True)
-def test_a_page_of_another_site_can_change_nothing_where_no_password_is_asked(open_flower: httpx.Client) -> None:
-    (name,) = open_flower.get("/api/workers").json() or ("worker",)
-    assert open_flower.post(f"/api/worker/shutdown/{name}").status_code == 403
-    assert open_flower.post(f"/api/task/async-apply/{TASK}", json={"args": ["bars", []]}).status_code == 403
+@on_redis
+def test_a_page_of_another_site_can_change_nothing_where_no_password_is_asked(broker_url: str, tmp_path: Path) -> None:
+    with flower(broker_url, tmp_path, MDS_ENV="development") as (client, _):
+        assert client.post("/api/worker/shutdown/worker").status_code == 403
+        assert client.post(f"/api/task/async-apply/{TASK}", json={"args": ["bars", []]}).status_code == 403
 
 
-@pytest.mark.parametrize("broker_url", ["redis"], indirect=True)
+@on_redis
 def test_in_production_it_asks_for_the_password_which_no_command_line_shows(broker_url: str, tmp_path: Path) -> None:
     own = ("operator", "its-own-password")
     with flower(broker_url, tmp_path, FLOWER_BASIC_AUTH=":".join(own)) as (client, process):
@@ -145,10 +144,9 @@ def test_in_production_it_asks_for_the_password_which_no_command_line_shows(brok
 def test_in_production_it_does_not_start_without_a_password_of_its_own(
     environment: dict[str, str], tmp_path: Path
 ) -> None:
-    with running(["market_data_store", "flower"], {"BROKER_URL": "redis://h", **environment}, tmp_path) as process:
-        assert process.wait(PATIENCE_S) == 1
-    (log,) = tmp_path.glob("*.log")
-    said = log.read_text()
+    refused = mds(tmp_path, "flower", BROKER_URL="redis://h", **environment)
+    assert refused.returncode == 1
+    said = refused.stdout + refused.stderr
     assert said.startswith("error: FLOWER_BASIC_AUTH is not user:password with a password of your own; ")
     assert "MDS_ENV=development" in said
     assert said.count("\n") == 1

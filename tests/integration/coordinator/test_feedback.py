@@ -16,7 +16,8 @@ import redis
 from celery import Celery
 from market_data_core.protocols import Sink
 from prometheus_client import REGISTRY
-from support.workers import Worker, until
+from support.waiting import wait_until
+from support.workers import Worker
 
 from market_data_store.config import Settings
 from market_data_store.coordinator.feedback import FeedbackEvent, backpressure_changed
@@ -53,7 +54,7 @@ def purge(producer: Celery) -> None:
 def test_depth_counts_what_waits_and_a_missing_queue_is_empty(producer: Celery, inspector: QueueInspector) -> None:
     assert inspector.depth() == 0
     fill(producer, 3)
-    until(lambda: inspector.depth() == 3)  # RabbitMQ counts a moment later than it confirms
+    wait_until(lambda: inspector.depth() == 3)  # RabbitMQ counts a moment later than it confirms
 
 
 def test_reserved_messages_and_workers_are_counted(
@@ -84,7 +85,7 @@ def test_a_broker_that_hangs_is_given_a_second(tmp_path: Path) -> None:
             inspector.workers()
         assert time.monotonic() - started < 5  # a second each, and a busy machine
         os.kill(server.pid, signal.SIGCONT)
-        until(lambda: inspector.depth() == 0)
+        wait_until(lambda: inspector.depth() == 0)
 
 
 def event(size: int) -> FeedbackEvent:
@@ -102,9 +103,9 @@ def test_the_newest_level_is_delivered_when_redis_is_back(tmp_path: Path) -> Non
         for size in range(50):
             backpressure_changed.send(sender="test", event=event(size))
         assert time.monotonic() - started < 5  # nobody waited for Redis
-        until(lambda: (REGISTRY.get_sample_value("mds_feedback_events_total", outcome) or 0.0) > failed)
+        wait_until(lambda: (REGISTRY.get_sample_value("mds_feedback_events_total", outcome) or 0.0) > failed)
         with start_valkey(tmp_path, port=port), closing(RedisFeedbackPublisher(url)) as publisher:
-            last = until(publisher.last)
+            last = wait_until(publisher.last)
             assert last is not None
             assert last.queue_size == 49
             with redis.Redis.from_url(url) as client:
@@ -117,9 +118,9 @@ def test_the_stream_is_trimmed_and_the_channel_gets_the_event(redis_url: str) ->
         listener.subscribe(publisher.channel)
         for _ in range(12_000):
             client.xadd(publisher.stream, {"data": "old"})
-        until(lambda: listener.get_message() is not None)
+        wait_until(lambda: listener.get_message() is not None)
         asyncio.run(publisher.publish(event(7)))
-        message = until(lambda: listener.get_message(ignore_subscribe_messages=True))
+        message = wait_until(lambda: listener.get_message(ignore_subscribe_messages=True))
         assert FeedbackEvent.model_validate_json(message["data"]).queue_size == 7
         assert 10_000 <= client.xlen(publisher.stream) < 10_200  # by whole nodes of a hundred
         assert publisher.last() == FeedbackEvent.model_validate_json(message["data"])
@@ -128,7 +129,7 @@ def test_the_stream_is_trimmed_and_the_channel_gets_the_event(redis_url: str) ->
 
 def test_a_full_queue_raises_or_lets_wait_and_takes_nothing(producer: Celery, inspector: QueueInspector) -> None:
     fill(producer, 8)
-    until(lambda: inspector.depth() == 8)
+    wait_until(lambda: inspector.depth() == 8)
     options: dict[str, Any] = {"app": producer, "capacity": 10, "max_rows": 1}
     with StoreClient(**options, on_pressure="raise") as client, pytest.raises(Backpressure, match="capacity is 10"):
         client.write("signals", [ROW])
@@ -140,7 +141,7 @@ def test_a_full_queue_raises_or_lets_wait_and_takes_nothing(producer: Celery, in
         assert inspector.depth() == 8
         purge(producer)
         assert client.write("signals", [ROW]) == 1
-    until(lambda: inspector.depth() == 1)
+    wait_until(lambda: inspector.depth() == 1)
 
 
 def test_a_client_never_runs_past_the_capacity_between_two_looks(producer: Celery, inspector: QueueInspector) -> None:
@@ -152,7 +153,7 @@ def test_a_client_never_runs_past_the_capacity_between_two_looks(producer: Celer
 
     with client, pytest.raises(Backpressure):
         write_on()
-    until(lambda: inspector.depth() >= 80)
+    wait_until(lambda: inspector.depth() >= 80)
     assert inspector.depth() <= 100
 
 
@@ -173,6 +174,6 @@ def test_a_sink_is_a_core_sink_that_keeps_the_loop_going(producer: Celery, inspe
         return ticks
 
     fill(producer, 8)
-    until(lambda: inspector.depth() == 8)
+    wait_until(lambda: inspector.depth() == 8)
     assert asyncio.run(write()) >= 20
-    until(lambda: inspector.depth() == 1)
+    wait_until(lambda: inspector.depth() == 1)

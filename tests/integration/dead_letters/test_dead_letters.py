@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,8 +10,12 @@ from typing import Any
 import pytest
 from celery import Celery
 from click.testing import CliRunner
-from conftest import QUEUE, TASK, Bar, Connection, HoldBack, Send
-from support.workers import Worker, until
+from support.brokers import on_redis
+from support.databases import Connection
+from support.fixtures.store import QUEUE, TASK, Bar, HoldBack, Send
+from support.processes import MDS, run
+from support.waiting import wait_until
+from support.workers import Worker
 
 from market_data_store import config, dead_letters
 from market_data_store.cli.dead_letters import command
@@ -29,7 +31,6 @@ from market_data_store.wire.text import row_text
 
 Stored = Callable[[], list[Bar]]
 
-on_redis = pytest.mark.parametrize("broker_url", ["redis"], indirect=True)
 
 SANE = "ALTER TABLE bars_ohlcv ADD CONSTRAINT sane CHECK (close < 1000)"
 NOT_SANE = "ALTER TABLE bars_ohlcv DROP CONSTRAINT sane"
@@ -184,16 +185,16 @@ def test_a_replay_writes_what_was_mended_and_leaves_the_rest(
 
     assert replay(producer, database, dataset="ticks") == 0
     assert replay(producer, database, dataset="bars") == 21
-    until(lambda: dead_letters.count(database) == 1)
+    wait_until(lambda: dead_letters.count(database) == 1)
     assert stored() == rows
-    (left,) = until(lambda: [one for one in dead_letters.page(database) if one.refused_at > one.created_at])
+    (left,) = wait_until(lambda: [one for one in dead_letters.page(database) if one.refused_at > one.created_at])
     assert (left.id, left.task_id, left.position) == (wrong_id, "first", 20)
     whole = dead_letters.get(database, left.id)
     assert whole is not None
     assert json.loads(whole.row or "") == wrong
 
     assert replay(producer, database, ids=[left.id]) == 1
-    until(lambda: dead_letters.page(database)[0].refused_at > left.refused_at)
+    wait_until(lambda: dead_letters.page(database)[0].refused_at > left.refused_at)
     assert dead_letters.count(database) == 1
 
 
@@ -205,7 +206,7 @@ def test_a_replay_carries_the_moment_at_which_the_row_was_first_enqueued(
     send(bars[:1]).get(timeout=30)
     database.execute(NOT_SANE)
     assert replay(producer, database) == 1
-    until(lambda: dead_letters.count(database) == 0)
+    wait_until(lambda: dead_letters.count(database) == 0)
     assert stored() == bars[:1]
 
 
@@ -223,7 +224,7 @@ def test_a_letter_stays_until_its_row_is_committed(
         assert replay(producer, database) == 1
         until_held(1)
         assert dead_letters.count(database) == 1
-    until(lambda: dead_letters.count(database) == 0)
+    wait_until(lambda: dead_letters.count(database) == 0)
     assert stored() == bars[:1]
 
 
@@ -246,9 +247,9 @@ def test_whole_messages_are_sent_again_as_they_are(
     assert [message.whole for message in sent] == [True] * 4
     (usable,) = (one.id for one in dead_letters.page(database) if one.task_id == "usable")
     (fresh,) = (message.task_id for message in sent if message.ids == (usable,))
-    until(lambda: stored() == bars[:4])
-    until(lambda: sum(one.refused_at > one.created_at for one in dead_letters.page(database)) == 2)
-    until(lambda: dead_letters.count(database) == 3)
+    wait_until(lambda: stored() == bars[:4])
+    wait_until(lambda: sum(one.refused_at > one.created_at for one in dead_letters.page(database)) == 2)
+    wait_until(lambda: dead_letters.count(database) == 3)
     left = {one.task_id: one for one in all_letters(database)}
     assert left.keys() == {"unusable", "no text", fresh}
     assert left["unusable"].reason.startswith("dataset: 'candles' is unknown")
@@ -264,7 +265,7 @@ def test_letters_of_one_message_are_sent_together_up_to_500(
     dead_letters.keep(database, [letter(task_id="b", row=json.dumps(bars[1_200]))])
     sent = list(messages(producer, database))
     assert [len(message.ids) for message in sent] == [500, 500, 200, 1]
-    until(lambda: dead_letters.count(database) == 0)
+    wait_until(lambda: dead_letters.count(database) == 0)
     assert stored() == bars[:1_201]
 
 
@@ -304,11 +305,8 @@ def mds(
     def mds(*arguments: str) -> tuple[int, str]:
         if arguments[0] != "replay":
             return in_process(*arguments)
-        command = [sys.executable, "-m", "market_data_store", "dead-letters", *arguments]
-        done = subprocess.run(
-            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
-        )
-        return done.returncode, done.stdout
+        done = run(*MDS, "dead-letters", *arguments, directory=tmp_path)
+        return done.returncode, done.stdout + done.stderr
 
     yield mds
     config.settings.cache_clear()

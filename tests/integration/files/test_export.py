@@ -5,9 +5,6 @@ from __future__ import annotations
 import csv
 import gzip
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from itertools import islice
@@ -16,12 +13,13 @@ from typing import Any, NamedTuple
 
 import psycopg
 import pytest
-from conftest import StartWorker
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import Text
 from sqlalchemy.dialects.postgresql import DATE, DOUBLE_PRECISION, JSONB
 from sqlalchemy.types import BigInteger, DateTime
+from support.fixtures.store import StartWorker
+from support.processes import PYTHON, mds, run
 
 from market_data_store.datasets import DATASETS, Dataset
 from market_data_store.errors import InvalidMessage, MarketDataStoreError
@@ -37,7 +35,6 @@ from market_data_store.wire.rows import decode_rows
 Row = dict[str, Any]
 
 FORMATS = ["csv", "csv.gz", "ndjson", "ndjson.gz"]
-MDS = str(Path(sys.executable).with_name("mds"))
 
 TEXTS = [
     *("a", "Ünï 漢字 😀", 'qu"ote', '""', "'", "new\nline", "\r\nboth\r", "a,b;c", " around ", "\t", "back\\slash\\n"),
@@ -269,19 +266,6 @@ def test_what_a_kill_leaves_behind_is_no_file_to_load(tmp_path: Path) -> None:
         list(RowFile(part, DATASETS["bars"]).rows())
 
 
-def mds(directory: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [MDS, *arguments],
-        cwd=directory,
-        env={**os.environ, **environment},
-        capture_output=True,
-        text=True,
-        stdin=subprocess.DEVNULL,
-        timeout=60,
-        check=False,
-    )
-
-
 @pytest.fixture
 def broker_url(redis_url: str) -> str:
     return redis_url
@@ -340,6 +324,7 @@ print(line.split()[1])
 """
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_rows(store: Store, database_url: str, tmp_path: Path) -> None:
     store.connection.execute(
         "INSERT INTO tick_data SELECT 'p', 'S' || i % 10, timestamptz '2024-01-01Z' + i * interval '1 second', i, "
@@ -347,9 +332,9 @@ def test_memory_does_not_grow_with_the_rows(store: Store, database_url: str, tmp
     )
 
     def peak_kb(file: Path, *options: str) -> int:
-        command = [sys.executable, "-c", PEAK, "export", "ticks", str(file), *options]
-        environment = {**os.environ, "DATABASE_URL": database_url}
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, cwd=tmp_path, check=True)
+        command = [PYTHON, "-c", PEAK, "export", "ticks", str(file), *options]
+        done = run(*command, directory=tmp_path, environment={"DATABASE_URL": database_url})
+        assert done.returncode == 0, done
         return int(done.stdout.splitlines()[-1])
 
     small = peak_kb(tmp_path / "small.csv.gz", "--end", "2024-01-01T00:16:40Z")

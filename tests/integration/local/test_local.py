@@ -10,14 +10,15 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
 import psycopg
 import pytest
 import redis
+from support.processes import PYTHON, Process, run, running
+from support.waiting import wait_until
 
 import market_data_store
 from market_data_store.errors import ServerStartError
@@ -66,29 +67,17 @@ def has_ended(pid: int) -> bool:
         return True
 
 
-def wait_until(condition: Callable[[], bool], *, timeout_s: float = 20.0) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline, f"not so after {timeout_s} s"
-        time.sleep(0.01)
-
-
 @pytest.fixture
-def owner(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
+def owner(tmp_path: Path) -> Iterator[Process]:
     """Another process that is about to own both servers below `tmp_path`."""
-    with subprocess.Popen(
-        [sys.executable, "-c", OWNER, tmp_path],
-        env={**os.environ, "PYTHONPATH": str(SOURCE)},
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    ) as process:
-        yield process  # and then its standard input is closed, which ends it
+    with running(PYTHON, "-c", OWNER, tmp_path, directory=tmp_path, with_input=True) as process:
+        yield process
+        process.close_input()  # which ends it
+        process.wait()
 
 
-def pids_and_urls(owner: subprocess.Popen[str]) -> dict[str, tuple[int, str]]:
-    assert owner.stdout is not None
-    servers: dict[str, tuple[int, str]] = json.loads(owner.stdout.readline())
+def pids_and_urls(owner: Process) -> dict[str, tuple[int, str]]:
+    servers: dict[str, tuple[int, str]] = json.loads(owner.wait_for_line(1))
     return servers
 
 
@@ -110,13 +99,11 @@ def test_data_survive_kill_9_of_the_server(name: str, tmp_path: Path) -> None:
         assert count_entries(server.url) == 1
 
 
-def test_servers_end_cleanly_with_their_owner_on_kill_9_and_start_again(
-    tmp_path: Path, owner: subprocess.Popen[str]
-) -> None:
+def test_servers_end_cleanly_with_their_owner_on_kill_9_and_start_again(tmp_path: Path, owner: Process) -> None:
     servers = pids_and_urls(owner)
     for _, url in servers.values():
         write_entry(url)
-    owner.kill()
+    owner.popen.kill()
     owner.wait()
     # At once, while the old servers may still be ending.
     for name, start in START.items():
@@ -126,9 +113,9 @@ def test_servers_end_cleanly_with_their_owner_on_kill_9_and_start_again(
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux ends a child with its parent")
-def test_no_server_outlives_its_owner(owner: subprocess.Popen[str]) -> None:
+def test_no_server_outlives_its_owner(owner: Process) -> None:
     servers = pids_and_urls(owner)
-    owner.kill()
+    owner.popen.kill()
     wait_until(lambda: all(has_ended(pid) for pid, _ in servers.values()))
 
 
@@ -139,15 +126,10 @@ def test_a_server_that_outlived_its_owner_is_ended_by_the_next_start(tmp_path: P
         "sys.platform = 'darwin'\n"
         "server = start_valkey(Path(sys.argv[1])); print(server.pid, flush=True); sys.stdin.read()"
     )
-    with subprocess.Popen(
-        [sys.executable, "-c", script, tmp_path],
-        env={**os.environ, "PYTHONPATH": str(SOURCE)},
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-    ) as owner:
-        assert owner.stdout is not None
-        pid = int(owner.stdout.readline())
-        owner.kill()
+    with running(PYTHON, "-c", script, tmp_path, directory=tmp_path, with_input=True) as owner:
+        pid = int(owner.wait_for_line(1))
+        owner.popen.kill()
+        owner.wait()
     try:
         assert not has_ended(pid)
         with start_valkey(tmp_path):
@@ -158,7 +140,7 @@ def test_a_server_that_outlived_its_owner_is_ended_by_the_next_start(tmp_path: P
 
 
 @BOTH
-def test_a_directory_in_use_is_refused_in_one_line(name: str, tmp_path: Path, owner: subprocess.Popen[str]) -> None:
+def test_a_directory_in_use_is_refused_in_one_line(name: str, tmp_path: Path, owner: Process) -> None:
     pids_and_urls(owner)
     with pytest.raises(ServerStartError, match=f"another `mds up` is using {tmp_path / name};") as refusal:
         START[name](tmp_path / name)
@@ -229,44 +211,31 @@ def test_an_interrupted_initdb_is_begun_anew(tmp_path: Path) -> None:
 def test_a_pid_file_with_the_pid_of_another_process_does_not_prevent_the_start(tmp_path: Path) -> None:
     start_postgres(tmp_path).stop()
     # Of the user that Postgres runs as: it takes the pid of anybody else's process for a stale one by itself.
-    user = pwd.getpwnam("nobody").pw_uid if os.geteuid() == 0 else None
-    with subprocess.Popen(["sleep", "60"], user=user) as other:
-        try:
-            cluster = tmp_path / "cluster"
-            (cluster / "postmaster.pid").write_text(f"{other.pid}\n{cluster}\n1\n1\n\n127.0.0.1\n0 0\nready\n")
-            start_postgres(tmp_path).stop()
-        finally:
-            other.kill()
+    user = "nobody" if os.geteuid() == 0 else None
+    with running("sleep", "60", directory=tmp_path, user=user) as other:
+        cluster = tmp_path / "cluster"
+        (cluster / "postmaster.pid").write_text(f"{other.pid}\n{cluster}\n1\n1\n\n127.0.0.1\n0 0\nready\n")
+        start_postgres(tmp_path).stop()
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="the other tests run as an ordinary user already")
 def test_servers_start_for_an_ordinary_user() -> None:
-    nobody = pwd.getpwnam("nobody")
     home = Path(tempfile.mkdtemp())  # pytest's own directories are closed to other users
+    nobody = pwd.getpwnam("nobody")
+    environment = {"PYTHONPATH": str(SOURCE), "PYTHONDONTWRITEBYTECODE": "1"}
 
-    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, *arguments],
-            cwd=home,
-            env={"PYTHONPATH": str(SOURCE), "PYTHONDONTWRITEBYTECODE": "1"},
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            check=False,
-            user=nobody.pw_uid,
-            group=nobody.pw_gid,
-            extra_groups=[],
-        )
+    def run_as_nobody(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return run(PYTHON, *arguments, directory=home, environment=environment, inherit=False, user="nobody")
 
     try:
         os.chown(home, nobody.pw_uid, nobody.pw_gid)
         try:
-            usable = run("-c", "import market_data_store.local").returncode == 0
+            usable = run_as_nobody("-c", "import market_data_store.local").returncode == 0
         except PermissionError:
             usable = False
         if not usable:
-            pytest.skip(f"user `nobody` cannot run {sys.executable}")
-        finished = run("-c", OWNER, str(home))
+            pytest.skip(f"user `nobody` cannot run {PYTHON}")
+        finished = run_as_nobody("-c", OWNER, str(home))
         assert finished.returncode == 0, finished.stderr
         assert (home / "Postgres" / "cluster").stat().st_uid == nobody.pw_uid
     finally:

@@ -7,24 +7,23 @@ import os
 import re
 import signal
 import stat
-import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import httpx
 import psutil
 import pytest
-from conftest import Bar, Connection, HoldBack, Send, StartWorker
 from prometheus_client.parser import text_string_to_metric_families
-from support.workers import until
+from support.brokers import on_redis
+from support.databases import Connection
+from support.fixtures.store import Bar, HoldBack, Send, StartWorker
+from support.processes import MDS, PYTHON, running
+from support.waiting import wait_until
+from support.web import get
 
-from market_data_store.local import end_with_parent, free_port
-
-on_redis = pytest.mark.parametrize("broker_url", ["redis"], indirect=True)
+from market_data_store.local import free_port
 
 #: The application that gunicorn serves here.
 WEB_APP = """
@@ -52,7 +51,7 @@ class Scrape:
     """What a process served at one moment."""
 
     def __init__(self, port: int, query: str = "") -> None:
-        text = httpx.get(f"http://127.0.0.1:{port}/metrics{query}", timeout=30).raise_for_status().text
+        text = get(f"http://127.0.0.1:{port}/metrics{query}").raise_for_status().text
         self.samples = [sample for family in text_string_to_metric_families(text) for sample in family.samples]
 
     def values(self, name: str, **labels: str) -> list[float]:
@@ -125,11 +124,11 @@ def test_a_killed_process_stays_counted_and_its_replacement_adds(
         killed = worker.pool_pids
         for pid in killed:
             os.kill(pid, signal.SIGKILL)
-        until(lambda killed=killed: len(worker.pool_pids) == 2 and worker.pool_pids.isdisjoint(killed))  # type: ignore[misc]
+        wait_until(lambda killed=killed: len(worker.pool_pids) == 2 and worker.pool_pids.isdisjoint(killed))  # type: ignore[misc]
         assert rows(Scrape(port))["written"] == (n + 1) * 10
     assert len(files) == 1, "a process that is replaced leaves nothing"
     for pid in worker.pool_pids:
-        until(lambda pid=pid: not listens(pid, port), "the port is the parent's alone")  # type: ignore[misc]
+        wait_until(lambda pid=pid: not listens(pid, port), "the port is the parent's alone")  # type: ignore[misc]
     assert listens(worker.pid, port)
     worker.stop()
     assert list(tmp_path.glob("mds-metrics-*")) == []
@@ -200,7 +199,7 @@ def test_retries_are_counted_by_the_class_of_their_sqlstate(
     with writes_held_back():
         result = send(bars[:5])
         # 55P03: the lock is not to be had
-        until(lambda: Scrape(port).sum("mds_write_retries_total", sqlstate_class="55") >= 2)
+        wait_until(lambda: Scrape(port).sum("mds_write_retries_total", sqlstate_class="55") >= 2)
     assert result.get(timeout=30)["written"] == 5
     assert rows(Scrape(port))["written"] == 5
     worker.stop()
@@ -209,27 +208,7 @@ def test_retries_are_counted_by_the_class_of_their_sqlstate(
     port = free_port()
     start_worker(MDS_WORKER_METRICS_PORT=str(port), DATABASE_URL=nowhere)
     send(bars[:5])
-    until(lambda: Scrape(port).sum("mds_write_retries_total", sqlstate_class="none") >= 2)
-
-
-@contextmanager
-def process(directory: Path, *command: str, **environment: str) -> Iterator[subprocess.Popen[bytes]]:
-    """`python -m COMMAND` with its log in the directory; killed in the end if it still runs."""
-    with (directory / "process.log").open("wb") as log:
-        started = subprocess.Popen(
-            [sys.executable, "-m", *command],
-            cwd=directory,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), **environment},
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            preexec_fn=end_with_parent(signal.SIGKILL),
-        )
-        try:
-            yield started
-        finally:
-            started.kill()
-            started.wait()
+    wait_until(lambda: Scrape(port).sum("mds_write_retries_total", sqlstate_class="none") >= 2)
 
 
 def scraped(port: int) -> Scrape | None:
@@ -246,10 +225,12 @@ def test_the_monitor_serves_its_own_metrics(broker_url: str, send: Send, bars: l
     environment = {"BROKER_URL": broker_url, "MDS_MONITOR_METRICS_PORT": str(port), "MDS_QUEUE_CAPACITY": "50"}
     for n in range(30):
         send(bars[n : n + 1])
-    with process(tmp_path, "market_data_store", "monitor", **environment) as monitor:
-        until(lambda: (s := scraped(port)) is not None and s.values("mds_queue_depth") == [30], timeout_s=60)
-        until(lambda: Scrape(port).sum("mds_feedback_events_total", receiver="redis", outcome="delivered") >= 1)
-        scrape = until(lambda: (s := Scrape(port)).values("mds_backpressure_level") == [2] and s)  # no worker lives
+    with running(*MDS, "monitor", directory=tmp_path, environment=environment) as monitor:
+        wait_until(lambda: (s := scraped(port)) is not None and s.values("mds_queue_depth") == [30], timeout_s=60)
+        wait_until(lambda: Scrape(port).sum("mds_feedback_events_total", receiver="redis", outcome="delivered") >= 1)
+        scrape = wait_until(
+            lambda: (s := Scrape(port)).values("mds_backpressure_level") == [2] and s
+        )  # no worker lives
         assert isinstance(scrape, Scrape)
         assert scrape.values("mds_queue_capacity") == [50]
         assert scrape.values("mds_workers") == [0]
@@ -264,9 +245,9 @@ def test_the_monitor_serves_its_own_metrics(broker_url: str, send: Send, bars: l
 def test_a_monitor_without_a_broker_says_so(tmp_path: Path) -> None:
     port = free_port()
     environment = {"BROKER_URL": f"redis://127.0.0.1:{free_port()}/0", "MDS_MONITOR_METRICS_PORT": str(port)}
-    with process(tmp_path, "market_data_store", "monitor", **environment):
+    with running(*MDS, "monitor", directory=tmp_path, environment=environment):
         failed = {"receiver": "redis", "outcome": "failed"}
-        until(
+        wait_until(
             lambda: (s := scraped(port)) is not None and s.sum("mds_feedback_events_total", **failed) >= 1, timeout_s=60
         )
         scrape = Scrape(port)
@@ -284,21 +265,21 @@ def test_the_processes_of_gunicorn_are_counted_as_one(tmp_path: Path) -> None:
         "TMPDIR": str(tmp_path),
         "PYTHONPATH": os.pathsep.join(filter(None, [str(tmp_path), *sys.path])),
     }
-    command = ["gunicorn", "-c", "python:market_data_store.service.gunicorn_conf", "web_app:create_app()"]
-    with process(tmp_path, *command, **environment) as gunicorn:
-        until(lambda: scraped(port), "gunicorn serves", timeout_s=60)
+    command = [PYTHON, "-m", "gunicorn", "-c", "python:market_data_store.service.gunicorn_conf", "web_app:create_app()"]
+    with running(*command, directory=tmp_path, environment=environment) as gunicorn:
+        wait_until(lambda: scraped(port), "gunicorn serves", timeout_s=60)
         asked, answered_by = 0, set[str]()
 
         def ask() -> str:
             nonlocal asked
             asked += 1
-            return httpx.get(f"http://127.0.0.1:{port}/depth/{asked}", timeout=30).raise_for_status().text
+            return get(f"http://127.0.0.1:{port}/depth/{asked}").raise_for_status().text
 
         def answered() -> float:
             endpoint = {"endpoint": "/depth/<int:depth>", "status": "200", "method": "GET"}
             return Scrape(port).sum("mds_http_request_duration_seconds_count", **endpoint)
 
-        until(lambda: answered_by.add(ask()) or len(answered_by) == 2, "both processes answer")  # type: ignore[func-returns-value]
+        wait_until(lambda: answered_by.add(ask()) or len(answered_by) == 2, "both processes answer")  # type: ignore[func-returns-value]
         # A request is counted just before its answer goes out.
         assert answered() == asked
         for _ in range(6):
@@ -306,15 +287,15 @@ def test_the_processes_of_gunicorn_are_counted_as_one(tmp_path: Path) -> None:
         files = len(list(directory(tmp_path).iterdir()))
         for killed in list(answered_by):
             os.kill(int(killed), signal.SIGKILL)
-            until(lambda killed=killed: not psutil.pid_exists(int(killed)))  # type: ignore[misc]
+            wait_until(lambda killed=killed: not psutil.pid_exists(int(killed)))  # type: ignore[misc]
         answered_by.clear()
-        until(lambda: answered_by.add(ask()) or len(answered_by) == 2, "both are replaced")  # type: ignore[func-returns-value]
+        wait_until(lambda: answered_by.add(ask()) or len(answered_by) == 2, "both are replaced")  # type: ignore[func-returns-value]
         assert answered() == asked
         assert Scrape(port).values("mds_queue_depth") == [asked]
         assert len(list(directory(tmp_path).iterdir())) == files
         assert Scrape(port, "?name[]=mds_queue_capacity").values("mds_queue_capacity") == [100]
         assert Scrape(port, "?name[]=none&name[]=%00%ff&name[]=").samples == []
-        assert httpx.get(f"http://127.0.0.1:{port}/no-such-page/7", timeout=30).status_code == 404
+        assert get(f"http://127.0.0.1:{port}/no-such-page/7").status_code == 404
         unknown = {"endpoint": "none", "status": "404"}
         assert Scrape(port).sum("mds_http_request_duration_seconds_count", **unknown) == 1
         assert Scrape(port).sum("mds_http_request_total") == asked + 1

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 import psycopg
 import pytest
-from conftest import Connection
-from support.workers import until
+from support.databases import Connection
+from support.waiting import wait_until
 
 from market_data_store.postgres.attempts import close_attempt, open_attempt
 from market_data_store.postgres.writer import Writer
@@ -26,7 +26,7 @@ class Process:
     def dies(self) -> None:
         pid = self.session.info.backend_pid
         self.session.close()
-        until(lambda: self._database.execute("SELECT FROM pg_stat_activity WHERE pid = %s", [pid]).rowcount == 0)
+        wait_until(lambda: self._database.execute("SELECT FROM pg_stat_activity WHERE pid = %s", [pid]).rowcount == 0)
 
 
 @pytest.fixture

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
-from uuid import uuid4
 
 import psycopg
 import pytest
@@ -21,6 +17,9 @@ from alembic.config import Config
 from alembic.migration import MigrationContext
 from sqlalchemy import create_engine
 from sqlalchemy.pool import NullPool
+from support.databases import Connection, new_database
+from support.processes import PYTHON, running
+from support.waiting import wait_until
 
 from market_data_store import config
 from market_data_store.config import resource
@@ -30,7 +29,6 @@ from market_data_store.postgres import schema
 from market_data_store.postgres.schema import Revisions
 from market_data_store.postgres.tables import metadata
 
-Connection = psycopg.Connection[tuple[Any, ...]]
 MakeDatabase = Callable[[], str]
 
 TIMEOUT_S = 30.0
@@ -42,17 +40,8 @@ ADVISORY_LOCK = 0x6D6473
 @pytest.fixture
 def make_database(postgres_url: str) -> Iterator[MakeDatabase]:
     """Make empty databases: URL."""
-    names: list[str] = []
-    with psycopg.connect(postgres_url, autocommit=True) as connection:
-
-        def make() -> str:
-            names.append(f"c_schema_{uuid4().hex}")
-            connection.execute(f'CREATE DATABASE "{names[-1]}"')
-            return urlsplit(postgres_url)._replace(path=f"/{names[-1]}").geturl()
-
-        yield make
-        for name in names:
-            connection.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
+    with ExitStack() as stack:
+        yield lambda: stack.enter_context(new_database(postgres_url))
 
 
 @pytest.fixture
@@ -246,31 +235,26 @@ def test_a_database_of_a_newer_version_is_left_alone(database_url: str) -> None:
     assert catalog(database_url) == before
 
 
-def test_two_upgrades_at_once_are_one_after_the_other(url: str) -> None:
+def test_two_upgrades_at_once_are_one_after_the_other(url: str, tmp_path: Path) -> None:
     program = f"from market_data_store.postgres import schema; print(schema.upgrade({url!r})[1].current)"
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     waiting = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
-    with connect(url) as holder:
-        # Both arrive at the lock before either goes on.
-        holder.execute("SELECT pg_advisory_lock(%s)", [ADVISORY_LOCK])
-        processes = [
-            subprocess.Popen(
-                [sys.executable, "-c", program],
-                env=environment,
-                text=True,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
+    here = "database = (SELECT oid FROM pg_database WHERE datname = current_database())"
+    with ExitStack() as stack:
+        with connect(url) as holder:
+            # Both arrive at the lock before either goes on.
+            holder.execute("SELECT pg_advisory_lock(%s)", [ADVISORY_LOCK])
+            processes = [
+                stack.enter_context(running(PYTHON, "-c", program, directory=tmp_path, name=name))
+                for name in ("first", "second")
+            ]
+            wait_until(
+                lambda: holder.execute(f"{waiting} AND {here}").fetchall() == [(2,)],
+                lambda: "\n".join(process.said() for process in processes),
+                timeout_s=TIMEOUT_S,
             )
-            for _ in range(2)
-        ]
-        deadline = time.monotonic() + TIMEOUT_S
-        while holder.execute(
-            f"{waiting} AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
-        ).fetchall() != [(2,)]:
-            assert time.monotonic() < deadline, [p.communicate() for p in processes if p.poll() is not None]
-            time.sleep(0.05)
-    results = [(*process.communicate(timeout=TIMEOUT_S), process.returncode) for process in processes]
-    assert [(output, code) for output, _, code in results] == [(f"{HEAD}\n", 0)] * 2, results
+        for process in processes:
+            assert process.wait(TIMEOUT_S) == 0, process.said()
+            assert process.text() == f"{HEAD}\n"
     assert tables(url) == set(metadata.tables) | {"alembic_version"}
 
 

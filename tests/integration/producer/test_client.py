@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -18,19 +15,21 @@ import msgspec
 import pytest
 import redis
 from celery import Celery
-from conftest import QUEUE, Bar, Connection, Send
 from kombu import Queue
 from market_data_core import Bar as CoreBar
 from market_data_core import OptionSnapshot, Quote, Trade
-from support.workers import Worker, until
+from support.brokers import on_redis
+from support.databases import Connection
+from support.fixtures.store import QUEUE, Bar, Send
+from support.processes import PYTHON, run
+from support.waiting import wait_until
+from support.workers import Worker
 
 from market_data_store import StoreClient
 from market_data_store.coordinator.queue import QueueInspector
 from market_data_store.errors import BrokerUnavailable, InvalidMessage, InvalidRow
 from market_data_store.local import start_valkey
 from market_data_store.protocol import Counts
-
-on_redis = pytest.mark.parametrize("broker_url", ["redis"], indirect=True)
 
 Taken = Callable[[], list[list[Any]]]
 
@@ -83,7 +82,7 @@ def test_a_message_goes_50_ms_after_its_first_row(
         client.write("bars", bars[:1])
         started = time.monotonic()
         client.write("bars", bars[1:3])
-        until(lambda: queue.depth() == 1)
+        wait_until(lambda: queue.depth() == 1)
         assert 0.04 < time.monotonic() - started < 1
         assert taken() == [bars[:3]]
 
@@ -274,7 +273,7 @@ def test_rows_that_were_taken_are_sent_when_the_broker_is_back(tmp_path: Path, b
             client.write("bars", bars[3:5])
         with start_valkey(tmp_path, port=server.port):
             inspector = QueueInspector(app, QUEUE)
-            until(lambda: inspector.depth() == 1, "the rows are sent without another call")
+            wait_until(lambda: inspector.depth() == 1, "the rows are sent without another call")
             client.write("bars", bars[3:5])
             client.flush()
             assert inspector.depth() == 2
@@ -291,7 +290,7 @@ def test_a_full_redis_counts_as_unavailable(redis_url: str, bars: list[Bar]) -> 
                 client.flush()
         finally:
             server.config_set("maxmemory", 0)
-        until(lambda: server.llen(QUEUE) == 1, "the rows are sent without another call")
+        wait_until(lambda: server.llen(QUEUE) == 1, "the rows are sent without another call")
 
 
 def test_threads_share_a_client(producer: Celery, taken: Taken, bars: list[Bar]) -> None:
@@ -326,11 +325,11 @@ def test_settings_come_from_the_environment(broker_url: str, taken: Taken, bars:
         "import json, sys; from market_data_store import StoreClient\n"
         "with StoreClient() as store: store.write('bars', json.load(sys.stdin))"
     )
-    subprocess.run(
-        [sys.executable, "-c", script],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "BROKER_URL": broker_url},
-        input=msgspec.json.encode(bars[:10]),
-        check=True,
+    sent = run(
+        *(PYTHON, "-c", script),
+        directory=tmp_path,
+        environment={"BROKER_URL": broker_url},
+        text=msgspec.json.encode(bars[:10]).decode(),
     )
+    assert sent.returncode == 0, sent
     assert taken() == [bars[:10]]

@@ -10,11 +10,12 @@ from typing import Any, NamedTuple
 
 import pytest
 from celery import Celery
-from conftest import QUEUE, Bar, Connection, StartWorker
 from kombu import Connection as BrokerConnection
 from kombu import Queue
-from support.brokers import Broker
-from support.workers import until
+from support.brokers import Broker, on_rabbitmq, on_redis
+from support.databases import Connection
+from support.fixtures.store import QUEUE, Bar, StartWorker
+from support.waiting import wait_until
 
 from market_data_store import StoreClient
 from market_data_store.coordinator.queue import QueueInspector
@@ -23,8 +24,6 @@ from market_data_store.errors import BrokerUnavailable, ConfigurationError, Spoo
 from market_data_store.local import free_port
 from market_data_store.producer.brake import Brake
 from market_data_store.producer.throttle import Throttle
-
-on_rabbitmq = pytest.mark.parametrize("broker_url", ["rabbitmq"], indirect=True)
 
 
 class Sent(NamedTuple):
@@ -62,12 +61,13 @@ def nowhere() -> str:
     return f"redis://127.0.0.1:{free_port()}/0"
 
 
+@pytest.mark.parametrize("broker", ["redis", pytest.param("rabbitmq", marks=pytest.mark.slow)], indirect=True)
 def test_rows_written_while_the_broker_is_away_go_in_order_when_it_is_back(
     broker: Broker, spool: Path, bars: list[Bar], caplog: pytest.LogCaptureFixture
 ) -> None:
     with application(broker.url) as app, StoreClient(app=app, spool=spool) as client:
         client.write("bars", bars[:700])
-        until(lambda: client.pending_rows == 0, "all are sent")
+        wait_until(lambda: client.pending_rows == 0, "all are sent")
         broker.stop()
         for n in range(700, 3_000, 100):
             client.write("bars", bars[n : n + 100])
@@ -75,7 +75,7 @@ def test_rows_written_while_the_broker_is_away_go_in_order_when_it_is_back(
         with pytest.raises(BrokerUnavailable, match=f"rows are kept in {spool}"):
             client.flush()
         broker.start()
-        until(lambda: client.pending_rows == 0, "all are sent without another call", timeout_s=60)
+        wait_until(lambda: client.pending_rows == 0, "all are sent without another call", timeout_s=60)
         client.write("bars", bars[3_000:3_100])
         client.flush()
         assert [row for message in taken(broker.url) for row in message.rows] == bars[:3_100]
@@ -107,7 +107,9 @@ def test_the_next_client_with_the_spool_sends_what_an_earlier_one_kept(
     assert [m.enqueued_at for m in messages] == sorted({m.enqueued_at for m in messages})
 
 
-@pytest.mark.parametrize("keeps", ["spool", "memory"])
+@pytest.mark.parametrize(
+    ("broker_url", "keeps"), [("redis", "spool"), ("redis", "memory"), ("rabbitmq", "spool")], indirect=["broker_url"]
+)
 def test_a_message_that_the_broker_lost_goes_again_as_the_same_until_it_is_committed(
     broker_url: str,
     start_worker: StartWorker,
@@ -128,7 +130,7 @@ def test_a_message_that_the_broker_lost_goes_again_as_the_same_until_it_is_commi
             lost.extend(taken(broker_url))
             return len(lost) >= 4
 
-        until(lose, "each goes a second time")
+        wait_until(lose, "each goes a second time")
         assert len({(message.task_id, message.enqueued_at) for message in lost}) == 2
         assert {len(message.rows) for message in lost} == {500}
         assert client.pending_rows == 1_000
@@ -203,6 +205,7 @@ def test_a_full_spool_refuses_rows_and_takes_them_when_the_broker_is_back(
     assert [row for message in taken(broker_url) for row in message.rows] == bars[: accepted + 100]
 
 
+@on_redis
 def test_a_backlog_in_the_spool_does_not_fill_the_queue_beyond_its_upper_mark(
     broker_url: str, spool: Path, bars: list[Bar], start_worker: StartWorker, stored: Callable[[], list[Bar]]
 ) -> None:
@@ -211,12 +214,12 @@ def test_a_backlog_in_the_spool_does_not_fill_the_queue_beyond_its_upper_mark(
         client.write("bars", bars[:600])
     with application(broker_url) as app, closing(QueueInspector(app, QUEUE)) as inspector:
         with StoreClient(app=app, **options) as client:
-            until(lambda: inspector.depth() >= 16)
+            wait_until(lambda: inspector.depth() >= 16)
             assert client.pending_rows >= 600 - 10 * 20
             start_worker()
-            until(lambda: client.pending_rows == 0, timeout_s=40)
+            wait_until(lambda: client.pending_rows == 0, timeout_s=40)
             assert inspector.depth() <= 20
-        until(lambda: stored() == bars[:600])
+        wait_until(lambda: stored() == bars[:600])
 
 
 def test_behind_a_backlog_nothing_goes_a_second_time(broker_url: str, bars: list[Bar]) -> None:

@@ -10,9 +10,12 @@ from typing import Any
 import pyarrow as pa
 import pytest
 from celery import Celery
-from conftest import QUEUE, TASK, Bar, Connection, StartWorker
 from kombu.serialization import register, unregister
-from support.workers import Worker, until
+from support.brokers import on_redis
+from support.databases import Connection
+from support.fixtures.store import QUEUE, TASK, Bar, StartWorker
+from support.waiting import wait_until
+from support.workers import Worker
 
 from market_data_store import StoreClient
 from market_data_store.app import app as store_app
@@ -21,8 +24,6 @@ from market_data_store.dead_letters.replay import replay
 from market_data_store.errors import InvalidMessage, InvalidRow
 from market_data_store.protocol import ARROW, Counts
 from market_data_store.wire.arrow import frame_of, pack
-
-on_redis = pytest.mark.parametrize("broker_url", ["redis"], indirect=True)
 
 Stored = Callable[[], list[Bar]]
 
@@ -94,7 +95,7 @@ def test_unchecked_its_bad_row_is_a_dead_letter_that_can_be_replayed(
     assert letter == [(1, "provider: null (key column); give it in the row or in defaults", "6EH4")]
     database.execute('UPDATE dead_letters SET defaults = \'{"provider": "CME"}\'')
     assert replay(producer, database) == 1
-    until(lambda: stored() == bars[:3], "the row is written")
+    wait_until(lambda: stored() == bars[:3], "the row is written")
     assert database.execute("SELECT FROM dead_letters").rowcount == 0
 
 
@@ -112,7 +113,7 @@ def test_a_spool_keeps_tables_for_the_next_client_in_order(
     nobody.close()
     start_worker()
     with StoreClient(app=producer, spool=tmp_path / "rows.db"):
-        until(lambda: stored() == newer, "what was spooled is written, the newest of each")
+        wait_until(lambda: stored() == newer, "what was spooled is written, the newest of each")
 
 
 def test_a_foreign_client_needs_a_serializer_of_one_line(
@@ -162,4 +163,4 @@ def test_a_table_that_is_no_table_is_a_dead_letter_and_the_worker_goes_on(
     assert stored() == bars[:100]
     database.execute("UPDATE dead_letters SET body = %s", [pack("bars", b"{}", frame_of(frame(bars[100:200])))])
     assert replay(producer, database) == 1
-    until(lambda: stored() == bars[:200], "a letter that holds a table is sent as one")
+    wait_until(lambda: stored() == bars[:200], "a letter that holds a table is sent as one")

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -13,9 +11,12 @@ from typing import Any
 import psycopg
 import pytest
 from celery import Celery
-from conftest import database_at
+from support.brokers import on_redis
+from support.processes import PYTHON, run
+from support.sharing import Corner
+from support.waiting import wait_until
 from support.web import TOKEN, Web, serving
-from support.workers import Worker, until
+from support.workers import Worker
 
 from market_data_store.coordinator.redis_publisher import RedisFeedbackPublisher
 
@@ -27,12 +28,20 @@ ADMIN = [
 ]
 
 
-@pytest.fixture
-def web(redis_url: str, database_url: str, tmp_path: Path) -> Iterator[Web]:
-    with serving(
-        tmp_path, DATABASE_URL=database_url, BROKER_URL=redis_url, MDS_RETENTION_DAYS="ticks=30, bars=7"
-    ) as running:
+@pytest.fixture(scope="module")
+def running_web(
+    corner_at: Callable[[str], Corner], shared_redis_url: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Web]:
+    servers = {"DATABASE_URL": corner_at(shared_redis_url).database_url, "BROKER_URL": shared_redis_url}
+    with serving(tmp_path_factory.mktemp("web"), **servers, MDS_RETENTION_DAYS="ticks=30, bars=7") as running:
         yield running
+
+
+@pytest.fixture
+def web(running_web: Web, redis_url: str, database_url: str) -> Web:
+    """The module's web process, with nothing in its database, its broker and its log."""
+    running_web.process.forget_log()
+    return running_web
 
 
 @pytest.mark.parametrize(("token", "environment"), [("", ""), ("changeme", ""), ("changeme", "production")])
@@ -61,25 +70,18 @@ def test_wrong_requests_are_answered_in_json(web: Web) -> None:
         assert (answer.status_code, list(answer.json())) == (422, ["error"]), body
     assert web.client.get("/nowhere").status_code == 404
     assert "error" in web.client.get("/nowhere").json()
-    assert TOKEN not in web.log.read_text()
+    assert TOKEN not in web.log_text()
 
 
-def test_migrate_says_from_where_to_where(postgres_url: str, redis_url: str, tmp_path: Path) -> None:
-    with psycopg.connect(postgres_url, autocommit=True) as connection:
-        connection.execute("CREATE DATABASE unmigrated")
-    try:
-        url = database_at(postgres_url, "unmigrated")
-        with serving(tmp_path, DATABASE_URL=url, BROKER_URL=redis_url) as web:
-            assert web.admin("GET", "/schema/version").json()["up_to_date"] is False
-            first, second = (web.admin("POST", "/migrate").json() for _ in range(2))
-            head = web.admin("GET", "/schema/version").json()["head"]
-            assert first == {"before": None, "after": head}
-            assert second == {"before": head, "after": head}
-            assert web.client.get("/readyz").status_code in (200, 503)
-            assert "POST /migrate" in web.log.read_text()
-    finally:
-        with psycopg.connect(postgres_url, autocommit=True) as connection:
-            connection.execute("DROP DATABASE unmigrated WITH (FORCE)")
+def test_migrate_says_from_where_to_where(unmigrated_url: str, redis_url: str, tmp_path: Path) -> None:
+    with serving(tmp_path, DATABASE_URL=unmigrated_url, BROKER_URL=redis_url) as web:
+        assert web.admin("GET", "/schema/version").json()["up_to_date"] is False
+        first, second = (web.admin("POST", "/migrate").json() for _ in range(2))
+        head = web.admin("GET", "/schema/version").json()["head"]
+        assert first == {"before": None, "after": head}
+        assert second == {"before": head, "after": head}
+        assert web.client.get("/readyz").status_code in (200, 503)
+        assert "POST /migrate" in web.log_text()
 
 
 def test_retention_counts_then_deletes_what_is_too_old(web: Web, database: psycopg.Connection[Any]) -> None:
@@ -120,66 +122,57 @@ def test_the_level_is_told_now(web: Web, redis_url: str) -> None:
 def test_a_fuzzer_finds_no_server_error(web: Web) -> None:
     document = web.client.get("/openapi.json").json()
     assert {"/health", "/readyz", "/migrate", "/retention/apply", "/schema/version"} <= set(document["paths"])
-    fuzzed = subprocess.run(
-        [
-            str(Path(sys.executable).with_name("schemathesis")),
-            *("run", f"{web.url}/openapi.json", "--checks", "not_a_server_error", "--max-examples", "40"),
-            *("--phases", "examples,coverage,fuzzing", "--header", f"Authorization: Bearer {TOKEN}"),
-            *("--seed", "1", "--no-color", "--continue-on-failure"),
-        ],
-        capture_output=True,
-        text=True,
-        cwd=web.log.parent,
-        timeout=300,
-        check=False,
+    fuzzed = run(
+        Path(PYTHON).with_name("schemathesis"),
+        *("run", f"{web.url}/openapi.json", "--checks", "not_a_server_error", "--max-examples", "40"),
+        *("--phases", "examples,coverage,fuzzing", "--header", f"Authorization: Bearer {TOKEN}"),
+        *("--seed", "1", "--no-color", "--continue-on-failure"),
+        directory=web.process.directory,
+        timeout_s=300,
     )
     assert fuzzed.returncode == 0, fuzzed.stdout[-5_000:] + fuzzed.stderr
-    assert "Traceback" not in web.log.read_text()
+    assert "Traceback" not in web.log_text()
     assert json.dumps(document)
 
 
+@on_redis
 def test_dead_letters_are_listed_shown_replayed_and_purged(
-    web: Web, redis_url: str, database_url: str, database: psycopg.Connection[Any], tmp_path: Path
+    web: Web, worker: Worker, redis_url: str, database: psycopg.Connection[Any]
 ) -> None:
     good = {"provider": "p", "symbol": "S", "name": "n", "ts": 0}
-    worker = Worker({"DATABASE_URL": database_url, "BROKER_URL": redis_url}, tmp_path)
-    try:
-        worker.ready()
-        database.execute("ALTER TABLE signals ADD CONSTRAINT small CHECK (value < 10)")
-        with Celery("producer", broker=redis_url, set_as_current=False) as producer:
-            rows = [{**good, "value": 7}, {**good, "ts": 1, "value": 77}, {**good, "ts": "never", "value": 1}]
-            producer.send_task("store.write", args=["signals", rows], queue="store.write")
-        # The row that Postgres refuses is found after the one that is refused for its form.
-        until(lambda: len(web.admin("GET", "/dead-letters").json()["letters"]) == 2)
-        letters = web.admin("GET", "/dead-letters").json()["letters"]
-        assert [(letter["position"], letter["sqlstate"]) for letter in letters] == [(2, None), (1, "23514")]
-        assert not {"row", "defaults", "body"} & letters[0].keys()
-        assert web.admin("GET", f"/dead-letters?after={letters[0]['id']}").json()["letters"] == letters[1:]
-        assert web.admin("GET", "/dead-letters?dataset=bars").json()["letters"] == []
-        assert web.admin("GET", "/dead-letters?limit=0").status_code == 422
-        assert web.admin("GET", "/dead-letters?dataset=nothing").status_code == 422
-        shown = web.admin("GET", f"/dead-letters/{letters[1]['id']}").json()
-        assert json.loads(shown["row"])["value"] == 77
-        assert web.admin("GET", "/dead-letters/4711").status_code == 404
+    database.execute("ALTER TABLE signals ADD CONSTRAINT small CHECK (value < 10)")
+    with Celery("producer", broker=redis_url, set_as_current=False) as producer:
+        rows = [{**good, "value": 7}, {**good, "ts": 1, "value": 77}, {**good, "ts": "never", "value": 1}]
+        producer.send_task("store.write", args=["signals", rows], queue="store.write")
+    # The row that Postgres refuses is found after the one that is refused for its form.
+    wait_until(lambda: len(web.admin("GET", "/dead-letters").json()["letters"]) == 2)
+    letters = web.admin("GET", "/dead-letters").json()["letters"]
+    assert [(letter["position"], letter["sqlstate"]) for letter in letters] == [(2, None), (1, "23514")]
+    assert not {"row", "defaults", "body"} & letters[0].keys()
+    assert web.admin("GET", f"/dead-letters?after={letters[0]['id']}").json()["letters"] == letters[1:]
+    assert web.admin("GET", "/dead-letters?dataset=bars").json()["letters"] == []
+    assert web.admin("GET", "/dead-letters?limit=0").status_code == 422
+    assert web.admin("GET", "/dead-letters?dataset=nothing").status_code == 422
+    shown = web.admin("GET", f"/dead-letters/{letters[1]['id']}").json()
+    assert json.loads(shown["row"])["value"] == 77
+    assert web.admin("GET", "/dead-letters/4711").status_code == 404
 
-        for path in ("/dead-letters/replay", "/dead-letters/purge"):
-            bodies: tuple[dict[str, Any], ...] = (
-                {},
-                {"all": False},
-                {"ids": []},
-                {"ids": [0]},
-                {"ids": [1], "all": True},
-                {"dataset": "x"},
-            )
-            for body in bodies:
-                assert web.admin("POST", path, json=body).status_code == 422, body
-        database.execute("ALTER TABLE signals DROP CONSTRAINT small")
-        assert web.admin("POST", "/dead-letters/replay", json={"all": True}).json() == {"sent": 2}
-        until(lambda: len(web.admin("GET", "/dead-letters").json()["letters"]) == 1)
-        stored = "SELECT value FROM signals ORDER BY value"
-        assert database.execute(stored).fetchall() == [(7.0,), (77.0,)]
-        assert web.admin("POST", "/dead-letters/purge", json={"dataset": "signals"}).json() == {"purged": 1}
-        assert web.admin("GET", "/dead-letters").json() == {"letters": []}
-        assert "never" not in web.log.read_text()
-    finally:
-        worker.container.kill()
+    for path in ("/dead-letters/replay", "/dead-letters/purge"):
+        bodies: tuple[dict[str, Any], ...] = (
+            {},
+            {"all": False},
+            {"ids": []},
+            {"ids": [0]},
+            {"ids": [1], "all": True},
+            {"dataset": "x"},
+        )
+        for body in bodies:
+            assert web.admin("POST", path, json=body).status_code == 422, body
+    database.execute("ALTER TABLE signals DROP CONSTRAINT small")
+    assert web.admin("POST", "/dead-letters/replay", json={"all": True}).json() == {"sent": 2}
+    wait_until(lambda: len(web.admin("GET", "/dead-letters").json()["letters"]) == 1)
+    stored = "SELECT value FROM signals ORDER BY value"
+    assert database.execute(stored).fetchall() == [(7.0,), (77.0,)]
+    assert web.admin("POST", "/dead-letters/purge", json={"dataset": "signals"}).json() == {"purged": 1}
+    assert web.admin("GET", "/dead-letters").json() == {"letters": []}
+    assert "never" not in web.log_text()

@@ -15,13 +15,13 @@ import psycopg
 import pytest
 import redis
 from market_data_core.telemetry import HealthComponent, HealthStatus
-from support.web import Web, python, serving
-from support.workers import until
+from support.fixtures.store import StartWorker
+from support.waiting import wait_until
+from support.web import Web, monitor, serving
 
 from market_data_store.local import free_port, start_postgres, start_valkey
 from market_data_store.postgres import schema
 
-StartWorker = Any
 COMPONENTS = ["database", "migrations", "broker", "queue", "workers", "feedback", "prometheus"]
 
 
@@ -62,21 +62,25 @@ def slowest_answer_s(web: Web) -> float:
     return min(rounds)
 
 
-def test_all_is_healthy_with_a_worker_and_a_monitor(
+def test_all_is_healthy_once_a_worker_and_a_monitor_live(
     start_worker: StartWorker, broker_url: str, redis_url: str, database_url: str, tmp_path: Path
 ) -> None:
     servers = {"DATABASE_URL": database_url.replace("postgresql://", "postgres://"), "BROKER_URL": broker_url}
     servers["REDIS_URL"] = redis_url
-    start_worker(REDIS_URL=redis_url)
-    with python(tmp_path, "monitor", "market_data_store", "monitor", **servers), serving(tmp_path, **servers) as web:
-        until(lambda: set(web.states().values()) == {"healthy"}, timeout_s=30)
-        for path in ("/health", "/healthz", "/readyz"):
-            answer = web.client.get(path)
-            assert answer.status_code == 200
-            status = HealthStatus.model_validate_json(answer.text, strict=True)
-            assert (status.service, status.state) == ("market-data-store", "healthy")
-            assert [component.name for component in status.components] == COMPONENTS
-            assert abs(status.ts - time.time()) < 60
+    with serving(tmp_path, **servers) as web:
+        wait_until(lambda: web.states()["workers"] == "degraded")
+        assert web.client.get("/readyz").status_code == 200  # it takes rows, and they wait
+        start_worker(REDIS_URL=redis_url)
+        wait_until(lambda: web.states()["workers"] == "healthy")
+        with monitor(tmp_path, **servers):
+            wait_until(lambda: set(web.states().values()) == {"healthy"}, timeout_s=30)
+            for path in ("/health", "/healthz", "/readyz"):
+                answer = web.client.get(path)
+                assert answer.status_code == 200
+                status = HealthStatus.model_validate_json(answer.text, strict=True)
+                assert (status.service, status.state) == ("market-data-store", "healthy")
+                assert [component.name for component in status.components] == COMPONENTS
+                assert abs(status.ts - time.time()) < 60
 
 
 def test_a_database_that_stops_and_comes_back(redis_url: str, tmp_path: Path) -> None:
@@ -85,15 +89,15 @@ def test_a_database_that_stops_and_comes_back(redis_url: str, tmp_path: Path) ->
         with start_postgres(tmp_path / "data", port=port) as server:
             schema.upgrade(server.url)
             web = stack.enter_context(serving(tmp_path, DATABASE_URL=server.url, BROKER_URL=redis_url))
-            until(lambda: web.client.get("/readyz").status_code == 200)
-        until(lambda: web.states()["database"] == "unhealthy")
+            wait_until(lambda: web.client.get("/readyz").status_code == 200)
+        wait_until(lambda: web.states()["database"] == "unhealthy")
         assert web.health().state == "degraded"
         not_ready = web.client.get("/readyz")
         assert not_ready.status_code == 503
         assert HealthStatus.model_validate_json(not_ready.text).components[0].details["error"]
         assert web.client.get("/health").status_code == 200
         with start_postgres(tmp_path / "data", port=port):
-            until(lambda: web.client.get("/readyz").status_code == 200)
+            wait_until(lambda: web.client.get("/readyz").status_code == 200)
             assert web.states()["database"] == web.states()["migrations"] == "healthy"
 
 
@@ -104,7 +108,7 @@ def test_a_database_that_accepts_and_never_answers(redis_url: str, tmp_path: Pat
             assert slowest_answer_s(web) < 2
             assert web.states()["database"] == "unhealthy"
             assert web.states()["broker"] == "healthy"
-            assert "s3cret" not in web.client.get("/health").text + web.log.read_text()
+            assert "s3cret" not in web.client.get("/health").text + web.log_text()
 
 
 @pytest.mark.parametrize("broker", ["gone", "never answers"])
@@ -116,12 +120,12 @@ def test_a_broker_that_does_not_answer(broker: str, database_url: str, tmp_path:
             assert web.states()["broker"] == "unhealthy"
             assert web.states()["database"] == "healthy"
             assert web.health().state == "degraded"
-            assert "s3cret" not in web.client.get("/health").text + web.log.read_text()
+            assert "s3cret" not in web.client.get("/health").text + web.log_text()
             if broker == "gone":
                 with start_valkey(tmp_path / "valkey", port=port) as server:
                     with redis.Redis.from_url(server.url) as client:
                         client.config_set("requirepass", "s3cret")
-                    until(lambda: web.client.get("/readyz").status_code == 200)
+                    wait_until(lambda: web.client.get("/readyz").status_code == 200)
 
 
 def test_nothing_there_at_all_is_unhealthy(tmp_path: Path) -> None:
@@ -136,22 +140,14 @@ def test_a_receiver_that_takes_no_feedback(redis_url: str, database_url: str, tm
     nowhere = {"MDS_FB_ENABLE_HTTP_BROADCAST": "true", "MDS_FB_HTTP_ENDPOINT": f"http://127.0.0.1:{free_port()}/"}
     with serving(tmp_path, **servers) as web:
         assert web.states()["feedback"] == "degraded"  # no monitor has ever been there
-        with python(tmp_path, "monitor", "market_data_store", "monitor", **servers, **nowhere):
-            until(lambda: feedback(web).details.get("http") == "failed", timeout_s=30)
+        with monitor(tmp_path, **servers, **nowhere):
+            wait_until(lambda: feedback(web).details.get("http") == "failed", timeout_s=30)
             assert feedback(web).state == "degraded"
             assert feedback(web).details["redis"] == "delivered"
 
 
 def feedback(web: Web) -> HealthComponent:
     return next(component for component in web.health().components if component.name == "feedback")
-
-
-def test_no_worker_lives(broker_url: str, start_worker: StartWorker, database_url: str, tmp_path: Path) -> None:
-    with serving(tmp_path, DATABASE_URL=database_url, BROKER_URL=broker_url) as web:
-        until(lambda: web.states()["workers"] == "degraded")
-        assert web.client.get("/readyz").status_code == 200  # it takes rows, and they wait
-        start_worker()
-        until(lambda: web.states()["workers"] == "healthy")
 
 
 def test_a_schema_that_is_behind_is_not_ready(postgres_url: str, redis_url: str, tmp_path: Path) -> None:
@@ -171,4 +167,4 @@ def test_a_thousand_probes_leave_two_connections_at_most(
         assert codes == [200] * 1_000
         others = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
         assert database.execute(others).fetchall()[0][0] <= 2
-        assert "Traceback" not in web.log.read_text()
+        assert "Traceback" not in web.log_text()

@@ -7,8 +7,6 @@ import os
 import re
 import signal
 import socket
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
@@ -16,19 +14,20 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import httpx
 import psycopg
 import pytest
 from celery import Celery
 from playwright.sync_api import Browser, Page, expect
-from support.workers import until
+from support.processes import PYTHON, Process
+from support.waiting import wait_until
+from support.web import get, wait_until_served
 
 from market_data_store import dead_letters
 from market_data_store.config import resource
 from market_data_store.coordinator.feedback import FeedbackEvent
 from market_data_store.coordinator.redis_publisher import RedisFeedbackPublisher
 from market_data_store.dead_letters import DeadLetter
-from market_data_store.local import end_with_parent, free_port, start_valkey
+from market_data_store.local import free_port, start_valkey
 from market_data_store.producer.client import StoreClient
 from market_data_store.protocol import QUEUE
 
@@ -39,66 +38,36 @@ CAPACITY = 20
 expect.set_options(timeout=60_000)
 
 
-class Server:
+class Server(Process):
     """gunicorn with the page, which can be stopped and started again at the same URL."""
 
     def __init__(self, directory: Path, environment: dict[str, str]) -> None:
-        self._directory = directory
-        self._environment = environment
-        self._port = free_port()
-        self.url = f"http://127.0.0.1:{self._port}"
-        self.start()
+        port = free_port()
+        self.url = f"http://127.0.0.1:{port}"
+        bind = ("--bind", f"127.0.0.1:{port}", "--threads", "4", "--no-control-socket", "--graceful-timeout", "1")
+        command = (PYTHON, "-m", "gunicorn", *bind, "support.page_app:create()")
+        super().__init__(*command, directory=directory, environment=environment, name="gunicorn")
 
     def start(self) -> None:
-        bind = ["--bind", f"127.0.0.1:{self._port}", "--threads", "4", "--no-control-socket"]
-        search = [*filter(None, sys.path), str(Path(__file__).parents[2])]
-        with (self._directory / "gunicorn.log").open("ab") as log:
-            self._popen = subprocess.Popen(
-                [sys.executable, "-m", "gunicorn", *bind, "--graceful-timeout", "1", "support.page_app:create()"],
-                cwd=self._directory,  # no `.env` here
-                env={**os.environ, "PYTHONPATH": os.pathsep.join(search), **self._environment},
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                preexec_fn=end_with_parent(signal.SIGTERM),
-            )
-        until(self._answers, "gunicorn answers", timeout_s=120)
-
-    def _answers(self) -> bool:
-        assert self._popen.poll() is None, (self._directory / "gunicorn.log").read_text()
-        try:
-            return httpx.get(self.url, timeout=60).status_code == 200
-        except httpx.TransportError:
-            return False
-
-    def stop(self) -> None:
-        self._popen.terminate()
-        try:
-            self._popen.wait(20)
-        except subprocess.TimeoutExpired:
-            self._popen.kill()
-            self._popen.wait()
+        super().start()
+        wait_until_served(self, self.url, timeout_s=120)
 
     def status(self) -> dict[str, Any]:
-        answer = httpx.get(f"{self.url}/status.json", timeout=60)
+        answer = get(f"{self.url}/status.json", timeout_s=60)
         assert answer.status_code == 200
         status: dict[str, Any] = answer.json()
         return status
 
-    def until(self, condition: Callable[[dict[str, Any]], object], what: str) -> dict[str, Any]:
+    def wait_for(self, condition: Callable[[dict[str, Any]], object], what: str) -> dict[str, Any]:
         """The first status of which the condition is true."""
-        found: list[dict[str, Any]] = []
+        found: dict[str, Any] = {}
 
         def look() -> object:
-            found[:] = [self.status()]
-            time.sleep(0.1)
-            return condition(found[0])
+            found.update(self.status())
+            return condition(found)
 
-        try:
-            until(look, what, timeout_s=60)
-        except AssertionError as error:
-            raise AssertionError(f"{error}; it says {json.dumps(found)[:4_000]}") from None
-        return found[0]
+        wait_until(look, lambda: f"{what}; it says {json.dumps(found)[:4_000]}", timeout_s=60)
+        return found
 
 
 Serve = Callable[..., Server]
@@ -121,7 +90,7 @@ def serve(tmp_path: Path, database_url: str, redis_url: str) -> Iterator[Serve]:
 
     yield start
     for server in servers:
-        server.stop()
+        server.kill()
 
 
 def fill(producer: Celery, messages: int) -> None:
@@ -161,7 +130,7 @@ def test_status_json_shows_what_is_stored_and_running(
     database.execute(f"{old} VALUES ('t', 4, 0, 'bars', 'SECRET', now())")
     server = serve(BROKER_URL=broker_url)
     # RabbitMQ counts a moment later than it confirms; the first look for workers takes two seconds.
-    status = server.until(
+    status = server.wait_for(
         lambda s: (s["queue"]["depth"], s["workers"], s["rows_per_s"]) == (7, 0, 0), "7 messages wait"
     )
     assert status["version"] == version("market-data-store")
@@ -187,8 +156,8 @@ def test_status_json_shows_what_is_stored_and_running(
     moments = [point[0] for point in status["history"]]
     assert moments == sorted(moments)
     assert status["history"][0][1:] in ([0, "ok"], [1, "hard"], [2, "soft"])  # from the stream
-    server.until(lambda s: s["history"][-1][1:] == [7, "hard"], "the look is in the history")
-    status = server.until(lambda s: s["dead_letters"]["total"] == 5, "the database was looked at")
+    server.wait_for(lambda s: s["history"][-1][1:] == [7, "hard"], "the look is in the history")
+    status = server.wait_for(lambda s: s["dead_letters"]["total"] == 5, "the database was looked at")
     assert [(r["dataset"], r["reason"], r["count"]) for r in status["dead_letters"]["reasons"]] == [
         ("bars", "close: … is not a number", 2),
         ("bars", "not classified", 1),
@@ -204,9 +173,9 @@ def test_without_a_monitor_the_level_follows_from_depth_and_workers(
     serve: Serve, redis_url: str, redis_producer: Celery
 ) -> None:
     server = serve(BROKER_URL=redis_url)
-    server.until(lambda s: (s["queue"]["level"], s["events"]) == ("ok", []), "nothing waits")
+    server.wait_for(lambda s: (s["queue"]["level"], s["events"]) == ("ok", []), "nothing waits")
     fill(redis_producer, 1)
-    status = server.until(lambda s: s["queue"]["reason"] == "no_workers", "nobody takes it")
+    status = server.wait_for(lambda s: s["queue"]["reason"] == "no_workers", "nobody takes it")
     assert status["queue"]["level"] == "hard"
 
 
@@ -220,7 +189,7 @@ def test_rows_a_second_are_counted(serve: Serve, redis_url: str, database: Conne
         database.execute(insert)
         return bool(status["rows_per_s"])
 
-    server.until(rate, "rows are counted")
+    server.wait_for(rate, "rows are counted")
 
 
 @contextmanager
@@ -243,7 +212,7 @@ def test_servers_that_hang_or_are_gone_are_null_within_two_seconds(serve: Serve,
         database_url = f"postgresql://u:p@127.0.0.1:{postgres}/d"
         server = serve(BROKER_URL=url, REDIS_URL=url, DATABASE_URL=database_url)
         assert min(seconds(server.status) for _ in range(10)) < 2  # of ten, since the machine may be busy
-        status = server.until(lambda s: s["queue"]["reason"] == "broker_unreachable", "the broker is gone")
+        status = server.wait_for(lambda s: s["queue"]["reason"] == "broker_unreachable", "the broker is gone")
         assert status["queue"]["depth"] is status["queue"]["utilization"] is status["workers"] is None
         assert status["queue"]["level"] == "hard"
         assert status["events"] is status["rows_per_s"] is None
@@ -252,35 +221,36 @@ def test_servers_that_hang_or_are_gone_are_null_within_two_seconds(serve: Serve,
         assert "Postgres does not answer" in status["headline"]
         with start_valkey(tmp_path / "valkey", port=port):
             # Postgres still hangs.
-            status = server.until(lambda s: s["queue"]["depth"] == 0 and s["events"] == [], "the broker is back")
+            status = server.wait_for(lambda s: s["queue"]["depth"] == 0 and s["events"] == [], "the broker is back")
             assert status["rows_per_s"] is None
             seen = len(status["history"])
-            server.until(lambda s: len(s["history"]) > seen + 1, "the depth is still looked at")
+            server.wait_for(lambda s: len(s["history"]) > seen + 1, "the depth is still looked at")
 
 
 def test_a_database_connection_that_hangs_is_replaced(serve: Serve, redis_url: str, database: Connection) -> None:
     server = serve(BROKER_URL=redis_url)
-    server.until(lambda s: s["dead_letters"]["total"] == 0, "the database was looked at")
+    server.wait_for(lambda s: s["dead_letters"]["total"] == 0, "the database was looked at")
     others = "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
     ((backend,),) = database.execute(others).fetchall()
     os.kill(backend, signal.SIGSTOP)
     try:
         # The next look hangs; the one after it has a connection of its own.
-        until(lambda: set(database.execute(others)) - {(backend,)}, "another connection is there", timeout_s=60)
-        server.until(lambda s: s["dead_letters"]["total"] == 0, "it is used")
+        wait_until(lambda: set(database.execute(others)) - {(backend,)}, "another connection is there", timeout_s=60)
+        server.wait_for(lambda s: s["dead_letters"]["total"] == 0, "it is used")
     finally:
         os.kill(backend, signal.SIGCONT)
-    until(lambda: database.execute(others).rowcount == 1, "the first connection has ended")
+    wait_until(lambda: database.execute(others).rowcount == 1, "the first connection has ended")
 
 
+@pytest.mark.slow  # a look that failed is not repeated soon
 def test_a_table_that_is_locked_costs_its_own_figure_alone(
     serve: Serve, redis_url: str, database: Connection, database_url: str
 ) -> None:
     server = serve(BROKER_URL=redis_url)
     with psycopg.connect(database_url) as holder:
         holder.execute("LOCK TABLE dead_letters IN ACCESS EXCLUSIVE MODE")
-        server.until(lambda s: s["dead_letters"]["total"] is None and s["rows_per_s"] == 0, "the letters are locked")
-    server.until(lambda s: s["dead_letters"]["total"] == 0, "the lock is gone")
+        server.wait_for(lambda s: s["dead_letters"]["total"] is None and s["rows_per_s"] == 0, "the letters are locked")
+    server.wait_for(lambda s: s["dead_letters"]["total"] == 0, "the lock is gone")
 
 
 @pytest.fixture
@@ -350,7 +320,7 @@ def test_the_page_says_when_it_has_lost_the_server_and_finds_it_again(
     server = serve(BROKER_URL=redis_url)
     page = watched(server)
     expect(page.locator("#lost")).to_be_hidden()
-    server.stop()
+    server.end()
     expect(page.locator("#lost")).to_be_visible()
     expect(page.locator("#lost")).to_contain_text("Lost the server: no answer since ")
     expect(page).to_have_title("no answer from the server – market-data-store")
@@ -420,7 +390,7 @@ def test_the_page_is_small_and_allows_nothing_from_elsewhere(serve: Serve, redis
     assert sum(file.stat().st_size for file in files) < 40_000
     paths = ["/", "/status.json", *(f"/status-page/{file.name}" for file in files)]
     for path in paths:
-        headers = httpx.get(server.url + path, timeout=60).raise_for_status().headers
+        headers = get(server.url + path).raise_for_status().headers
         assert headers["Content-Security-Policy"].startswith("default-src 'self';")
         assert "unsafe" not in headers["Content-Security-Policy"]
-    assert httpx.get(f"{server.url}/status-page/../page.py").status_code == 404
+    assert get(f"{server.url}/status-page/../page.py").status_code == 404

@@ -36,7 +36,7 @@ def left(url: str, queue: str = "acks") -> list[Any]:
     """The messages of the queue, which are taken out of it."""
     publish(url, "last", queue=queue)
     with consuming(url, queue) as consumer:
-        consumer.until(lambda: "last" in consumer.numbers())
+        consumer.wait_until(lambda: "last" in consumer.numbers())
         consumer.acknowledge()
         return sorted(body for body in consumer.numbers() if body != "last")
 
@@ -61,7 +61,7 @@ def test_acknowledgements_of_one_turn_are_one(url: str, monkeypatch: pytest.Monk
         sent = acks_of(consumer, monkeypatch)
         consumer.take(100)
         consumer.acknowledge()
-        consumer.until(lambda: sent)
+        consumer.wait_until(lambda: sent)
     assert sent == [(100, True)]
     assert left(url) == []
 
@@ -73,10 +73,10 @@ def test_what_is_above_an_open_message_is_acknowledged_by_itself(url: str, monke
         consumer.take(6)
         for number in (5, 0, 3, 1):
             consumer.messages[number].ack()
-        consumer.until(lambda: len(sent) == 3)
+        consumer.wait_until(lambda: len(sent) == 3)
         consumer.messages[2].reject()
         consumer.messages[4].ack()
-        consumer.until(lambda: len(sent) == 4)
+        consumer.wait_until(lambda: len(sent) == 4)
     assert sent == [(2, True), (6, False), (4, False), (5, True)]
     assert left(url) == []
 

@@ -13,16 +13,15 @@ import kombu
 import pytest
 import redis
 from celery import Celery
-from conftest import QUEUE, Bar, Send, StartWorker
+from support.brokers import on_redis
 from support.consumers import consuming
-from support.workers import until
+from support.fixtures.store import QUEUE, Bar, Send, StartWorker
+from support.waiting import wait_until
 
 from market_data_store.coordinator.queue import QueueInspector
 from market_data_store.transport.redis import channel
 from market_data_store.transport.redis.qos import RESERVED_BYTES
 from market_data_store.transport.selection import Connection
-
-on_redis = pytest.mark.parametrize("broker_url", ["redis"], indirect=True)
 
 TransportOptions = dict[str, Any]
 
@@ -93,7 +92,7 @@ def test_acknowledgements_go_together(redis_url: str, server: Any) -> None:
         consumer.take(100)
         before = calls(server, "hdel")
         consumer.acknowledge()
-        consumer.until(lambda: not server.exists("unacked", "unacked_index"))
+        consumer.wait_until(lambda: not server.exists("unacked", "unacked_index"))
         assert calls(server, "hdel") - before < 10
 
 
@@ -102,10 +101,10 @@ def test_acknowledgements_are_kept_when_the_connection_breaks(redis_url: str, se
     with consuming(redis_url, "q", with_hub=True) as consumer:
         consumer.take(2)
         consumer.messages[0].ack()
-        consumer.until(lambda: server.hlen("unacked") == 1)
+        consumer.wait_until(lambda: server.hlen("unacked") == 1)
         consumer.messages[1].ack()
         server.client_kill_filter(_type="normal", skipme=True)
-        consumer.until(lambda: server.hlen("unacked") == 0)
+        consumer.wait_until(lambda: server.hlen("unacked") == 0)
 
 
 def test_acknowledgements_go_before_the_channel_is_closed(redis_url: str, server: Any) -> None:
@@ -273,7 +272,7 @@ def test_what_is_no_message_is_kept_aside(redis_url: str, server: Any, caplog: p
     server.lpush("q", *NO_MESSAGES[1::2])
     with consuming(redis_url, "q") as consumer:
         consumer.take(2)
-        consumer.until(lambda: not server.exists("q"))
+        consumer.wait_until(lambda: not server.exists("q"))
         assert consumer.numbers() == [0, 1]
         assert sorted(server.lrange("unacked_malformed", 0, -1)) == sorted(NO_MESSAGES)
         assert server.hlen("unacked") == server.zcard("unacked_index") == 2
@@ -330,7 +329,7 @@ def test_a_channel_of_a_full_server_goes_on(redis_url: str, server: Any, monkeyp
             consumer.acknowledge()
             seen += len(consumer.messages)
             consumer.messages.clear()
-        consumer.until(lambda: server.hlen("unacked") == 0)
+        consumer.wait_until(lambda: server.hlen("unacked") == 0)
         server.config_set("maxmemory", 0)
         publish(redis_url, range(1))
         consumer.take(1)
@@ -345,11 +344,11 @@ def test_a_worker_outlives_a_full_server(
         send(bars[number : number + 1], ignore_result=True)
         if number == 100:
             server.config_set("maxmemory", 1)
-            until(lambda: stored() == bars[:101])  # what was sent before is worked off
+            wait_until(lambda: stored() == bars[:101])  # what was sent before is worked off
             server.config_set("maxmemory", 0)
-    until(lambda: stored() == bars[:200])
+    wait_until(lambda: stored() == bars[:200])
     assert worker.logs().count("Connected to") == 1
-    until(lambda: not server.exists("unacked", QUEUE))
+    wait_until(lambda: not server.exists("unacked", QUEUE))
 
 
 @on_redis

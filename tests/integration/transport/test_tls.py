@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,11 +10,15 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 import redis
-from conftest import QUEUE, Connection
+from support.databases import Connection
+from support.fixtures.store import QUEUE
+from support.processes import MDS, mds, running
 from support.rabbitmq import rabbitmq
 from support.requirements import require_rabbitmq
 from support.tls import Certificates, certificates, tls_in_front_of
-from support.workers import Worker, running, until
+from support.waiting import wait_until
+from support.web import get, monitor
+from support.workers import working
 
 from market_data_store.local import free_port, start_valkey
 
@@ -37,18 +38,6 @@ class SecureBroker:
     def environment(self, database_url: str, **others: str) -> dict[str, str]:
         trust = {"SSL_CERT_FILE": str(self.authority)}
         return {"BROKER_URL": self.url, "DATABASE_URL": database_url, **trust, **self.more, **others}
-
-
-def mds(directory: Path, environment: dict[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "market_data_store", *arguments],
-        cwd=directory,
-        env={**os.environ, **environment},
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
 
 
 @pytest.fixture(scope="module")
@@ -90,7 +79,7 @@ def secure_rabbitmq(tmp_path: Path, files: Certificates) -> Iterator[SecureBroke
         yield SecureBroker(url, files.authority, management)
 
 
-@pytest.mark.parametrize("broker", ["secure_redis", "secure_rabbitmq"])
+@pytest.mark.parametrize("broker", ["secure_redis", pytest.param("secure_rabbitmq", marks=pytest.mark.slow)])
 def test_rows_results_feedback_and_flower_go_by_tls(
     broker: str, request: pytest.FixtureRequest, database_url: str, database: Connection, tmp_path: Path
 ) -> None:
@@ -98,26 +87,22 @@ def test_rows_results_feedback_and_flower_go_by_tls(
     environment = secure.environment(database_url)
     file = tmp_path / "one.csv"
     file.write_text("ts,symbol,provider,name,value\n2024-01-01T00:00:00Z,A,p,n,1\n")
-    worker = Worker(environment, tmp_path)
-    try:
-        worker.ready()
-        loaded = mds(tmp_path, environment, "load", str(file), "--dataset", "signals")
+    with working(tmp_path, **environment):
+        loaded = mds(tmp_path, "load", str(file), "--dataset", "signals", **environment)
         assert "rows stored   1 (1 written, 0 unchanged, 0 stale)" in loaded.stdout, loaded
         assert database.execute("SELECT value FROM signals").fetchall() == [(1.0,)]
-        status = mds(tmp_path, environment, "status")
+        status = mds(tmp_path, "status", **environment)
         assert status.returncode == 0, status
         port = free_port()
-        flower = ["market_data_store", "flower", f"--port={port}"]
-        with running(flower, {**environment, "MDS_ENV": "development"}, tmp_path):
+        command = (*MDS, "flower", f"--port={port}")
+        with running(*command, directory=tmp_path, environment={**environment, "MDS_ENV": "development"}):
             url = f"http://127.0.0.1:{port}/api/queues/length"
-            until(lambda: [QUEUE, 0] in lengths(url), "Flower shows the queue", timeout_s=PATIENCE_S)
-    finally:
-        worker.container.kill()
+            wait_until(lambda: [QUEUE, 0] in lengths(url), "Flower shows the queue", timeout_s=PATIENCE_S)
 
 
 def lengths(url: str) -> list[list[object]]:
     try:
-        answer = httpx.get(url, timeout=10)
+        answer = get(url)
     except httpx.TransportError:
         return []
     # RabbitMQ's statistics, and so this number, come some seconds after the queue.
@@ -128,12 +113,11 @@ def lengths(url: str) -> list[list[object]]:
 def test_the_monitor_publishes_by_tls(
     secure_redis: SecureBroker, valkey_port: int, database_url: str, tmp_path: Path
 ) -> None:
-    monitor = ["market_data_store", "monitor"]
     with (
-        running(monitor, secure_redis.environment(database_url), tmp_path),
+        monitor(tmp_path, **secure_redis.environment(database_url)),
         redis.Redis(port=valkey_port) as client,
     ):
-        until(lambda: client.xlen(STREAM), "an event is on the stream", timeout_s=PATIENCE_S)
+        wait_until(lambda: client.xlen(STREAM), "an event is on the stream", timeout_s=PATIENCE_S)
 
 
 @pytest.fixture
@@ -151,7 +135,7 @@ def test_a_server_of_an_unknown_authority_or_under_another_name_is_refused(
     of_another = certificates(tmp_path, "DNS:broker.example.com")
     for made, trusted in ((files, of_another.authority), (of_another, of_another.authority)):
         with tls_in_front_of(request.getfixturevalue(server), made) as port:
-            refused = mds(tmp_path, SecureBroker(url.format(port), trusted).environment(database_url), "status")
+            refused = mds(tmp_path, "status", **SecureBroker(url.format(port), trusted).environment(database_url))
         assert refused.returncode == 1
         assert "certificate verify failed" in refused.stderr.lower()
         assert refused.stderr.count("\n") == 1
@@ -166,4 +150,4 @@ def test_a_redis_with_a_certificate_of_its_own_making_is_taken_when_told_to(
         environment["MDS_REDIS_SSL_CERT_REQS"] = "none"
     else:
         environment["BROKER_URL"] += "?ssl_cert_reqs=CERT_NONE"
-    assert "0 waiting" in mds(tmp_path, environment, "status").stdout
+    assert "0 waiting" in mds(tmp_path, "status", **environment).stdout

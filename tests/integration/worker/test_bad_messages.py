@@ -14,10 +14,11 @@ from typing import Any
 import kombu
 import pytest
 import redis
-from conftest import QUEUE, TASK, Bar, Connection, Send, StartWorker
-from support.workers import Worker, until
-
-on_redis = pytest.mark.parametrize("broker_url", ["redis"], indirect=True)
+from support.brokers import on_redis
+from support.databases import Connection
+from support.fixtures.store import QUEUE, TASK, Bar, Send, StartWorker
+from support.waiting import wait_until
+from support.workers import Worker
 
 #: Stands in every bad row and message, and in no log.
 MARKER = "CONFIDENTIAL"
@@ -53,7 +54,7 @@ def test_a_bad_row_leaves_one_letter_and_the_others_are_written(
     assert result.get(timeout=20) == {"written": len(bad), "unchanged": 0, "stale": 0, "rejected": len(bad)}
     send(rows, task_id="sent twice")
     assert send(bars[:20]).get(timeout=20) == {"written": 5, "unchanged": 15, "stale": 0, "rejected": 0}
-    until(lambda: sum(map(int, re.findall(r"of (\d+) messages", worker.logs()))) == 3)
+    wait_until(lambda: sum(map(int, re.findall(r"of (\d+) messages", worker.logs()))) == 3)
     assert stored() == bars[:20]
     letters = database.execute("SELECT task_id, position, reason FROM dead_letters ORDER BY position").fetchall()
     assert [letter[:2] for letter in letters] == [("sent twice", 2 * n + 1) for n in range(len(bad))]
@@ -182,7 +183,7 @@ def test_an_unusable_message_leaves_one_letter_and_the_worker_goes_on(
     assert stored() == bars[: len(expected)]
 
     query = "SELECT task_id, reason, body FROM dead_letters WHERE position = 0"
-    until(lambda: len(database.execute(query).fetchall()) == len(expected))
+    wait_until(lambda: len(database.execute(query).fetchall()) == len(expected))
     letters = {id_: (reason, body) for id_, reason, body in database.execute(query)}
     assert letters.keys() == expected.keys()
     for id_, (reason, body) in letters.items():
@@ -204,4 +205,6 @@ def test_a_body_that_is_no_unicode_leaves_one_letter_and_the_worker_goes_on(
     with redis.Redis.from_url(broker_url) as client:
         client.lpush(QUEUE, json.dumps(message))
     assert send(bars[:1]).get(timeout=10)["written"] == 1
-    until(lambda: database.execute("SELECT FROM dead_letters WHERE task_id = 'half a surrogate pair'").rowcount == 1)
+    wait_until(
+        lambda: database.execute("SELECT FROM dead_letters WHERE task_id = 'half a surrogate pair'").rowcount == 1
+    )

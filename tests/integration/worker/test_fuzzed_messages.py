@@ -8,8 +8,10 @@ from collections.abc import Iterator
 from typing import Any
 
 import kombu
-from conftest import QUEUE, TASK, Bar, Connection, Send
-from support.workers import Worker, until
+from support.databases import Connection
+from support.fixtures.store import QUEUE, TASK, Bar, Send
+from support.waiting import wait_until
+from support.workers import Worker
 
 from market_data_store.coordinator.queue import QueueInspector
 
@@ -77,9 +79,9 @@ def test_a_thousand_malformed_messages_stop_no_worker(
         declared(connection.default_channel).declare()
         for message in Fuzzer(1, bars).messages(MESSAGES):
             producer.publish(routing_key=QUEUE, **message)
-    until(lambda: queue.depth() == 0, worker.whole_log()[-5_000:], timeout_s=120)
+    wait_until(lambda: queue.depth() == 0, worker.whole_log()[-5_000:], timeout_s=120)
     assert send(bars[-5:]).get(timeout=60)["written"] == 5
-    until(lambda: queue.reserved() in (0, None), "messages are held for ever", timeout_s=60)
+    wait_until(lambda: queue.reserved() in (0, None), "messages are held for ever", timeout_s=60)
     assert worker.pool_pids == processes
     letters = database.execute("SELECT count(*) FROM dead_letters").fetchall()[0][0]
     stored = database.execute("SELECT count(*) FROM bars_ohlcv").fetchall()[0][0]

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import random
 import re
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,21 +12,19 @@ from pathlib import Path
 from typing import Any
 
 import kombu
-import psycopg
 import pytest
 import redis
 from celery import Celery, chain, chord, group
-from conftest import QUEUE, TASK, Bar, Connection, HoldBack, Send, StartWorker, database_at
-from support.workers import Worker, until
+from support.brokers import on_rabbitmq, on_redis
+from support.databases import Connection
+from support.fixtures.store import QUEUE, TASK, Bar, HoldBack, Send, StartWorker, Stored
+from support.processes import PYTHON, run
+from support.waiting import wait_until
+from support.workers import Worker
 
 from market_data_store.coordinator.queue import QueueInspector
 from market_data_store.local import start_postgres
 from market_data_store.postgres import schema
-
-on_redis = pytest.mark.parametrize("broker_url", ["redis"], indirect=True)
-on_rabbitmq = pytest.mark.parametrize("broker_url", ["rabbitmq"], indirect=True)
-
-Stored = Callable[[], list[Bar]]
 
 
 def counts(**numbers: int) -> dict[str, int]:
@@ -74,10 +70,10 @@ def test_each_message_has_its_rows_stored_its_own_result_and_its_events(
         results = [send(bars[start : start + size]) for start, size in zip(starts, sizes, strict=True)]
         with writes_held_back():  # until all have come
             worker = start_worker()
-            until(lambda: len(events()) == len(sizes))
+            wait_until(lambda: len(events()) == len(sizes))
         assert [result.get(timeout=30) for result in results] == [counts(written=size) for size in sizes]
         expected = {result.id: ["received", "started", "succeeded"] for result in results}
-        until(lambda: events() == expected)
+        wait_until(lambda: events() == expected)
     assert stored() == bars[:3_000]
     batches = [int(messages) for messages in re.findall(r"of (\d+) messages", worker.logs())]
     assert sum(batches) == len(sizes)
@@ -113,11 +109,11 @@ def test_revoked_and_expired_tasks_are_not_written(
             send(bars[n : n + 1])
             until_held(n + 1)
         first, revoked, last = (send(bars[n : n + 1]) for n in (2, 3, 4))
-        until(lambda: queue.depth() == 0)
+        wait_until(lambda: queue.depth() == 0)
         expired = send(bars[5:6], expires=0.2)
         too_late = time.time() + 0.2
         assert producer.control.revoke(revoked.id, reply=True)
-        until(lambda: queue.depth() == 0 and time.time() > too_late)
+        wait_until(lambda: queue.depth() == 0 and time.time() > too_late)
     assert [result.get(timeout=10, propagate=False) and result.state for result in (first, revoked, expired, last)] == [
         *("SUCCESS", "REVOKED", "REVOKED", "SUCCESS")
     ]
@@ -133,7 +129,7 @@ def test_terminate_spares_a_batch_that_is_being_written(
         until_held(1)
         producer.control.revoke(result.id, terminate=True, signal="SIGKILL")
         worker.wait_for_log("cannot be terminated")
-    until(lambda: stored() == bars[:10])
+    wait_until(lambda: stored() == bars[:10])
     assert worker.pool_pids == processes
 
 
@@ -155,7 +151,7 @@ class TestCanvas:
 
     def test_a_callback_runs(self, producer: Celery, send: Send, bars: list[Bar], stored: Stored) -> None:
         assert send(bars[:1], link=self.write(producer, bars[1:2])).get(timeout=10) == counts(written=1)
-        until(lambda: stored() == bars[:2])
+        wait_until(lambda: stored() == bars[:2])
 
     def test_a_chain_and_a_group_run(self, producer: Celery, bars: list[Bar], stored: Stored) -> None:
         parts = [self.write(producer, bars[n : n + 2]) for n in (0, 2, 4, 6)]
@@ -170,7 +166,7 @@ class TestCanvas:
             result = send(bars[:1], link=self.write(producer, bars[1:2]), soft_time_limit=1)
             worker.wait_for_log("Soft time limit")
         assert result.get(timeout=10) == counts(written=1)
-        until(lambda: stored() == bars[:2])
+        wait_until(lambda: stored() == bars[:2])
 
     @on_redis
     def test_a_chord_runs(self, producer: Celery, bars: list[Bar], stored: Stored) -> None:
@@ -188,20 +184,26 @@ def test_a_message_is_acknowledged_after_its_rows_are_committed(
             send(bars[:10])
             until_held(1)
             assert client.hlen("unacked") == 1
-        until(lambda: client.hlen("unacked") == 0)
+        wait_until(lambda: client.hlen("unacked") == 0)
         assert stored() == bars[:10]
 
 
 @on_rabbitmq
 def test_a_message_comes_back_when_its_worker_dies_before_the_commit(
-    worker: Worker, queue: QueueInspector, send: Send, bars: list[Bar], stored: Stored, writes_held_back: HoldBack
+    start_worker: StartWorker,
+    queue: QueueInspector,
+    send: Send,
+    bars: list[Bar],
+    stored: Stored,
+    writes_held_back: HoldBack,
 ) -> None:
+    worker = start_worker()
     with writes_held_back() as until_held:
         result = send(bars[:10])
         until_held(1)
         assert queue.depth() == 0
         worker.kill()
-        until(lambda: queue.depth() == 1)
+        wait_until(lambda: queue.depth() == 1)
     worker.restart()
     # The killed worker's statement may be carried out by Postgres all the same.
     assert sum(result.get(timeout=10).values()) == 10
@@ -236,20 +238,15 @@ def test_messages_go_back_while_postgres_is_down_and_are_written_when_it_is_up(
         assert [result.get(timeout=20) for result in results] == [counts(written=10)] * 3
 
 
+@on_redis
 def test_a_database_may_be_migrated_after_the_worker_was_started(
-    postgres_url: str, start_worker: StartWorker, send: Send, bars: list[Bar]
+    unmigrated_url: str, start_worker: StartWorker, send: Send, bars: list[Bar]
 ) -> None:
-    with psycopg.connect(postgres_url, autocommit=True) as connection:
-        connection.execute("CREATE DATABASE not_migrated")
-        try:
-            url = database_at(postgres_url, "not_migrated")
-            worker = start_worker(DATABASE_URL=url)
-            result = send(bars[:10])
-            worker.wait_for_log("trying again")
-            schema.upgrade(url)
-            assert result.get(timeout=10) == counts(written=10)
-        finally:
-            connection.execute("DROP DATABASE not_migrated WITH (FORCE)")
+    worker = start_worker(DATABASE_URL=unmigrated_url)
+    result = send(bars[:10])
+    worker.wait_for_log("trying again")
+    schema.upgrade(unmigrated_url)
+    assert result.get(timeout=10) == counts(written=10)
 
 
 DEFAULTS = {"provider": "CME", "symbol": "6EH4", "interval": "1m"}
@@ -358,19 +355,20 @@ def test_remote_control_sees_each_task(
 ) -> None:
     name = worker.hostname()
     inspect = producer.control.inspect(destination=[name], timeout=5)
+    total = inspect.stats()[name]["total"].get(TASK, 0)
     with writes_held_back() as until_held:
         active = []
         for n in (0, 1):
             active.append(send(bars[n : n + 1]))
             until_held(n + 1)
         waiting = send(bars[2:3])
-        until(lambda: queue.depth() == 0)
+        wait_until(lambda: queue.depth() == 0)
         assert inspect.ping() == {name: {"ok": "pong"}}
         assert {task["id"] for task in inspect.active()[name]} == {result.id for result in active}
         assert {task["id"] for task in inspect.reserved()[name]} == {waiting.id}
     for result in (*active, waiting):
         result.get(timeout=10)
-    assert inspect.stats()[name]["total"] == {TASK: 3}
+    assert inspect.stats()[name]["total"] == {TASK: total + 3}
 
 
 def test_celery_purge_empties_the_queue(
@@ -378,14 +376,12 @@ def test_celery_purge_empties_the_queue(
 ) -> None:
     for n in range(3):
         send(bars[n : n + 1])
-    purge = subprocess.run(
-        [sys.executable, "-m", "celery", "-A", "market_data_store.app", "purge", "-f"],
-        cwd=tmp_path,
-        env={"PYTHONPATH": ":".join(sys.path), "BROKER_URL": broker_url, "DATABASE_URL": database_url},
-        capture_output=True,
-        text=True,
-        check=True,
+    purge = run(
+        *(PYTHON, "-m", "celery", "-A", "market_data_store.app", "purge", "-f"),
+        directory=tmp_path,
+        environment={"BROKER_URL": broker_url, "DATABASE_URL": database_url},
     )
+    assert purge.returncode == 0, purge
     assert "Purged 3 messages from 1 known task queue." in purge.stdout
     assert queue.depth() == 0
 
@@ -409,30 +405,29 @@ def test_a_warm_shutdown_gives_back_what_is_not_written(
             until_held(n + 1)
         results += [send(bars[n : n + 1]) for n in range(held, 300)]  # more than the worker takes at once
         if pool == "prefork":  # solo takes none while it writes
-            until(lambda: queue.depth() < 100)
+            wait_until(lambda: queue.depth() < 100)
         worker.kill("SIGTERM")
         worker.wait_for_log("Warm shutdown")
     worker.stop()
     assert stored() == bars[:held], "what was being written is written"
     assert queue.depth() == 300 - held
     worker.restart()
-    until(lambda: stored() == bars[:300], timeout_s=60)
+    wait_until(lambda: stored() == bars[:300], timeout_s=60)
     assert [result.get(timeout=20) for result in results] == [counts(written=1)] * 300
 
 
+@on_redis
 def test_a_pool_of_threads_is_refused(tmp_path: Path, broker_url: str, database_url: str) -> None:
-    worker = subprocess.run(
-        [sys.executable, "-m", "celery", "-A", "market_data_store.app", "worker", "--pool", "threads"],
-        cwd=tmp_path,
-        env={"PYTHONPATH": ":".join(sys.path), "BROKER_URL": broker_url, "DATABASE_URL": database_url},
-        capture_output=True,
-        text=True,
-        timeout=60,
+    worker = run(
+        *(PYTHON, "-m", "celery", "-A", "market_data_store.app", "worker", "--pool", "threads"),
+        directory=tmp_path,
+        environment={"BROKER_URL": broker_url, "DATABASE_URL": database_url},
     )
     assert worker.returncode == 1
     assert worker.stderr == "error: --pool celery.concurrency.thread: use prefork (the default) or solo\n"
 
 
+@on_redis
 def test_two_workers_with_overlapping_shuffled_batches_never_deadlock(
     start_worker: StartWorker,
     producer: Celery,
@@ -447,8 +442,8 @@ def test_two_workers_with_overlapping_shuffled_batches_never_deadlock(
         producer.send_task(TASK, args=["bars", rows], queue=QUEUE, ignore_result=True)
     settings = {"MDS_PREFETCH_MESSAGES": "2"}  # so that all four processes have work
     workers = [start_worker(**settings), start_worker(**settings)]
-    until(lambda: queue.depth() == 0 and len(stored()) == 500, timeout_s=60)
-    until(lambda: sum(int(n) for w in workers for n in re.findall(r"of (\d+) messages", w.logs())) == 40)
+    wait_until(lambda: queue.depth() == 0 and len(stored()) == 500, timeout_s=60)
+    wait_until(lambda: sum(int(n) for w in workers for n in re.findall(r"of (\d+) messages", w.logs())) == 40)
     deadlocks = "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()"
     assert database.execute(deadlocks).fetchall() == [(0,)]
     assert all("trying again" not in w.logs() for w in workers)

@@ -3,7 +3,7 @@ from __future__ import annotations
 import threading
 import time
 
-from support.workers import until
+from support.waiting import wait_until
 
 from market_data_store.coordinator.delivery import Delivery
 from market_data_store.coordinator.feedback import FeedbackEvent
@@ -31,7 +31,7 @@ def test_a_slow_receiver_delays_nobody_and_gets_the_newest() -> None:
     assert time.monotonic() - started < 10  # a thousand puts, and no wait for the receiver, which still holds the first
     assert not seen
     let_go.set()
-    until(lambda: seen == [0, 999])
+    wait_until(lambda: seen == [0, 999])
     delivery.stop()
 
 
@@ -46,13 +46,13 @@ def test_what_fails_is_tried_until_it_succeeds_or_something_newer_has_come() -> 
 
     delivery = Delivery("failing", failing, lambda name, worked: outcomes.append((name, worked)))
     delivery.put(event(1))
-    until(lambda: seen == [1])
+    wait_until(lambda: seen == [1])
     assert outcomes == [("failing", False)] * 3 + [("failing", True)]
     failures[0] = 1
     delivery.put(event(2))
-    until(lambda: failures[0] == 0)
+    wait_until(lambda: failures[0] == 0)
     delivery.put(event(3))
-    until(lambda: seen[-1] == 3)
+    wait_until(lambda: seen[-1] == 3)
     delivery.stop()
 
 

@@ -4,7 +4,7 @@ import asyncio
 import threading
 
 import pytest
-from support.workers import until
+from support.waiting import wait_until
 
 from market_data_store.coordinator.feedback import FeedbackBus, FeedbackEvent, backpressure_changed, feedback_bus
 
@@ -71,7 +71,7 @@ def test_an_async_subscriber_without_a_loop_hears_too(bus: FeedbackBus, seen: li
 
     bus.subscribe(later)
     bus.send(EVENT)
-    until(lambda: seen == [EVENT])
+    wait_until(lambda: seen == [EVENT])
 
 
 def test_subscribers_are_counted_once_and_can_leave(bus: FeedbackBus, seen: list[FeedbackEvent]) -> None:

@@ -15,7 +15,7 @@ import httpx
 import pytest
 from market_data_core.protocols import FeedbackPublisher, Sink
 from market_data_core.telemetry import FeedbackEvent as CoreFeedbackEvent
-from support.workers import until
+from support.waiting import wait_until
 
 from market_data_store.coordinator.feedback import FeedbackEvent
 from market_data_store.coordinator.http_broadcast import HttpFeedbackBroadcaster
@@ -112,7 +112,7 @@ def test_http_tries_again_while_nobody_listens() -> None:
     sender = threading.Thread(target=broadcaster.send, args=(EVENT,))
     started = time.monotonic()
     sender.start()
-    until(lambda: time.monotonic() > started + 0.05)  # a try or two is refused
+    wait_until(lambda: time.monotonic() > started + 0.05)  # a try or two is refused
     endpoint = Endpoint(port)
     sender.join(20)
     assert len(endpoint.received) == 1

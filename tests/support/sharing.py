@@ -1,0 +1,120 @@
+"""One worker for each broker, for all tests that need no other: started for the first, and as good as new for each.
+
+A test shares it by taking the fixture `worker`. It needs no settings of its own, it kills nothing, and it leaves the
+tables as they were. One that fails is the last to use that worker and its database. A module's `web` process, if it has
+one, uses the database of the worker on Redis.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import amqp
+import kombu
+import psycopg
+import pytest
+from celery import Celery
+
+from support.databases import empty, new_database
+from support.waiting import wait_until
+from support.workers import Worker, working
+
+#: Where the session's Valkey and RabbitMQ keep what shared workers take: the number of a database, a virtual host.
+SHARED_DATABASE = 1
+SHARED_HOST = "shared"
+
+_QUEUE = "store.write"
+#: A worker that is not idle after this was left in disorder by the test before.
+_IDLE_TIMEOUT_S = 5.0
+
+
+def shares(request: pytest.FixtureRequest) -> bool:
+    """Whether this test shares a worker or a web process, and so their corner of each server."""
+    return not {"worker", "web"}.isdisjoint(request.fixturenames)
+
+
+class Corner:
+    """A database and a worker, at one broker."""
+
+    def __init__(self, broker_url: str, postgres_url: str, template: str, directory: Path) -> None:
+        self._broker_url = broker_url
+        self._postgres_url = postgres_url
+        self._template = template
+        self._directory = directory
+        self._stack = ExitStack()
+        self._database_url = ""
+        self._shared: _SharedWorker | None = None
+
+    @property
+    def database_url(self) -> str:
+        if not self._database_url:
+            self._database_url = self._stack.enter_context(new_database(self._postgres_url, self._template))
+        return self._database_url
+
+    def idle_worker(self) -> Worker:
+        """The worker, with nothing in its queue, its tables and its log."""
+        if self._shared is not None and not self._shared.is_idle():
+            self.close()
+        if self._shared is None:
+            self._shared = self._stack.enter_context(_sharing(self._directory, self.database_url, self._broker_url))
+        self.empty_database()
+        self._shared.worker.forget_log()
+        return self._shared.worker
+
+    def empty_database(self) -> None:
+        with psycopg.connect(self.database_url, autocommit=True) as connection:
+            empty(connection)
+
+    def close(self) -> None:
+        """End the worker and drop the database; whatever comes next has others."""
+        self._shared = None
+        self._database_url = ""
+        self._stack.close()
+
+
+class _SharedWorker:
+    def __init__(self, worker: Worker, app: Celery, connection: kombu.Connection) -> None:
+        self.worker = worker
+        self._connection = connection
+        # Not of a pool: tests close these.
+        app.control.mailbox.producer_pool = None
+        self._inspect = app.control.inspect(
+            destination=[worker.hostname()], timeout=_IDLE_TIMEOUT_S, connection=connection
+        )
+
+    def is_idle(self) -> bool:
+        """Empty its queue, and wait until it has worked off what it had taken; False when it does not."""
+        empty_queue(self._connection)
+        try:
+            wait_until(self._has_nothing, timeout_s=_IDLE_TIMEOUT_S)
+        except AssertionError:
+            return False
+        return True
+
+    def _has_nothing(self) -> bool:
+        name = self.worker.hostname()
+        return all((look() or {}).get(name) == [] for look in (self._inspect.active, self._inspect.reserved))
+
+
+@contextmanager
+def _sharing(directory: Path, database_url: str, broker_url: str) -> Iterator[_SharedWorker]:
+    with Celery("sharing", broker=broker_url, set_as_current=False) as app, kombu.Connection(broker_url) as connection:
+        empty_queue(connection)
+        with working(directory, DATABASE_URL=database_url, BROKER_URL=broker_url) as worker:
+            yield _SharedWorker(worker, app, connection)
+
+
+def empty_queue(connection: kombu.Connection) -> None:
+    """Leave nothing at the broker but the queues that answer a worker's remote control."""
+    if connection.transport.driver_type == "redis":
+        client = connection.default_channel.client
+        if keys := [key for key in client.scan_iter() if not key.startswith(b"_kombu.binding.")]:
+            client.delete(*keys)
+    else:
+        with connection.channel() as channel:
+            try:
+                channel.queue_purge(_QUEUE)
+            except amqp.NotFound:
+                pass
