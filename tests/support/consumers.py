@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -10,7 +11,8 @@ import kombu
 from kombu.asynchronous import Hub
 
 from market_data_store.transport.selection import Connection
-from support.waiting import wait_until
+
+_PATIENCE_S = 20.0
 
 
 class Consumer:
@@ -27,6 +29,7 @@ class Consumer:
         poll_s: float = 0.2,
         **options: Any,
     ) -> None:
+        self.queues = queues
         self.messages: list[Any] = []
         self.poll_s = poll_s
         self.connection = kind(url, transport_options=options)
@@ -34,6 +37,8 @@ class Consumer:
         self.channel.basic_qos(0, prefetch, False)
         self.hub = Hub() if with_hub else None
         if self.hub:
+            # Messages that came with the answer to `consume` are read already: a poll would wait a second for others.
+            self.hub.call_repeatedly(0.05, lambda: None)
             self.connection.transport.register_with_event_loop(self.connection.connection, self.hub)
         found = [kombu.Queue(name, routing_key=name) for name in queues]
         kombu.Consumer(self.channel, found, on_message=self.messages.append, no_ack=no_ack).consume()
@@ -48,11 +53,11 @@ class Consumer:
             pass
 
     def wait_until(self, condition: Callable[[], object]) -> None:
-        def met() -> object:
+        """Run until the condition is met; each turn waits by itself."""
+        deadline = time.monotonic() + _PATIENCE_S
+        while not condition():
+            assert time.monotonic() < deadline, f"{len(self.messages)} messages came"
             self.run_once()
-            return condition()
-
-        wait_until(met)
 
     def take(self, messages: int) -> None:
         self.wait_until(lambda: len(self.messages) >= messages)

@@ -107,14 +107,6 @@ def test_acknowledgements_are_kept_when_the_connection_breaks(redis_url: str, se
         consumer.wait_until(lambda: server.hlen("unacked") == 0)
 
 
-def test_acknowledgements_go_before_the_channel_is_closed(redis_url: str, server: Any) -> None:
-    publish(redis_url, range(10))
-    with consuming(redis_url, "q", with_hub=True) as consumer:
-        consumer.take(10)
-        consumer.acknowledge()
-    assert server.keys() == []
-
-
 def test_a_channel_that_is_closed_gives_everything_back_in_order(redis_url: str, server: Any) -> None:
     publish(redis_url, range(130))
     with consuming(redis_url, "q", prefetch=120) as consumer:
@@ -126,18 +118,6 @@ def test_a_channel_that_is_closed_gives_everything_back_in_order(redis_url: str,
         consumer.take(120)
         assert consumer.numbers() == list(range(10, 130))
         assert [m.headers.get("redelivered", False) for m in consumer.messages] == [True] * 110 + [False] * 10
-
-
-@pytest.mark.parametrize("prefetch", [1, 7, 150])
-def test_no_more_is_taken_than_the_prefetch_limit_allows(redis_url: str, server: Any, prefetch: int) -> None:
-    publish(redis_url, range(160))
-    with consuming(redis_url, "q", prefetch=prefetch) as consumer:
-        for times in (1, 2):
-            consumer.take(min(160, prefetch * times))
-            for _ in range(3):
-                consumer.run_once()
-            assert server.hlen("unacked") == min(prefetch, 160 - prefetch * (times - 1))
-            consumer.acknowledge()
 
 
 @pytest.mark.parametrize("settle", ["ack", "reject"])
@@ -184,23 +164,6 @@ def test_what_a_killed_worker_left_is_taken_over_by_kombus_and_ours(redis_url: s
     assert not server.exists("unacked", "q")
 
 
-def test_both_transports_share_one_queue(redis_url: str, server: Any) -> None:
-    publish(redis_url, range(300))
-    with (
-        consuming(redis_url, "q", prefetch=20) as ours,
-        consuming(redis_url, "q", kind=kombu.Connection, prefetch=20) as stock,
-    ):
-        seen: list[int] = []
-        while len(seen) < 300:
-            for consumer in (ours, stock):
-                consumer.run_once()
-                consumer.acknowledge()
-                seen += consumer.numbers()
-                consumer.messages.clear()
-    assert sorted(seen) == list(range(300))
-    assert server.keys() == []
-
-
 def test_a_key_prefix_is_kept(redis_url: str, server: Any) -> None:
     publish(redis_url, range(30), global_keyprefix="mine:")
     with consuming(redis_url, "q", prefetch=20, global_keyprefix="mine:") as consumer:
@@ -230,16 +193,6 @@ def test_queues_and_priorities_take_turns_as_with_kombu(redis_url: str, server: 
             consumer.messages.clear()
     assert {"a", "b"} == set(seen[:21])
     assert server.keys() == []
-
-
-def test_a_message_that_comes_while_it_waits_is_taken(redis_url: str) -> None:
-    with consuming(redis_url, "q", priority_steps=[0]) as consumer:
-        for number in range(3):
-            for _ in range(2):
-                consumer.run_once()
-            publish(redis_url, range(number, number + 1))
-            consumer.take(number + 1)
-        assert consumer.numbers() == [0, 1, 2]
 
 
 def test_what_needs_no_acknowledgement_leaves_no_record(redis_url: str, server: Any) -> None:
