@@ -7,6 +7,7 @@ import json
 import pytest
 from kombu.serialization import dumps, loads
 
+import market_data_store.app  # noqa: F401  # which registers the serializer
 from market_data_store.protocol import SERIALIZER
 
 

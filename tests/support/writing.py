@@ -1,0 +1,85 @@
+"""Messages as a worker hands them to the writer, and what they leave in the tables."""
+
+from __future__ import annotations
+
+import json
+import random
+from datetime import UTC, datetime
+from typing import Any
+from uuid import uuid4
+
+from market_data_store.datasets import DATASETS
+from market_data_store.dead_letters import DeadLetter
+from market_data_store.postgres.batch import DecodedMessage
+from market_data_store.postgres.writer import Writer
+from market_data_store.protocol import Counts
+from market_data_store.wire.rows import decode_rows
+from market_data_store.wire.text import row_text
+from support.databases import Connection
+
+Row = dict[str, Any]
+
+TIMEOUT_S = 10.0
+AT = datetime(2024, 1, 2, 14, 30, tzinfo=UTC)
+EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
+
+
+def bar(**changes: Any) -> Row:
+    return {
+        "provider": "ibkr",
+        "symbol": "AAPL",
+        "interval": "1m",
+        "ts": AT.isoformat(),
+        "open": 1.0,
+        "high": 2.0,
+        "low": 0.5,
+        "close": 1.5,
+        **changes,
+    }
+
+
+def bars(count: int, **changes: Any) -> list[Row]:
+    return [bar(ts=AT.timestamp() + 60 * i, **changes) for i in range(count)]
+
+
+def message(
+    rows: list[Any], *, name: str = "bars", at: float = 0.0, task_id: str = "", **defaults: Any
+) -> DecodedMessage:
+    """A message as the task makes it; `at` is when it was enqueued, in seconds after `AT`."""
+    text = json.dumps(rows).encode()
+    enqueued_at = round(((AT - EPOCH).total_seconds() + at) * 1e6)
+    return DecodedMessage(
+        task_id=task_id or uuid4().hex,
+        decoded=decode_rows(DATASETS[name], text, defaults, enqueued_at),
+        enqueued_at=enqueued_at,
+        row_text=lambda position: row_text(rows[position]),
+        defaults=defaults,
+    )
+
+
+def write(writer: Writer, *messages: DecodedMessage, name: str = "bars") -> list[Counts]:
+    counts = writer.write(DATASETS[name], messages)
+    for got, sent in zip(counts, messages, strict=True):
+        assert got.written + got.unchanged + got.stale + got.rejected == sent.decoded.sent
+    return counts
+
+
+def select(database: Connection, query: str) -> list[tuple[Any, ...]]:
+    return database.execute(query).fetchall()
+
+
+def closes(database: Connection) -> list[float]:
+    return [
+        close for (close,) in select(database, "SELECT close FROM bars_ohlcv ORDER BY provider, symbol, interval, ts")
+    ]
+
+
+def noise(length: int, seed: int, first: int = 0x20000, last: int = 0x2A000) -> str:
+    """A text that does not compress, and so fills an index entry; of four bytes a character."""
+    shuffle = random.Random(seed)  # noqa: S311
+    return "".join(chr(shuffle.randint(first, last)) for _ in range(length))
+
+
+def letter(**changes: Any) -> DeadLetter:
+    given: dict[str, Any] = {"task_id": "t", "position": 0, "reason": "body: no JSON", "enqueued_at": 0}
+    return DeadLetter(**{**given, "pattern": "body: no JSON", **changes})
