@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shlex
-import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -62,23 +58,6 @@ def test_each_process_of_the_procfile_has_a_unit() -> None:
         (command,) = re.findall(r"^ExecStart=(.*)$", unit.read_text(), re.MULTILINE)
         assert command.startswith(PROGRAMS)
         assert shlex.split(command.removeprefix(PROGRAMS)) == procfile()[name]
-
-
-@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd is not installed")
-def test_systemd_finds_nothing_wrong_with_the_units(tmp_path: Path) -> None:
-    units = tmp_path / "units"
-    shutil.copytree(UNITS, units)
-    for unit in units.glob("*.service"):  # it looks whether the programs exist
-        unit.write_text(unit.read_text().replace(PROGRAMS, f"{Path(sys.executable).parent}/"))
-    checked = subprocess.run(
-        ["systemd-analyze", "verify", *map(str, [*units.glob("*.service"), units / "mds.target"])],
-        env={**os.environ, "SYSTEMD_UNIT_PATH": f"{units}:"},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert (checked.returncode, checked.stdout + checked.stderr) == (0, "")
 
 
 def test_the_documents_name_variables_that_exist() -> None:

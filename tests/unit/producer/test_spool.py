@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import sqlite3
 import stat
-import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -104,51 +100,6 @@ def test_a_second_one_is_refused_until_the_first_is_closed(path: Path) -> None:
     spool.close()
     spool = Spool(path, MIB)
     assert bodies(spool) == [b"a"]
-    spool.close()
-
-
-HOLDER = """
-import multiprocessing, os, sys, time
-from market_data_store.producer.messages import Gathering
-from market_data_store.producer.spool import Spool
-spool = Spool(sys.argv[1], 1 << 20)
-gathering = Gathering(1, 1 << 20, 60)
-for n in range(3):
-    spool.append(gathering.place("bars", b"{}", [(1, b"%d" % n)]))
-"""
-
-
-def test_a_process_that_is_killed_leaves_it_to_the_next_one_though_its_children_live(path: Path) -> None:
-    script = HOLDER + "if not os.fork(): print(os.getpid(), flush=True)\ntime.sleep(600)"
-    with subprocess.Popen([sys.executable, "-c", script, path], stdout=subprocess.PIPE, text=True) as holder:
-        assert holder.stdout is not None
-        child = int(holder.stdout.readline())
-        try:
-            with pytest.raises(SpoolUnavailable, match="in use"):
-                Spool(path, MIB)
-            holder.kill()
-            holder.wait()
-            spool = Spool(path, MIB)
-            assert bodies(spool) == [b"0", b"1", b"2"]
-            spool.close()
-        finally:
-            os.kill(child, signal.SIGKILL)
-
-
-def test_a_forked_child_that_ends_leaves_it_whole_and_may_not_write(path: Path) -> None:
-    script = HOLDER + (
-        "if not os.fork():\n"
-        "    try: spool.append(gathering.place('bars', b'{}', [(1, b'child')]))\n"
-        "    except Exception as error: print(type(error).__name__, flush=True)\n"
-        "    del spool; sys.exit()\n"
-        "os.wait()\n"
-        "spool.append(gathering.place('bars', b'{}', [(1, b'3')]))\n"
-        "os.kill(os.getpid(), 9)"
-    )
-    process = subprocess.run([sys.executable, "-c", script, path], capture_output=True, text=True)
-    assert process.stdout == "SpoolUnavailable\n", process.stderr
-    spool = Spool(path, MIB)
-    assert bodies(spool) == [b"0", b"1", b"2", b"3"]
     spool.close()
 
 
