@@ -19,7 +19,7 @@ from click.testing import CliRunner, Result
 from flask_openapi3 import OpenAPI
 from support.brokers import on_redis
 from support.databases import Connection, database_at
-from support.fixtures.store import QUEUE, TASK, Bar, StartWorker
+from support.fixtures.store import QUEUE, TASK, Bar
 from support.waiting import wait_until
 from support.workers import Worker
 
@@ -182,9 +182,8 @@ def test_a_whole_message_is_sent_again_as_what_it_was(channel: Any, producer: Ce
 
 
 def test_a_table_is_sent_again_by_its_content_type(
-    start_worker: StartWorker, channel: Any, producer: Celery, database: Connection, bars: list[Bar], stored: Any
+    worker: Worker, channel: Any, producer: Celery, database: Connection, bars: list[Bar], stored: Any
 ) -> None:
-    start_worker()
     body = pack("bars", b"{}", frame_of({name: [bar[name] for bar in bars[:20]] for name in bars[0]}))
     kombu.Producer(channel, auto_declare=False).publish(
         body[:-300], routing_key=QUEUE, headers={"task": TASK, "id": "cut"}, content_type=ARROW

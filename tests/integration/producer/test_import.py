@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-
 import pytest
+from support.processes import PYTHON, run
 
 PROGRAM = "from market_data_store import StoreClient; import sys; print(*sys.modules, sep='\\n')"
 UNNEEDED = ["alembic", "celery.worker", "flask", "httpx", "prometheus_client", "psycopg", "pyarrow", "redis"]
 
 
 @pytest.fixture(scope="module")
-def imported() -> set[str]:
-    finished = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, check=True)
+def imported(tmp_path_factory: pytest.TempPathFactory) -> set[str]:
+    finished = run(PYTHON, "-c", PROGRAM, directory=tmp_path_factory.mktemp("import"))
+    assert finished.returncode == 0, finished
     return set(finished.stdout.split())
 
 
