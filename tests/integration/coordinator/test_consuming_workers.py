@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from celery import Celery
-from conftest import StartWorker
-from nodes import running, until
+from support.fixtures.store import StartWorker
+from support.processes import PYTHON, run, running
+from support.waiting import wait_until
 
 from market_data_store.coordinator.queue import QueueInspector
 from market_data_store.protocol import QUEUE
@@ -27,9 +24,8 @@ app = Celery("foreign", broker=BROKER)
 @contextmanager
 def foreign_worker(directory: Path, broker_url: str, queue: str) -> Iterator[None]:
     (directory / "foreign.py").write_text(FOREIGN.replace("BROKER", repr(broker_url)))
-    command = ["celery", "-A", "foreign", "worker", "--pool=solo", f"--queues={queue}", "--hostname=foreign@%h"]
-    path = os.pathsep.join([str(directory), *filter(None, sys.path)])
-    with running(command, {"PYTHONPATH": path}, directory):
+    options = ("--pool=solo", f"--queues={queue}", "--hostname=foreign@%h")
+    with running(PYTHON, "-m", "celery", "-A", "foreign", "worker", *options, directory=directory):
         yield
 
 
@@ -42,10 +38,10 @@ def test_a_worker_of_another_queue_does_not_count(
     broker_url: str, producer: Celery, queue: QueueInspector, tmp_path: Path
 ) -> None:
     with foreign_worker(tmp_path, broker_url, "elsewhere"):
-        until(lambda: "foreign" in answering(producer), "the foreign worker answers", timeout_s=60)
+        wait_until(lambda: "foreign" in answering(producer), "the foreign worker answers", timeout_s=60)
         assert queue.workers() == []
     with foreign_worker(tmp_path, broker_url, QUEUE):  # whatever it is called, it takes messages
-        until(lambda: [name.partition("@")[0] for name in queue.workers()] == ["foreign"], timeout_s=60)
+        wait_until(lambda: [name.partition("@")[0] for name in queue.workers()] == ["foreign"], timeout_s=60)
 
 
 def test_a_worker_that_stops_consuming_does_not_count(
@@ -53,8 +49,8 @@ def test_a_worker_that_stops_consuming_does_not_count(
 ) -> None:
     start_worker()
     (name,) = queue.workers()
-    control: list[Any] = [sys.executable, "-m", "celery", "-A", "market_data_store.app", "control"]
-    environment = {**os.environ, "BROKER_URL": broker_url, "DATABASE_URL": database_url}
+    environment = {"BROKER_URL": broker_url, "DATABASE_URL": database_url}
     for order, expected in (("cancel_consumer", []), ("add_consumer", [name])):
-        subprocess.run([*control, order, QUEUE], cwd=tmp_path, env=environment, check=True, capture_output=True)
-        until(lambda expected=expected: queue.workers() == expected, order)  # type: ignore[misc]
+        command = (PYTHON, "-m", "celery", "-A", "market_data_store.app", "control", order, QUEUE)
+        assert run(*command, directory=tmp_path, environment=environment).returncode == 0
+        wait_until(lambda: queue.workers() == expected, order)  # noqa: B023  # it is over before the next round

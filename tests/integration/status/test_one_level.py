@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from contextlib import closing
 from pathlib import Path
 
 from celery import Celery
-from nodes import until
 from playwright.sync_api import Browser, expect
-from stream import Stream
-from web import Web, monitor, serving
+from support.processes import mds
+from support.stream import Stream
+from support.waiting import wait_until
+from support.web import Web, monitor, serving
 
 from market_data_store.coordinator.feedback import FeedbackEvent
 from market_data_store.coordinator.redis_publisher import RedisFeedbackPublisher
@@ -27,18 +25,6 @@ def fill(producer: Celery, messages: int) -> None:
     for number in range(messages):
         row = {"provider": "p", "symbol": "S", "name": "n", "ts": number}
         producer.send_task(TASK, args=["signals", [row]], queue=QUEUE)
-
-
-def mds_status(directory: Path, *options: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "market_data_store", "status", *options],
-        cwd=directory,
-        env={**os.environ, **environment},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
 
 
 def queue_of(web: Web) -> tuple[str, str | None]:
@@ -64,7 +50,7 @@ def test_six_places_and_the_gauge_say_the_same(
     fill(producer, 100)
     with monitor(tmp_path, **servers), serving(tmp_path, **servers) as web:
         stream.wait_for("hard", "no_workers", timeout_s=30)
-        until(lambda: queue_of(web) == ("hard", "no_workers"), "health says it")
+        wait_until(lambda: queue_of(web) == ("hard", "no_workers"), "health says it")
         status = web.client.get("/status.json").json()
         assert (status["queue"]["depth"], status["queue"]["level"], status["queue"]["reason"]) == (
             100,
@@ -79,11 +65,11 @@ def test_six_places_and_the_gauge_say_the_same(
             expect(page).to_have_title(f"{HEADLINE} – market-data-store")
         finally:
             page.close()
-        said = mds_status(tmp_path, **servers)
+        said = mds(tmp_path, "status", **servers)
         assert said.returncode == 1
         assert said.stdout.splitlines()[0] == f"status        {HEADLINE}"
         assert "\nlevel         hard (no_workers)\n" in said.stdout
-        as_json = json.loads(mds_status(tmp_path, "--json", **servers).stdout)
+        as_json = json.loads(mds(tmp_path, "status", "--json", **servers).stdout)
         assert as_json["headline"] == status["headline"]
         assert as_json["queue"] == status["queue"]
         assert as_json.keys() == status.keys()
@@ -92,7 +78,7 @@ def test_six_places_and_the_gauge_say_the_same(
         assert (told["event"]["level"], told["event"]["reason"]) == ("hard", "no_workers")
         assert (told["event"]["queue_size"], told["receivers"]) == (100, {"redis": "delivered"})
         assert {(e.level.value, e.reason) for e in stream.events()[-2:]} == {("hard", "no_workers")}
-        until(lambda: level_gauge(web) == 2, "the gauge says it")
+        wait_until(lambda: level_gauge(web) == 2, "the gauge says it")
         assert "\nmds_queue_depth " not in web.client.get("/metrics").text, "the monitor has it"
 
 
@@ -105,7 +91,7 @@ def test_a_check_of_a_broker_that_is_gone_is_an_event(redis_url: str, database_u
         assert told.json()["event"]["level"] == "hard"
         assert told.json()["event"]["reason"] == "broker_unreachable"
         assert told.json()["receivers"] == {"redis": "delivered"}
-        assert web.log.read_text().count("the broker does not answer") == 1, "once, however often it is looked at"
+        assert web.log_text().count("the broker does not answer") == 1, "once, however often it is looked at"
 
 
 def test_status_prints_what_it_can(redis_url: str, database_url: str, tmp_path: Path) -> None:
@@ -116,20 +102,20 @@ def test_status_prints_what_it_can(redis_url: str, database_url: str, tmp_path: 
         "REDIS_URL": f"redis://:s3cret@{nowhere}/0",
     }
     here = {"DATABASE_URL": database_url, "BROKER_URL": redis_url, "REDIS_URL": redis_url}
-    without_database = mds_status(tmp_path, **{**here, "DATABASE_URL": away["DATABASE_URL"]})
+    without_database = mds(tmp_path, "status", **{**here, "DATABASE_URL": away["DATABASE_URL"]})
     assert without_database.returncode == 1
     said = {line[:14].rstrip(): line[14:] for line in without_database.stdout.splitlines()}
     assert said["status"] == "not ready: Postgres does not answer; messages wait in the queue, nothing is lost"
     assert said["database"].startswith(f"postgresql://***@{nowhere}/market cannot connect to ")
     assert (said["schema"], said["dead letters"], said["level"]) == ("unknown", "unknown", "ok")
     assert said["queue"] == "0 waiting (0% of 10,000), held by workers: 0"
-    without_broker = mds_status(tmp_path, **{**here, "BROKER_URL": away["BROKER_URL"]})
+    without_broker = mds(tmp_path, "status", **{**here, "BROKER_URL": away["BROKER_URL"]})
     assert without_broker.returncode == 1
     said = {line[:14].rstrip(): line[14:] for line in without_broker.stdout.splitlines()}
     assert said["status"] == "hard (broker_unreachable): the broker does not answer; producers wait"
     assert (said["queue"], said["workers"], said["dead letters"]) == ("unknown", "unknown", "0")
     assert said["schema"].endswith(", up to date")
-    nothing = mds_status(tmp_path, **away)
+    nothing = mds(tmp_path, "status", **away)
     assert nothing.returncode == 1
     for done in (without_database, without_broker, nothing):
         assert done.stderr == ""
@@ -139,6 +125,6 @@ def test_status_prints_what_it_can(redis_url: str, database_url: str, tmp_path: 
 def test_a_stream_cannot_command_the_terminal(redis_url: str, database_url: str, tmp_path: Path) -> None:
     with closing(RedisFeedbackPublisher(redis_url)) as publisher:
         publisher.send(FeedbackEvent.create(QUEUE, 1, 10, "hard", "\x1b]0;hacked\x07"))
-    said = mds_status(tmp_path, DATABASE_URL=database_url, BROKER_URL=redis_url)
+    said = mds(tmp_path, "status", DATABASE_URL=database_url, BROKER_URL=redis_url)
     assert r"hard (\x1b]0;hacked\x07)" in said.stdout
     assert "\x1b" not in said.stdout
