@@ -1,6 +1,7 @@
 """Everything is killed, stopped and restarted in a random order while rows come in, and the ledger is right at the end.
 
-Every row that a producer's `write` accepted is stored, with the newest value of its key, none besides, and no letter.
+Every row that a producer's `write` accepted is stored with the newest value of its key. There is no other row, and no
+dead letter.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ PRODUCERS = {"plain": "", "confirming": "confirm"}
 
 
 class World:
-    """A broker, a Postgres, two workers, a monitor, two producers, and all that can befall them."""
+    """A broker, a Postgres, two workers, a monitor and two producers, with all the faults that can happen to them."""
 
     def __init__(self, broker: str, directory: Path, redis_url: str, seed: int) -> None:
         self._directory = directory
@@ -61,7 +62,7 @@ class World:
         return Process(*command, directory=self._directory, environment=self._servers, name=name)
 
     def stored(self) -> dict[str, dict[int, int]]:
-        """Values by key, by producer."""
+        """Return the stored values by producer and key."""
         found: dict[str, dict[int, int]] = {name: {} for name in PRODUCERS}
         with psycopg.connect(self._postgres.url) as connection:
             for name, key, value in connection.execute("SELECT provider, extract(epoch FROM ts), value FROM signals"):
@@ -76,7 +77,7 @@ class World:
             return connection.execute("SELECT task_id, reason FROM dead_letters").fetchall()
 
     def befall(self) -> None:
-        """One fault, and the time until rows are committed again."""
+        """Cause one fault, and measure the time until rows are committed again."""
         fault = self._chance.choice(self._all_faults)
         self.faults[fault.__name__.removeprefix("_")] += 1
         fault()
@@ -87,7 +88,7 @@ class World:
         self.recoveries.append(time.monotonic() - started)
 
     def settle(self) -> None:
-        """Have the producers hand over what they hold, and wait until all of it is stored."""
+        """Make the producers send what they hold, and wait until all of it is stored."""
         for producer in self.producers.values():
             producer.end(timeout_s=120)
         wait_until(lambda: self.stored() == self.expected(), self.logs, timeout_s=120)
@@ -191,7 +192,7 @@ class World:
         self._broker.start()
 
     def _pause(self, processes: list[psutil.Process]) -> None:
-        """SIGSTOP, then SIGCONT: they hang, and know nothing of it."""
+        """Freeze processes without their knowledge: SIGSTOP, then SIGCONT."""
         for process in processes:
             with suppress(psutil.NoSuchProcess):  # a backend whose client went
                 process.suspend()
@@ -217,7 +218,7 @@ def world(request: pytest.FixtureRequest, redis_url: str, tmp_path: Path) -> Ite
 
 
 @pytest.mark.parametrize("faults", [pytest.param(8, marks=pytest.mark.slow), pytest.param(150, marks=pytest.mark.soak)])
-def test_whatever_befalls_the_store_the_ledger_is_right(world: Callable[[int], World], faults: int) -> None:
+def test_whatever_is_killed_the_ledger_is_right(world: Callable[[int], World], faults: int) -> None:
     lived = world(faults)
     for worker in lived.workers:
         worker.ready()

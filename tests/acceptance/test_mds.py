@@ -1,4 +1,4 @@
-"""The command `mds` as a newcomer uses it: processes of its own, in an empty directory."""
+"""The command `mds` as a newcomer uses it: in its own process, in an empty directory."""
 
 from __future__ import annotations
 
@@ -185,7 +185,7 @@ def test_migrate_goes_down_and_up_again(up: Up, tmp_path: Path) -> None:
         assert (done.returncode, said in done.stdout) == (code, True), done
 
 
-def test_status_tells_of_database_queue_and_workers(up: Up) -> None:
+def test_status_shows_database_queue_and_workers(up: Up) -> None:
     status = mds(up.directory, "status")
     assert status.returncode == 0, status
     first, *others = status.stdout.splitlines()
@@ -200,7 +200,7 @@ def test_status_tells_of_database_queue_and_workers(up: Up) -> None:
     assert re.fullmatch(r"ok \d+ s ago, redis: delivered", said["feedback"])
 
 
-def test_status_goes_on_when_it_is_asked_to(up: Up) -> None:
+def test_status_watch_keeps_refreshing(up: Up) -> None:
     with running(*MDS, "status", "--watch", directory=up.directory) as watching:
         watching.wait_for_line(3)
         watching.send_signal(signal.SIGINT)
@@ -232,7 +232,7 @@ def test_the_commands_and_the_code_of_the_readme_work(up: Up) -> None:
 
 
 @pytest.mark.parametrize("document", ["README.md", "docs/http.md"])
-def test_each_curl_of_the_documents_is_answered_as_they_say(up: Up, document: str) -> None:
+def test_each_curl_command_in_the_documents_gets_the_documented_answer(up: Up, document: str) -> None:
     text = (ROOT / document).read_text().replace("http://127.0.0.1:8081", up.url("WEB"))
     settings = [line for line in text.splitlines() if line.startswith("A=")]
     commands = [line for line in text.splitlines() if line.startswith("curl ")]
@@ -254,7 +254,7 @@ def test_a_second_store_in_the_same_directory_is_refused(up: Up) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
-def test_whatever_ends_up_ends_everything_and_the_data_stay(tmp_path: Path, number: signal.Signals) -> None:
+def test_however_mds_up_ends_its_processes_end_and_the_data_stay(tmp_path: Path, number: signal.Signals) -> None:
     # Web and Flower once, where nobody is left to end them.
     with_pages = number is signal.SIGKILL
     ports = {"web_port": free_port(), "flower_port": free_port()} if with_pages else {}
@@ -296,7 +296,7 @@ def test_a_port_that_is_taken_is_one_line(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_up_ends_when_its_worker_does(tmp_path: Path) -> None:
+def test_mds_up_ends_when_its_worker_ends(tmp_path: Path) -> None:
     up = Up(tmp_path)
     (worker,) = (child for child in psutil.Process(up.pid).children() if "celery" in " ".join(child.cmdline()))
     worker.kill()

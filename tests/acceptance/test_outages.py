@@ -1,4 +1,4 @@
-"""Postgres in trouble while rows come in: each trouble is for real, each is outlived, no row and no letter."""
+"""Outages in the middle of work: nothing is lost, nothing restarts, and the level says so."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _OTHERS = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename 
 
 @contextmanager
 def read_only(database: Connection) -> Any:
-    """As after a failover, to a server that is a replica still."""
+    """Act as after a failover to a server that is still a replica."""
     database.execute("ALTER ROLE writer SET default_transaction_read_only = on")
     database.execute(_OTHERS)
     yield
@@ -58,7 +58,7 @@ def statement_timeout(database: Connection) -> Any:
 
 
 def raising(sqlstate: str) -> Trouble:
-    """An error of the server that no test can bring about at will (its disk is full), or for as long as it likes."""
+    """Simulate an error of the server that no test can cause at will (a full disk), or for as long as needed."""
 
     @contextmanager
     def raise_it(database: Connection) -> Any:
@@ -127,7 +127,7 @@ def store(postgres_url: str, migrated_template: str, tmp_path_factory: pytest.Te
 
 @pytest.mark.slow
 @pytest.mark.parametrize("sqlstate", TROUBLES)
-def test_a_trouble_of_postgres_is_outlived(sqlstate: str, store: Case) -> None:
+def test_a_worker_survives_a_fault_of_postgres(sqlstate: str, store: Case) -> None:
     worker, producer, database = store.worker, store.producer, store.database
     empty(database)
     worker.forget_log()

@@ -15,7 +15,7 @@ from support.web import monitor
 
 @pytest.mark.slow
 @on_redis
-def test_its_observer_counts_every_event_and_its_subscriber_takes_our_bus(
+def test_the_orchestrators_observer_counts_every_event_and_its_subscriber_accepts_our_bus(
     orchestrator: Neighbour, broker_url: str, database_url: str, producer: Celery, stream: Stream, tmp_path: Path
 ) -> None:
     servers = {"BROKER_URL": broker_url, "DATABASE_URL": database_url}

@@ -69,7 +69,7 @@ def test_a_replay_changes_nothing_physically(writer: Writer, database: Connectio
     assert select(database, statistics.format("n_tup_upd, n_tup_del, n_live_tup, n_dead_tup")) == [(0, 0, 50, 50)]
 
 
-def test_replays_are_hardly_ever_tried_as_new_rows(writer: Writer, database: Connection) -> None:
+def test_replays_are_rarely_tried_as_new_rows(writer: Writer, database: Connection) -> None:
     write(writer, message(bars(50)))
     for _ in range(100):
         assert write(writer, message(bars(50))) == [Counts(unchanged=50)]
@@ -186,7 +186,7 @@ def test_however_messages_are_delivered_merged_and_replayed_the_table_is_what_th
 
 @given(batches=deliveries(), seed=st.randoms(use_true_random=False))
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_where_no_row_is_sent_twice_alike_only_the_moments_decide(
+def test_without_ties_only_the_enqueue_times_decide(
     writer: Writer,
     database: Connection,
     batches: list[list[tuple[int, list[tuple[str, float]]]]],

@@ -119,7 +119,7 @@ def test_missing_tables_are_unavailable_until_they_are_migrated(unmigrated_url: 
     writer.close()
 
 
-def test_a_writer_outlives_a_table_that_is_made_anew(writer: Writer, database: Connection) -> None:
+def test_a_writer_survives_the_recreation_of_its_table(writer: Writer, database: Connection) -> None:
     write(writer, message([bar()]))
     database.execute("ALTER TABLE bars_ohlcv ADD COLUMN note text")
     assert write(writer, message([bar(symbol="IBM")])) == [Counts(written=1)]

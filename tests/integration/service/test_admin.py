@@ -1,4 +1,4 @@
-"""The admin endpoints on real servers: who is let in, and that each does what it says."""
+"""The admin endpoints on real servers: who may use them, and what each of them does."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def web(running_web: Web, redis_url: str, database_url: str) -> Web:
 
 
 @pytest.mark.parametrize(("token", "environment"), [("", ""), ("changeme", ""), ("changeme", "production")])
-def test_without_a_token_of_ones_own_admin_is_closed(
+def test_without_its_own_token_admin_is_closed(
     token: str, environment: str, redis_url: str, database_url: str, tmp_path: Path
 ) -> None:
     servers = {"DATABASE_URL": database_url, "BROKER_URL": redis_url}
@@ -73,7 +73,7 @@ def test_wrong_requests_are_answered_in_json(web: Web) -> None:
     assert TOKEN not in web.log_text()
 
 
-def test_migrate_says_from_where_to_where(unmigrated_url: str, redis_url: str, tmp_path: Path) -> None:
+def test_migrate_returns_the_revisions_before_and_after(unmigrated_url: str, redis_url: str, tmp_path: Path) -> None:
     with serving(tmp_path, DATABASE_URL=unmigrated_url, BROKER_URL=redis_url) as web:
         assert web.admin("GET", "/schema/version").json()["up_to_date"] is False
         first, second = (web.admin("POST", "/migrate").json() for _ in range(2))
@@ -108,7 +108,7 @@ def test_retention_counts_then_deletes_what_is_too_old(web: Web, database: psyco
     )
 
 
-def test_the_level_is_told_now(web: Web, redis_url: str) -> None:
+def test_a_check_publishes_the_level_at_once(web: Web, redis_url: str) -> None:
     told = web.admin("POST", "/backpressure/check").json()
     assert told["receivers"] == {"redis": "delivered"}
     assert (told["event"]["level"], told["event"]["queue_size"], told["event"]["capacity"]) == ("ok", 0, 10_000)

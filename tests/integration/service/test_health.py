@@ -128,7 +128,7 @@ def test_a_broker_that_does_not_answer(broker: str, database_url: str, tmp_path:
                     wait_until(lambda: web.client.get("/readyz").status_code == 200)
 
 
-def test_nothing_there_at_all_is_unhealthy(tmp_path: Path) -> None:
+def test_without_any_server_the_store_is_unhealthy(tmp_path: Path) -> None:
     nowhere = f"127.0.0.1:{free_port()}"
     with serving(tmp_path, DATABASE_URL=f"postgresql://{nowhere}/x", BROKER_URL=f"redis://{nowhere}/0") as web:
         assert web.health().state == "unhealthy"

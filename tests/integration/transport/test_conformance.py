@@ -125,7 +125,7 @@ def test_what_is_rejected_is_gone_and_what_is_requeued_is_delivered_again(side: 
 
 @pytest.mark.parametrize("is_closed", [True, False], ids=["closed", "lost"])
 @pytest.mark.parametrize("seed", range(6))
-def test_what_is_open_stays_open(side: Side, seed: int, is_closed: bool) -> None:
+def test_an_open_message_stays_open(side: Side, seed: int, is_closed: bool) -> None:
     choose = random.Random(seed)  # noqa: S311  # no secret
     side.publish(*range(80))
     open_ = set(range(80))

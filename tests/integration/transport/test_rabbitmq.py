@@ -32,7 +32,7 @@ def acks_of(consumer: Consumer, monkeypatch: pytest.MonkeyPatch) -> list[tuple[i
     return sent
 
 
-def test_acknowledgements_of_one_turn_are_one(side: RabbitMQSide, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_acknowledgements_of_one_loop_turn_are_sent_as_one(side: RabbitMQSide, monkeypatch: pytest.MonkeyPatch) -> None:
     side.publish(*range(100))
     with side.consuming(with_hub=True) as consumer:
         sent = acks_of(consumer, monkeypatch)
@@ -43,7 +43,7 @@ def test_acknowledgements_of_one_turn_are_one(side: RabbitMQSide, monkeypatch: p
     assert side.left() == []
 
 
-def test_what_is_above_an_open_message_is_acknowledged_by_itself(
+def test_messages_above_an_open_one_are_acknowledged_singly(
     side: RabbitMQSide, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     side.publish(*range(6))
@@ -60,7 +60,9 @@ def test_what_is_above_an_open_message_is_acknowledged_by_itself(
     assert side.left() == []
 
 
-def test_without_an_event_loop_each_goes_at_once(side: RabbitMQSide, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_an_event_loop_each_acknowledgement_is_sent_at_once(
+    side: RabbitMQSide, monkeypatch: pytest.MonkeyPatch
+) -> None:
     side.publish(*range(3))
     with side.consuming() as consumer:
         consumer.take(3)
@@ -69,7 +71,9 @@ def test_without_an_event_loop_each_goes_at_once(side: RabbitMQSide, monkeypatch
         assert sent == [(1, False), (2, False), (3, False)]
 
 
-def test_on_a_connection_that_is_lost_they_are_void(side: RabbitMQSide, caplog: pytest.LogCaptureFixture) -> None:
+def test_acknowledgements_on_a_lost_connection_are_dropped(
+    side: RabbitMQSide, caplog: pytest.LogCaptureFixture
+) -> None:
     side.publish(*range(3))
     with side.consuming(with_hub=True) as consumer:
         consumer.take(3)

@@ -102,7 +102,7 @@ def test_whatever_json_rows_are_they_are_stored_or_rejected_and_never_lost(case:
 
 @given(nearly_rows())
 @settings(max_examples=100, deadline=None)
-def test_a_row_fares_alike_alone_and_in_company(case: tuple[Dataset, list[Any]]) -> None:
+def test_a_row_is_decoded_the_same_alone_and_with_others(case: tuple[Dataset, list[Any]]) -> None:
     dataset, given_rows = case
     together = decode_rows(dataset, given_rows, {}, NOW)
     alone = [decode_rows(dataset, [row], {}, NOW) for row in given_rows]

@@ -199,7 +199,7 @@ def test_one_nan_does_not_spoil_the_other_rows_of_a_foreign_client() -> None:
 
 
 @pytest.mark.parametrize("wrong", [{"size": math.nan}, {"symbol": "\ud800"}])
-def test_nor_where_the_task_had_to_parse_the_whole_body(wrong: Row) -> None:
+def test_one_nan_does_not_spoil_the_other_rows_when_the_whole_body_is_parsed(wrong: Row) -> None:
     given_rows = json.loads(celery_json([TICK_CONSUMER, {**TICK_CONSUMER, **wrong}, TICK_CONSUMER]))
     assert list(decode("ticks", given_rows).positions) == [0, 2]
 
