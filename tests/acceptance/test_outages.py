@@ -1,4 +1,4 @@
-"""Outages in the middle of work: nothing is lost, nothing restarts, and the level says so."""
+"""Real faults of Postgres while rows come in: workers survive each, no row is lost, and no dead letter is made."""
 
 from __future__ import annotations
 
