@@ -167,7 +167,7 @@
     const banner = byId("lost");
     if (lost) {
       const since = lastAnswer === null ? "The server has not answered yet" : `Lost the server: no answer since ${clock(lastAnswer / 1000)}`;
-      text("lost", `${since}. What stands below is old. Trying again every second.`);
+      text("lost", `${since}. The data below is out of date. Trying again every second.`);
       document.title = `no answer from the server – ${NAME}`;
     }
     banner.hidden = !lost;
