@@ -1,1 +1,1 @@
-"""What a message may hold, as JSON rows or as an Arrow table, and what it becomes: typed columns and rejects."""
+"""The wire format: what a message may hold (JSON rows or an Arrow table), decoded into typed columns and rejects."""

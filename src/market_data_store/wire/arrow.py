@@ -1,11 +1,11 @@
-"""Tables of Apache Arrow as messages, for producers that hold frames: columns go from one to the other as columns.
+"""Apache Arrow tables as messages, for producers that hold frames: columns stay columns.
 
-The body of such a message is an Arrow IPC stream, whose schema's metadata holds `dataset` and, perhaps, `defaults` (a
-JSON object). Column names, defaults and rules are those of JSON rows (`rows`). A table in which all is well is taken a
-column at a time; one with a value that is not is taken row by row, by `rows`, so that it has the same rejects with the
-same reasons.
+The body of such a message is an Arrow IPC stream. The schema's metadata holds `dataset` and, optionally, `defaults` (a
+JSON object). Column names, defaults and rules are those of JSON rows (`rows`). A table without wrong values is decoded
+a column at a time. A table with a wrong value is decoded row by row, by `rows`, so that both forms give the same
+rejects with the same reasons.
 
-Arrow itself (pyarrow, the extra `arrow`) is imported with the first table.
+pyarrow (the extra `arrow`) is imported with the first table.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from typing import Any
 from market_data_store.errors import InvalidMessage, Reason
 from market_data_store.wire.text import Unreadable, row_text
 
-#: Types of texts that point elsewhere, and what they are sent as.
+#: Types whose values point into shared buffers, and the types that they are sent as.
 _PLAIN = {"string_view": "large_string", "binary_view": "large_binary"}
-#: Raised where Python has no value for one of Arrow's: a time beyond the year 9999, say.
+#: Raised for an Arrow value that Python cannot represent, such as a time after the year 9999.
 NO_VALUE = (ValueError, OverflowError, TypeError, LookupError, NotImplementedError, ImportError)
 
 
@@ -33,37 +33,37 @@ class Frame:
     table: Any
 
     def __len__(self) -> int:
-        """Rows."""
+        """Return the number of rows."""
         return int(self.table.num_rows)
 
     def objects(self) -> list[dict[str, Any]]:
-        """The rows one by one, as JSON has them: times, dates and decimals are texts."""
-        rows: list[dict[str, Any]] = [{} for _ in range(len(self))]  # there are tables without columns
+        """Return the rows as JSON objects: times, dates and decimals are texts."""
+        rows: list[dict[str, Any]] = [{} for _ in range(len(self))]  # a table may have rows and no columns
         for name in self.table.column_names:
             for row, value in zip(rows, python_values(self.table.column(name)), strict=True):
                 row[name] = as_json(value)
         return rows
 
     def part(self, start: int, rows: int) -> Frame:
-        """So many of its rows, or fewer at its end."""
+        """Return at most `rows` rows, from index `start` on."""
         return Frame(self.table.slice(start, rows))
 
     def row_text(self, position: int) -> str:
-        """A row as JSON text."""
+        """Return one row as JSON text."""
         return row_text(self.part(position, 1).objects()[0])
 
 
 def frame_of(table: Any) -> Frame:
-    """What a producer holds (of pyarrow, polars, pandas, DuckDB, ...) as a frame; raises `InvalidMessage`."""
+    """Convert a producer's table (pyarrow, polars, pandas, DuckDB, ...); raises `InvalidMessage`."""
     arrow = pyarrow_module()
     try:
         found = arrow.table(table)
     except (arrow.ArrowException, TypeError, ValueError) as error:
-        raise InvalidMessage(f"table: {type(table).__name__} is no table of Arrow's: {error}") from error
-    # pandas' nameless index.
+        raise InvalidMessage(f"table: {type(table).__name__} cannot be read as an Arrow table: {error}") from error
+    # The columns that pandas adds for an index without a name.
     found = found.drop_columns([name for name in found.column_names if name.startswith("__index_level_")])
     for place, field in enumerate(found.schema):
-        # A part of such a column would be sent with the texts of all others.
+        # A slice of such a column would be sent with the texts of all rows.
         plain = _PLAIN.get(str(field.type)) or (
             field.type.value_type if arrow.types.is_dictionary(field.type) else None
         )
@@ -73,7 +73,7 @@ def frame_of(table: Any) -> Frame:
 
 
 def pack(dataset: str, defaults: bytes, frame: Frame) -> bytes:
-    """The frame as a message's body; `defaults` is a JSON object."""
+    """Encode a frame as a message's body; `defaults` is the text of a JSON object."""
     arrow = pyarrow_module()
     sink = arrow.BufferOutputStream()
     table = frame.table.replace_schema_metadata({b"dataset": dataset.encode(), b"defaults": defaults})
@@ -84,7 +84,7 @@ def pack(dataset: str, defaults: bytes, frame: Frame) -> bytes:
 
 
 def unpack(body: bytes) -> tuple[str, Frame, Any]:
-    """Dataset, frame and defaults of a message's body; raises `InvalidMessage`."""
+    """Return dataset, frame and defaults of a message's body; raises `InvalidMessage`."""
     arrow = pyarrow_module()
     try:
         if any(_is_compressed(message.metadata.to_pybytes()) for message in arrow.ipc.MessageReader.open_stream(body)):
@@ -93,34 +93,34 @@ def unpack(body: bytes) -> tuple[str, Frame, Any]:
         stream = arrow.ipc.open_stream(body)
         for batch in stream:
             rows += batch.num_rows
-            if rows > len(body):  # a column of nulls takes no room
+            if rows > len(body):  # a column of nulls takes no bytes, however many rows it has
                 numbers = f"{rows:,}", f"{len(body):,}"
-                raise InvalidMessage(Reason.of("rows: {} in {} bytes; send rows that have a key each", *numbers))
+                raise InvalidMessage(Reason.of("rows: {} rows in {} bytes; give each row its key columns", *numbers))
             batches.append(batch)
         table = arrow.Table.from_batches(batches, stream.schema)
-        table.validate(full=True)  # it is anybody's: offsets may point anywhere
+        table.validate(full=True)  # anyone may have written it: offsets may point outside of the buffers
         frame = _readable(table)
     except InvalidMessage:
         raise
     except (arrow.ArrowException, OSError, ValueError, struct.error) as error:
-        reason = Reason.of("body: no Arrow IPC stream that can be read ({kind})", kind=type(error).__name__)
+        reason = Reason.of("body: not a readable Arrow IPC stream ({kind})", kind=type(error).__name__)
         raise InvalidMessage(reason) from error
     said = table.schema.metadata or {}
     try:
         return said[b"dataset"].decode(), frame, json.loads(said.get(b"defaults") or "null")
     except KeyError:
-        reason = Reason.of("dataset: missing; put it into the schema's metadata, as `dataset`")
+        reason = Reason.of("dataset: missing; set `dataset` in the schema's metadata")
         raise InvalidMessage(reason) from None
     except (ValueError, RecursionError) as error:
         raise InvalidMessage(Reason.of("body: dataset or defaults cannot be read")) from error
 
 
 def _is_compressed(metadata: bytes) -> bool:
-    """Whether a message of a stream has compressed buffers: a small one could fill the memory.
+    """Return whether a message of a stream has compressed buffers: a small one could fill the memory.
 
-    pyarrow does not tell. `metadata` is a flatbuffer (Arrow's format/Message.fbs): Message(version, header_type,
-    header), whose header of type 2 is DictionaryBatch(id, data, ...) and of type 3 RecordBatch(length, nodes, buffers,
-    compression, ...). Raises `struct.error` where it is none.
+    pyarrow has no function for it. `metadata` is a flatbuffer (Arrow's format/Message.fbs): Message(version,
+    header_type, header). A header of type 2 is a DictionaryBatch(id, data, ...), one of type 3 a RecordBatch(length,
+    nodes, buffers, compression, ...). Raises `struct.error` for bytes that are not such a flatbuffer.
     """
 
     def field(table: int, number: int) -> int:
@@ -146,20 +146,21 @@ def _is_compressed(metadata: bytes) -> bool:
 
 
 def pyarrow_module() -> Any:
-    """pyarrow with its compute functions, imported at the first call; raises `InvalidMessage` without it."""
+    """Return pyarrow with its compute functions, imported at the first call; raises `InvalidMessage` without it."""
     try:
         import pyarrow
         import pyarrow.compute
     except ImportError:
         reason = Reason.of(
-            "body: tables need Arrow; pip install 'market-data-store[arrow]' where it is written and where workers run"
+            "body: tables need pyarrow; install the extra `arrow` (pip install '.[arrow]' in a checkout) where tables "
+            "are written and where workers run"
         )
         raise InvalidMessage(reason) from None
     return pyarrow
 
 
 def _readable(table: Any) -> Frame:
-    """With times of UTC, and in microseconds where they had nanoseconds; raises `InvalidMessage`."""
+    """Convert times to UTC, and nanoseconds to microseconds; raises `InvalidMessage` for a duplicate column name."""
     arrow = pyarrow_module()
     names = table.column_names
     if len(set(names)) < len(names):
@@ -167,7 +168,8 @@ def _readable(table: Any) -> Frame:
         raise InvalidMessage(Reason.of("{}: two columns have this name; rename one", twice[:80]))
     for place, field in enumerate(table.schema):
         if arrow.types.is_timestamp(field.type):
-            # The number is of UTC, whatever the zone is, which Python need not know; a naive time is UTC.
+            # The number counts from 1970 in UTC, whatever the zone, so Python need not know the zone. A naive time is
+            # UTC.
             ticks, unit = table.column(place).cast(arrow.int64()), field.type.unit
             if unit == "ns":
                 ticks, unit = arrow.compute.divide(ticks, 1_000), "us"
@@ -176,7 +178,7 @@ def _readable(table: Any) -> Frame:
 
 
 def python_values(column: Any) -> list[Any]:
-    """A column's values as Python objects; `Unreadable` where Python has none."""
+    """Return a column's values as Python objects; `Unreadable` for those that Python cannot represent."""
     try:
         values: list[Any] = column.to_pylist()
     except NO_VALUE:
@@ -192,7 +194,7 @@ def _python_value(scalar: Any) -> Any:
 
 
 def as_json(value: Any) -> Any:
-    """A value as JSON has it: times, dates and decimals are texts."""
+    """Return a value as JSON represents it: times, dates and decimals are texts."""
     if isinstance(value, datetime | date | time):
         return value.isoformat()
     if isinstance(value, Decimal | timedelta):

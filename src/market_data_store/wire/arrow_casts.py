@@ -1,4 +1,4 @@
-"""Arrow columns of a fitting type as stored values; None for a type that has to be read value by value."""
+"""Converts Arrow columns to stored values; returns None for a type that must be read value by value."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _LARGEST = 2.0**63
 
 
 def doubles(column: Any) -> list[Any] | None:
-    """Numbers; raises ValueError for one that is not finite or beyond 64 bits."""
+    """Return floats; raises ValueError if one is not finite or beyond 64 bits."""
     arrow = pyarrow_module()
     if not (arrow.types.is_integer(column.type) or arrow.types.is_floating(column.type)):
         return None
@@ -26,13 +26,13 @@ def doubles(column: Any) -> list[Any] | None:
 
 
 def integers(column: Any) -> list[Any] | None:
-    """Integers of 64 bits."""
+    """Return integers of 64 bits; raises Arrow's error for a larger one."""
     arrow = pyarrow_module()
     return _values(column.cast(arrow.int64())) if arrow.types.is_integer(column.type) else None
 
 
 def timestamps(column: Any) -> list[Any] | None:
-    """Microseconds since 2000; raises ValueError for a year beyond 1 to 9999."""
+    """Return microseconds since 2000; raises ValueError for a time outside the years 1 to 9999."""
     arrow = pyarrow_module()
     if not arrow.types.is_timestamp(column.type):
         return None
@@ -41,7 +41,7 @@ def timestamps(column: Any) -> list[Any] | None:
 
 
 def dates(column: Any) -> list[Any] | None:
-    """Days since 2000; raises ValueError for a year beyond 1 to 9999."""
+    """Return days since 2000; raises ValueError for a date outside the years 1 to 9999."""
     arrow = pyarrow_module()
     if not arrow.types.is_date32(column.type):
         return None

@@ -1,4 +1,4 @@
-"""An Arrow table decoded column by column."""
+"""Decodes an Arrow table column by column."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from market_data_store.wire.rows import decode_rows
 
 
 def decode_frame(dataset: Dataset, frame: Frame, defaults: Mapping[str, Any], enqueued_at: int) -> DecodedRows:
-    """As `rows.decode_rows`, for a table."""
+    """Type and check a table's rows, with the same results as `rows.decode_rows`."""
     standard = stored_defaults(dataset, defaults)
     try:
         return DecodedRows(dataset, _columns(dataset, frame.table, standard, enqueued_at), range(len(frame)))
@@ -23,7 +23,7 @@ def decode_frame(dataset: Dataset, frame: Frame, defaults: Mapping[str, Any], en
 
 
 def _columns(dataset: Dataset, table: Any, standard: Mapping[str, Any], enqueued_at: int) -> list[list[Any]]:
-    """Stored values by column; raises ValueError, TypeError or Arrow's own where a row needs a closer look."""
+    """Return stored values by column; raises ValueError, TypeError or Arrow's error if a row must be read by itself."""
     fields = fields_of(dataset)
     names = set(table.column_names)
     known = {name for f in fields for name in f.names}
@@ -36,7 +36,7 @@ def _columns(dataset: Dataset, table: Any, standard: Mapping[str, Any], enqueued
     for f in fields:
         present = [name for name in f.names if name in names]
         if len(present) > 1:
-            raise ValueError(f"{f.name} has several names")  # which one counts may differ from row to row
+            raise ValueError(f"{f.name} has several names")  # which of them has the value may differ by row
         column = table.column(present[0]) if present else None
         if f.rule.keeps_unknown:
             own = (
@@ -55,7 +55,7 @@ def _columns(dataset: Dataset, table: Any, standard: Mapping[str, Any], enqueued
 
 
 def _stored(f: Field, column: Any) -> list[Any]:
-    """A column's values as they are stored; None where there is none."""
+    """Return a column's values as they are stored; None stays None."""
     values = f.kind.from_arrow(column)
     if values is not None:
         return values
@@ -66,7 +66,7 @@ def _stored(f: Field, column: Any) -> list[Any]:
 
 
 def _by_distinct_value(f: Field, column: Any) -> list[Any]:
-    """Texts mostly repeat: each is looked at once."""
+    """Return a column's stored values, checking each distinct text only once: most texts repeat."""
     whole = column.combine_chunks()
     encoded = whole if pyarrow_module().types.is_dictionary(whole.type) else whole.dictionary_encode()
     distinct = python_values(encoded.dictionary)

@@ -1,4 +1,4 @@
-"""Decoded columns: what JSON rows and Arrow tables have in common, from single values to complete columns."""
+"""Decoded columns, shared by JSON rows and Arrow tables: defaults, content hashes and unknown fields are filled in."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from market_data_store.wire.reasons import reason_of, shown
 
 @dataclass(frozen=True, slots=True)
 class Reject:
-    """A row that can never be written, `position` counting from 0 in its message."""
+    """A row that can never be written; `position` is its index in the message, from 0."""
 
     position: int
     reason: str
-    #: The reason without values.
+    #: The reason with … for each value.
     pattern: str
     #: The row as JSON text.
     row: str
@@ -29,25 +29,26 @@ class Reject:
 
 @dataclass(slots=True)
 class DecodedRows:
-    """A message's valid rows by column, in the dataset's order, and its rejects.
+    """A message's valid rows by column, in the dataset's column order, and its rejects.
 
-    Values are as Postgres stores them: timestamps are microseconds and dates days since 2000-01-01 UTC, JSON is bytes.
+    Values are as Postgres stores them: a timestamp is microseconds and a date is days since 2000-01-01 UTC, JSON is
+    bytes.
     """
 
     dataset: Dataset
     columns: list[list[Any]]
-    #: Of each valid row, its index in the message.
+    #: Index in the message of each valid row.
     positions: Sequence[int]
     rejects: list[Reject] = field(default_factory=list)
 
     @property
     def sent(self) -> int:
-        """How many rows the message held."""
+        """Number of rows in the message."""
         return len(self.positions) + len(self.rejects)
 
 
 def finished(f: Field, column: list[Any]) -> list[Any]:
-    """A column's values as they are stored; None stays."""
+    """Return a column's values as they are stored; None stays None."""
     if None not in column:
         return f.kind.finish(column)
     present = iter(f.kind.finish([value for value in column if value is not None]))
@@ -62,7 +63,10 @@ def completed(
     enqueued_at: int,
     count: int,
 ) -> list[list[Any]]:
-    """Stored values by column, with defaults filled in and hashes made; `stored` is None where no row has a value."""
+    """Fill in defaults and content hashes; returns stored values by column.
+
+    `stored` is None for a column in which no row has a value.
+    """
     fields = fields_of(dataset)
     complete: dict[str, list[Any]] = {}
     for f, column in zip(fields, stored, strict=True):
@@ -86,7 +90,7 @@ def completed(
 
 
 def with_unknown(column: list[Any] | None, unknown: Sequence[Mapping[str, Any]], count: int) -> list[Any] | None:
-    """Metadata that also holds the fields that the dataset does not know, of each row."""
+    """Add to each row's metadata the fields that the dataset does not know; None for a row without either."""
     if not unknown:
         return column
     own = column or [None] * count
@@ -98,10 +102,10 @@ def with_unknown(column: list[Any] | None, unknown: Sequence[Mapping[str, Any]],
 
 
 def wire_value(f: Field, value: Any) -> Any:
-    """As the decoder of a whole message takes it."""
+    """Convert one value as the decoder of a whole message does: unwrap Celery's objects, read the text null as None."""
     if isinstance(value, dict) and value.keys() == {"__type__", "__value__"}:
         value = value["__value__"]
-    # msgspec takes the text null for no value, in all fields but texts; so does this.
+    # msgspec reads the text `null` as no value, in all fields except texts.
     return None if isinstance(value, str) and not f.kind.is_text and value.lower() == "null" else value
 
 
@@ -120,7 +124,7 @@ def _encoded_defaults(dataset: Dataset, defaults: bytes) -> dict[str, Any]:
 
 
 def stored_defaults(dataset: Dataset, defaults: Mapping[str, Any]) -> dict[str, Any]:
-    """A dataset's stored values for what rows leave out; raises `InvalidMessage`."""
+    """Return the stored values of `defaults`, by column; raises `InvalidMessage`."""
     if not isinstance(defaults, Mapping):
         raise InvalidMessage(Reason.of("defaults: expected an object, got {}", shown(defaults)))
     try:

@@ -1,6 +1,6 @@
-"""A dataset's fields: under which names a message may send a column, and what one value must be.
+"""A dataset's fields: the names under which a message may send a column, and the check of a single value.
 
-Follows from the declaration in `datasets`; what a value of a kind is stands in `kinds`.
+The fields follow from the declaration in `datasets`. `kinds` says what values each kind of column takes.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from market_data_store.wire.reasons import WrongValue
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """What is known of a column."""
+    """A column as messages see it."""
 
     name: str
     names: tuple[str, ...]
@@ -33,10 +33,10 @@ class Field:
     required: bool
 
     def checked(self, value: Any) -> Any:
-        """One value as `kind.finish` takes it; raises `WrongValue`, which names field, value and remedy."""
+        """Decode one value for `kind.finish`; raises `WrongValue`, which names field, value and remedy."""
         try:
             if isinstance(value, Decimal | date | UUID) and not isinstance(value, datetime):
-                value = str(value)  # Celery's own JSON decodes them
+                value = str(value)  # Celery's JSON decoder makes these objects
             elif isinstance(value, dict):
                 json.dumps(value, allow_nan=False)  # msgspec would write null
             else:
@@ -59,20 +59,20 @@ class Fields(tuple[Field, ...]):
 
     @property
     def use_unknown(self) -> bool:
-        """Whether fields that the dataset does not know have a use: kept in a column, or told apart by a hash."""
+        """Whether the fields that the dataset does not know are used: kept in a column, or part of a hash."""
         return any(f.rule.keeps_unknown or "*" in f.rule.content_hash for f in self)
 
 
 @cache
 def fields_of(dataset: Dataset) -> Fields:
-    """The dataset's fields."""
+    """Return the dataset's fields, in table order."""
     return Fields(_field_of(column) for column in dataset.columns)
 
 
 def _field_of(column: Any) -> Field:
     rule: Rule = column.info["rule"]
     return Field(
-        name=str(column.name),  # msgspec takes no subclass of str, such as SQLAlchemy's names
+        name=str(column.name),  # msgspec rejects subclasses of str, such as SQLAlchemy's names
         names=(str(column.name), *rule.aliases),
         rule=rule,
         kind=kind_of(column),

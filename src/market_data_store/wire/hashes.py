@@ -1,4 +1,4 @@
-"""Hashes that stand for a row's content, so that a replay gets the same key."""
+"""Hashes of a row's content, used as key values, so that a replayed row has the same key."""
 
 from __future__ import annotations
 
@@ -10,16 +10,17 @@ import msgspec
 
 
 def hash63(content: bytes) -> int:
-    """A hash that fits a bigint and is never negative."""
+    """Return a hash that fits into a bigint and is never negative."""
     return int.from_bytes(blake2b(content, digest_size=8).digest()) >> 1
 
 
 def content_hashes(
     names: tuple[str, ...], columns: Mapping[str, list[Any]], unknown: Sequence[Mapping[str, Any]], count: int
 ) -> Iterator[int]:
-    """Of each row, the hash of these columns' stored values; `*` stands for the fields that the dataset does not know.
+    """Yield for each row the hash of its stored values in the columns `names`.
 
-    `unknown` holds those by row, or is empty where no row has any.
+    The name `*` means the fields that the dataset does not know. `unknown` holds these by row, or is empty if no row
+    has any.
     """
     encode = msgspec.json.Encoder(order="deterministic").encode
     contents = zip(*(columns[name] for name in names if name != "*"), strict=True)

@@ -1,7 +1,7 @@
-"""The kinds of column: for each, how JSON, Arrow and CSV are read, what COPY is given, and how an export writes it.
+"""The kinds of column: for each, how JSON, Arrow and CSV are read, what COPY gets, and how an export writes it.
 
-The one table that says it (`_KINDS`). A column whose SQLAlchemy type is not in it is a `ConfigurationError`: a new kind
-is one entry here. Decoded values are finished a column at a time, which is several times faster than value by value.
+`_KINDS` is the only table of kinds: a new kind is one entry there. A column of any other SQLAlchemy type raises a
+`ConfigurationError`. Decoded values are finished a column at a time, which is several times faster than value by value.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from market_data_store.wire.reasons import (
 )
 from market_data_store.wire.text import has_nul, json_cell
 
-#: A number beyond 64 bits is a mistake in any field, also in those that are stored as double precision. NaN fails too.
+#: A number beyond 64 bits is a mistake in any field, even in one stored as double precision. NaN fails too.
 _Number = Annotated[float, msgspec.Meta(ge=-(2.0**63), le=2.0**63)]
 _Integer = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
 _IntegerOrId = _Integer | Annotated[str, msgspec.Meta(min_length=1)]
@@ -42,37 +42,37 @@ _FIRST_TS = (datetime.min.replace(tzinfo=UTC) - EPOCH) // MICROSECOND
 _LAST_TS = (datetime.max.replace(tzinfo=UTC) - EPOCH) // MICROSECOND
 _CANONICAL_INTEGER = re.compile("0|-?[1-9][0-9]{0,18}")
 
-#: From decoded values, without None, to stored ones; raises ValueError.
+#: Converts decoded values, none of them None, to stored ones; raises ValueError.
 Finish = Callable[[list[Any]], list[Any]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Kind:
-    """What is known of a kind of column."""
+    """How values of one kind of column are read, stored and exported."""
 
-    #: What msgspec accepts for it in JSON.
+    #: The type that msgspec decodes from JSON.
     wire: Any
-    #: What is said of a value that it does not accept, without the field's name.
+    #: Makes the reason for a value that is not accepted, without the field's name.
     problem: Callable[[Any], Reason]
-    #: What COPY gets: Postgres's name of the type by which a stored value is sent in binary.
+    #: Postgres's name of the type as which COPY sends a stored value in binary.
     copy_type: str
     finish: Finish = list
-    #: One value as `wire` takes it, where Celery's JSON or Python objects have another form of it.
+    #: Converts one value to what `wire` accepts, where Celery's JSON or Python objects have another form of it.
     prepare: Callable[[Any], Any] = lambda value: value
-    #: An Arrow column as stored values, or None where its type is read value by value.
+    #: Converts an Arrow column to stored values; returns None if its type must be read value by value.
     from_arrow: Callable[[Any], list[Any] | None] = lambda _: None
-    #: A CSV cell as JSON has it, where its text means something else there.
+    #: Converts a CSV cell to its JSON value, for kinds where the cell's text would mean something else in JSON.
     from_csv: Callable[[str], Any] | None = None
-    #: How an export writes the column {0}, in SQL.
+    #: SQL by which an export writes the column {0}.
     export: str = "{0}"
-    #: Whether the text `null` is a text, and not msgspec's idea of no value.
+    #: Whether the text `null` is a text; msgspec would read it as no value.
     is_text: bool = False
-    #: Where a row has no value of its own: what stands for the hash of its content.
+    #: Makes the stored value from the hash of a row's content, for a row without a value.
     from_hash: Callable[[int], Any] = lambda value: value
 
 
 def kind_of(column: Column[Any]) -> Kind:
-    """The kind of a declared column; raises `ConfigurationError` for a type that has none."""
+    """Return the kind of a declared column; raises `ConfigurationError` for a type without a kind."""
     kind = _KINDS.get(type(column.type))
     if kind is None:
         known = ", ".join(sorted(type_.__name__ for type_ in _KINDS))
@@ -124,21 +124,21 @@ def _sequences(column: list[Any]) -> list[Any]:
 
 
 def _sequence(value: str) -> int:
-    # A trade id of digits is itself, any other is hashed.
+    # A trade id of at most 18 digits is stored as that number; any other is hashed.
     if value.isascii() and value.isdigit() and len(value) < 19:
         return int(value)
     return hash63(value.encode())
 
 
 def _sequence_cell(text: str) -> int | str:
-    """As a text, an integer of 19 digits or below 0 is a trade id, which is hashed."""
+    """Read a cell as an integer if it is one: as text, 19 digits or a negative number would be hashed as a trade id."""
     return int(text) if _CANONICAL_INTEGER.fullmatch(text) and -(2**63) <= int(text) < 2**63 else text
 
 
 def _moment(text: str) -> datetime:
     try:
         return msgspec.convert(text, datetime, strict=False)
-    except ValueError:  # Python reads more of ISO 8601: a date alone, a time without seconds
+    except ValueError:  # Python reads more of ISO 8601: a date without a time, a time without seconds
         return datetime.fromisoformat(text)
 
 
@@ -168,11 +168,11 @@ def _json_texts(column: list[Any]) -> list[Any]:
 _TIMESTAMP = Kind(
     wire=datetime,
     problem=ts_problem,
-    copy_type="int8",  # the integer by which Postgres stores it: psycopg formats those in C
+    copy_type="int8",  # the integer that Postgres stores: psycopg formats integers in C
     finish=_timestamps,
     prepare=lambda value: _moment(value) if isinstance(value, str) else value,
     from_arrow=arrow_casts.timestamps,
-    export="to_json({0}) #>> '{{}}'",  # ISO 8601 also in CSV, where Postgres has `2024-01-02 14:30:00+00`
+    export="to_json({0}) #>> '{{}}'",  # ISO 8601 in CSV too, where Postgres writes `2024-01-02 14:30:00+00`
 )
 _DATE = Kind(
     wire=str,
@@ -187,7 +187,7 @@ _DOUBLE = Kind(
     problem=number_problem,
     copy_type="float8",
     from_arrow=arrow_casts.doubles,
-    # JSON's -0 is an integer for many a reader, `mds load` among them, and loses its sign.
+    # Many readers, `mds load` among them, take JSON's -0 for an integer and lose its sign.
     export="CASE WHEN {0} = 0 AND {0}::text = '-0' THEN json '-0.0' ELSE to_json({0}) END",
 )
 _JSON = Kind(

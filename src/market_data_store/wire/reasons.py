@@ -1,4 +1,4 @@
-"""The sentences about wrong values: each names the value and the remedy, and has a pattern without the value."""
+"""The reasons why values are wrong: each names the value and the remedy, and has a pattern without the value."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _MAX_SHOWN = 80
 
 
 class WrongValue(ValueError):
-    """A row holds what its dataset does not take."""
+    """A row has a value that its dataset does not accept."""
 
     def __init__(self, reason: Reason) -> None:
         super().__init__(reason.text)
@@ -22,21 +22,21 @@ class WrongValue(ValueError):
 
 
 def reason_of(error: ValueError) -> Reason:
-    """The reason that an error of decoding carries."""
+    """Return the reason for an error that decoding raised."""
     if isinstance(error, WrongValue):
         return error.reason
-    # Raised by a library: its text may quote the row.
+    # A library raised it: its text may quote the row.
     return Reason(str(error), "the value cannot be decoded")
 
 
 def shown(value: Any) -> str:
-    """The value as it stands in a reason."""
+    """Return the value as a reason quotes it, shortened to 80 characters."""
     text = repr(value)
     return text if len(text) <= _MAX_SHOWN else f"{text[:_MAX_SHOWN]}... ({len(text):,} characters)"
 
 
 def number_problem(value: Any) -> Reason:
-    """What is wrong with a number."""
+    """Say what is wrong with a number."""
     if isinstance(value, float | str) and _is_not_finite(value):
         return Reason.of("{} is not a finite number", shown(value))
     if isinstance(value, int | float) and not isinstance(value, bool):
@@ -52,7 +52,7 @@ def _is_not_finite(value: float | str) -> bool:
 
 
 def integer_problem(value: Any) -> Reason:
-    """What is wrong with an integer."""
+    """Say what is wrong with an integer."""
     if isinstance(value, float | str) and _is_not_finite(value):
         return Reason.of("{} is not a finite number", shown(value))
     if isinstance(value, str) and value.lstrip("-").isdigit():
@@ -63,12 +63,12 @@ def integer_problem(value: Any) -> Reason:
 
 
 def ts_problem(value: Any) -> Reason:
-    """What is wrong with a time."""
-    return Reason.of("{} is not a time from year 1 to 9999; send ISO 8601 or epoch seconds", shown(value))
+    """Say what is wrong with a time."""
+    return Reason.of("{} is not a time from year 1 to 9999; send ISO 8601 or seconds since 1970", shown(value))
 
 
 def date_problem(value: Any) -> Reason:
-    """What is wrong with a date."""
+    """Say what is wrong with a date."""
     return Reason.of("{} is not a date; send YYYY-MM-DD", shown(value))
 
 
@@ -81,7 +81,7 @@ def text_problem(limit: int) -> Callable[[Any], Reason]:
         if not value:
             return Reason.of("{} is empty", shown(value))
         if len(value) > limit:
-            return Reason.of("{} is too long, at most {limit:,} characters", shown(value), limit=limit)
+            return Reason.of("{} is too long; send at most {limit:,} characters", shown(value), limit=limit)
         if "\0" in value:
             return Reason.of("{} holds a NUL character", shown(value))
         return Reason.of("{} is not valid Unicode", shown(value))
@@ -91,11 +91,11 @@ def text_problem(limit: int) -> Callable[[Any], Reason]:
 
 def letters_problem(letters: str) -> Callable[[Any], Reason]:
     """Make a function that says what is wrong with a value that must be one of these letters."""
-    return lambda value: Reason.of("{} is none of {known}", shown(value), known=", ".join(letters))
+    return lambda value: Reason.of("{} is not one of {known}", shown(value), known=", ".join(letters))
 
 
 def json_problem(value: Any) -> Reason:
-    """What is wrong with a row's metadata."""
+    """Say what is wrong with a row's metadata."""
     if not isinstance(value, dict):
         return Reason.of("{} is not an object", shown(value))
     return Reason.of(

@@ -1,11 +1,11 @@
-"""From what a message holds to columns of typed values, and to rejects with a reason that names field and value.
+"""Decodes JSON rows into columns of typed values, and into rejects whose reason names field and value.
 
-Owns the rules of the wire (aliases, defaults, time, limits); what a dataset is stands in `datasets`, and Postgres is
-not known here. `StoreClient` runs the same code as the worker, so that a mistake reads the same in both places.
+Owns the rules of the wire format: aliases, defaults, times, limits. `datasets` declares the datasets; this module knows
+nothing of Postgres. `StoreClient` runs the same code as the worker, so both report a mistake in the same words.
 
-Nearly all messages hold rows of one shape (the same field names). For each shape a msgspec Struct is built once, whose
-fields carry the producer's own names, and the whole list is decoded and checked in C: 0.2 us a row. Only a message
-that this refuses is looked at row by row.
+In nearly all messages, all rows have one shape (the same field names). For each shape a msgspec Struct is built once,
+with the producer's own field names, and the whole list is decoded and checked in C: 0.2 us per row. Only a message that
+fails there is decoded row by row.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ from market_data_store.wire.fields import fields_of
 from market_data_store.wire.reasons import WrongValue, json_problem, reason_of, shown
 from market_data_store.wire.text import Unreadable, has_nul, row_text
 
-#: More fields than this, and a row is decoded without a shape of its own.
+#: Rows with more fields than this are decoded one by one, without a shape.
 _MAX_SHAPE_FIELDS = 64
-#: Celery's JSON writes datetimes, Decimals and the like as objects; what counts is the text inside.
+#: Celery's JSON writes datetimes, Decimals and the like as objects; their value is the text inside.
 _WRAPPED = b'"__type__"'
 _WRAPPER = re.compile(rb'\{"__type__": ?"(?:datetime|date|time|decimal|uuid)", ?"__value__": ?("(?:[^"\\]|\\.)*")\}')
 
@@ -43,14 +43,14 @@ _scan = json.JSONDecoder().raw_decode
 
 
 class _Shape:
-    """A decoder for lists of rows that have these field names, and for which `defaults` has these columns."""
+    """A decoder for lists of rows with the field names `names`, when `defaults` has values for `defaulted`."""
 
     def __init__(self, dataset: Dataset, names: frozenset[str], defaulted: frozenset[str]) -> None:
         members: list[tuple[str, Any, Any]] = []
         rename: dict[str, str] = {}
-        #: Of each of the dataset's columns, its place in a decoded row, or None.
+        #: For each column of the dataset, its place in a decoded row, or None.
         self.places: list[int | None] = []
-        #: Fields that the dataset does not know: place, and name.
+        #: Place and name of each field that the dataset does not know.
         self.unknown: list[tuple[int, str]] = []
         fields = fields_of(dataset)
         for f in fields:
@@ -58,7 +58,7 @@ class _Shape:
             if wire_name is None and f.required and f.name not in defaulted:
                 raise ValueError(f"{f.name} is missing")
             if sum(name in names for name in f.names) > 1:
-                raise ValueError(f"{f.name} has several names")  # which one counts may differ from row to row
+                raise ValueError(f"{f.name} has several names")  # which of them has the value may differ by row
             self.places.append(None if wire_name is None else len(members))
             if wire_name is not None:
                 rename[f"f{len(members)}"] = wire_name
@@ -80,11 +80,11 @@ _shape = lru_cache(maxsize=256)(_Shape)
 def decode_rows(
     dataset: Dataset, rows: bytes | list[Any], defaults: Mapping[str, Any], enqueued_at: int
 ) -> DecodedRows:
-    """Type and check a message's rows; what is wrong comes back as rejects.
+    """Type and check a message's rows; wrong rows are returned as rejects.
 
-    `rows` is the JSON text of a list, or the list itself; `defaults` fills what rows leave out or have null;
-    `enqueued_at` (microseconds since 2000) is the time of rows whose dataset allows them to have none.
-    Raises `InvalidMessage` when `rows` is no list, or `defaults` is wrong for the dataset.
+    `rows` is the JSON text of a list, or the list itself. `defaults` fills fields that are missing or null.
+    `enqueued_at` (microseconds since 2000) is the time of rows without one, where the dataset allows that.
+    Raises `InvalidMessage` when `rows` is not a list, or `defaults` is wrong for the dataset.
     """
     standard = stored_defaults(dataset, defaults)
     if isinstance(rows, bytes):
@@ -98,7 +98,7 @@ def decode_rows(
 
 
 def _decode_at_once(dataset: Dataset, text: bytes, standard: dict[str, Any], enqueued_at: int) -> DecodedRows | None:
-    """All rows in one go, or None where some row needs a closer look."""
+    """Decode all rows at once; returns None if some row must be read by itself."""
     try:
         shape = _shape(dataset, _names_of_first_row(text), frozenset(standard))
         structs = shape.decode(text)
@@ -122,7 +122,7 @@ def _names_of_first_row(text: bytes) -> frozenset[str]:
     start = text.find(b"{")
     if start < 0:
         raise ValueError("no object")
-    # The scanner reads text: decode in steps, since most first rows are short.
+    # The scanner needs text, and most first rows are short: decode only the beginning of the message first.
     for size in (4_096, len(text)):
         try:
             first, _ = _scan(text[start : start + size].decode("utf-8", "ignore"))
@@ -143,7 +143,7 @@ def _finished(
     enqueued_at: int,
     count: int,
 ) -> list[list[Any]]:
-    """Stored values by column, from decoded ones: each finished, then completed; raises ValueError."""
+    """Finish and complete decoded columns; returns stored values by column, raises ValueError."""
     stored = []
     for f, column in zip(fields_of(dataset), columns, strict=True):
         if f.rule.keeps_unknown:
@@ -153,26 +153,26 @@ def _finished(
 
 
 def _split(text: bytes) -> Iterator[Any]:
-    """The rows one by one: `msgspec.Raw`, or objects where only Python's parser takes the text (NaN, 1e400)."""
+    """Yield the rows: as `msgspec.Raw`, or as objects if only Python's parser accepts the text (NaN, 1e400)."""
     try:
         yield from msgspec.json.decode(text, type=list[msgspec.Raw])
     except (ValueError, RecursionError):
         try:
             rows = json.loads(text)
         except (ValueError, RecursionError) as error:
-            raise InvalidMessage(Reason.of("rows: not JSON that can be read")) from error
+            raise InvalidMessage(Reason.of("rows: not readable as JSON")) from error
         if not isinstance(rows, list):
             raise InvalidMessage(Reason.of("rows: expected a list of objects, got {}", shown(rows))) from None
         yield from rows
 
 
 def _unwrapped(text: bytes) -> bytes:
-    """JSON text without the objects that Celery's JSON writes for datetimes, Decimals and the like."""
+    """Replace the objects that Celery's JSON writes for datetimes, Decimals and the like by their texts."""
     return _WRAPPER.sub(rb"\1", text) if _WRAPPED in text else text
 
 
 def _loads(text: msgspec.Raw) -> Any:
-    """The row as an object; the wrong field alone is unreadable where that is possible."""
+    """Read a row as an object; if possible, only a field that cannot be read becomes `Unreadable`."""
     try:
         return json.loads(bytes(text))
     except ValueError:
@@ -200,7 +200,7 @@ def _decode_one_by_one(dataset: Dataset, rows: list[Any], standard: dict[str, An
             row = _loads(raw) if isinstance(raw, msgspec.Raw) else raw
             stored = _decode_row(dataset, row, standard, enqueued_at)
         except RecursionError:
-            # Kept as one string: Postgres's parser has a limit of its own.
+            # Kept as one string: Postgres's JSON parser limits the depth too.
             rejects.append(_reject(position, Reason.of("row: nested too deeply"), json.dumps(row_text(raw))))
         except ValueError as error:
             rejects.append(_reject(position, reason_of(error), row_text(raw)))
@@ -216,7 +216,7 @@ def _reject(position: int, reason: Reason, row: str) -> Reject:
 
 
 def _decode_row(dataset: Dataset, row: Any, standard: dict[str, Any], enqueued_at: int) -> list[Any]:
-    """One row's stored values; raises `WrongValue`."""
+    """Return one row's stored values; raises `WrongValue`."""
     if not isinstance(row, dict):
         raise WrongValue(Reason.of("row: expected an object, got {}", shown(row)))
     columns: list[list[Any] | None] = []
@@ -237,6 +237,6 @@ def _decode_row(dataset: Dataset, row: Any, standard: dict[str, Any], enqueued_a
         if unknown and any(f.rule.keeps_unknown for f in fields_of(dataset)):
             json.dumps(unknown, allow_nan=False)
         stored = _finished(dataset, columns, [unknown] if unknown else [], standard, enqueued_at, 1)
-    except (ValueError, TypeError) as error:  # only what the row has beyond its fields is left to be wrong
+    except (ValueError, TypeError) as error:  # all known fields are checked, so an unknown one is wrong
         raise WrongValue(json_problem(unknown).at("metadata")) from error
     return [value for (value,) in stored]

@@ -1,4 +1,4 @@
-"""JSON text: rows as dead letters keep them, single values, and what Postgres has in no text."""
+"""JSON text: rows as dead letters keep them, single values, and the NUL character, which Postgres cannot store."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import Any
 
 import msgspec
 
-#: NUL as JSON writes it, behind an even number of backslashes; Postgres has it in no text.
+#: NUL as JSON writes it, after an even number of backslashes; Postgres accepts it in no text.
 _NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
 
 
 class Unreadable:
-    """A value that JSON or Arrow allows and Python does not, such as an integer of 5,000 digits. No field takes it."""
+    """A value that JSON or Arrow allows and Python does not, such as an integer of 5,000 digits; no field takes it."""
 
     def __init__(self, text: bytes) -> None:
         self._text = text
@@ -24,7 +24,7 @@ class Unreadable:
 
 
 def row_text(row: Any) -> str:
-    """The row as JSON text that Postgres's json accepts; NaN and infinities become strings, all else stays."""
+    """Return the row as JSON text that Postgres's json accepts; only NaN and infinities change, to strings."""
     if isinstance(row, msgspec.Raw):
         return bytes(row).decode("utf-8", "replace")
     try:
@@ -47,17 +47,17 @@ def _without_nan(value: Any) -> Any:
 
 
 def has_nul(text: bytes) -> bool:
-    """Whether JSON text holds a NUL character."""
+    """Return whether JSON text holds a NUL character."""
     return b"\\u0000" in text and _NUL.search(text) is not None
 
 
 def json_cell(text: str) -> Any:
-    """JSON text as it stands, not decoded; text that is not JSON (NaN, say) stays a text, for the worker to refuse."""
+    """Return JSON text undecoded; text that is not JSON (such as NaN) stays a text, which the worker rejects."""
     return msgspec.Raw(text.strip().encode()) if not isinstance(python_value(text), str) else text.strip()
 
 
 def python_value(text: str) -> Any:
-    """JSON text as a Python object; the text itself where it is not JSON."""
+    """Return JSON text as a Python object; text that is not JSON is returned as it is."""
     try:
         return json.loads(text)
     except (ValueError, RecursionError):

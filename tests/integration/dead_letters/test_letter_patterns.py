@@ -142,7 +142,7 @@ def body(*args: Any) -> bytes:
 
 GOOD = body("bars", [])
 UNKNOWN = "dataset: … is unknown; use one of bars, ticks, quotes, options, fundamentals, news, signals"
-NO_TABLE = "body: no Arrow IPC stream that can be read (ArrowInvalid)"
+NO_TABLE = "body: not a readable Arrow IPC stream (ArrowInvalid)"
 #: Messages with what the header, the content type or the body has of it: and the pattern.
 MESSAGES: dict[str, tuple[dict[str, Any], str]] = {
     "dataset": ({"body": body("SECRET", [])}, UNKNOWN),

@@ -138,7 +138,7 @@ def test_a_foreign_client_needs_a_serializer_of_one_line(
 @pytest.mark.parametrize(
     ("spoil", "reason"),
     [
-        (lambda body: body[:-200], "body: no Arrow IPC stream that can be read"),
+        (lambda body: body[:-200], "body: not a readable Arrow IPC stream"),
         (lambda body: body.replace(b"bars", b"barz"), "dataset: 'barz' is unknown"),
     ],
 )

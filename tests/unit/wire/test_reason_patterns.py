@@ -125,12 +125,12 @@ def test_a_pattern_holds_nothing_of_a_row(dataset: Dataset) -> None:
     assert "the value cannot be decoded" not in patterns, "each reason is made on purpose"
     assert patterns >= {
         "provider: null (key column); give it in the row or in defaults",
-        "provider: … is too long, at most 128 characters",
-        "defaults: ts: … is not a time from year 1 to 9999; send ISO 8601 or epoch seconds",
+        "provider: … is too long; send at most 128 characters",
+        "defaults: ts: … is not a time from year 1 to 9999; send ISO 8601 or seconds since 1970",
         "defaults: expected an object, got …",
         "row: expected an object, got …",
         "rows: expected a list of objects, got …",
-        "rows: not JSON that can be read",
+        "rows: not readable as JSON",
     }
 
 
@@ -172,8 +172,8 @@ TABLES = [
     (table("bars", b"SECRET", x=[31337]), "body: dataset or defaults cannot be read"),
     (table("bars", b'["SECRET"]', x=[31337]), "defaults: expected an object, got …"),
     (twice(), "…: two columns have this name; rename one"),
-    (table("bars", x=["SECRET"])[:100], "body: no Arrow IPC stream that can be read (ArrowInvalid)"),
-    (table("bars", x=pa.nulls(31_337)), "rows: … in … bytes; send rows that have a key each"),
+    (table("bars", x=["SECRET"])[:100], "body: not a readable Arrow IPC stream (ArrowInvalid)"),
+    (table("bars", x=pa.nulls(31_337)), "rows: … rows in … bytes; give each row its key columns"),
 ]
 
 
