@@ -1,1 +1,1 @@
-"""Postgres: one transaction of rows, the schema and its revisions, and what is kept beside the datasets."""
+"""Postgres: the transaction that writes rows, the schema and its revisions, and the store's own tables."""

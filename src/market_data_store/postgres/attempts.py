@@ -1,16 +1,15 @@
-"""How many processes a message took down with it: counted in Postgres, which outlives them and knows both brokers.
+"""Counts the processes that died of a message, in Postgres, which outlives them and serves both brokers.
 
-A message that a broker delivers again runs by itself (`worker.coalescing`). Before it does, its pool process opens an
-attempt here, and closes it when the message was dealt with or given back. The process that finds an attempt open knows
-that the one before it died; only then does it count. An attempt may also be open because Postgres went away while a
-process, alive and well, gave the message back. So it does not count when
+A redelivered message runs alone (`worker.coalescing`). Before it runs, its pool process opens an attempt here. The
+process closes the attempt when the message is done or returned to the broker. A process that finds an open attempt
+counts a death: the process before it did not get to close it. But an attempt also stays open if Postgres is lost while
+a healthy process returns the message. So an open attempt does not count if, since it was opened,
 
-* Postgres was started since;
-* this process itself has had to connect again since: whoever lost its session then need not have died;
-* its session is still there: on Redis a slow message is delivered again, and what waits for a lock has not died of
-  its rows.
+* Postgres has been restarted;
+* this process has had to reconnect: the other process may have lost only its session, too;
+* or its session has stayed connected: Redis redelivers a slow message, and a process that waits for a lock is alive.
 
-Where the whole worker is killed, by hand or for lack of memory, nobody is left to close the attempt: it counts.
+If the whole worker is killed, by hand or for lack of memory, no process is left to close the attempt: it counts.
 """
 
 from __future__ import annotations
@@ -40,22 +39,23 @@ _OPEN = """
         opened_at = excluded.opened_at
     RETURNING deaths
 """
-#: Also those of messages that never came back: they were purged from the queue, say.
+#: Also deletes attempts of messages that were never redelivered, for example because the queue was purged.
 _CLOSE = "DELETE FROM attempts WHERE task_id = %s OR opened_at < now() - interval '7 days'"
 
 
 def open_attempt(connection: psycopg.Connection[Any], task_id: str, *, reconnected: bool) -> int:
-    """Note that this session deals with the message alone; returns how many processes died of it before.
+    """Record that this session processes the message alone; returns how many processes have died of it.
 
-    `reconnected`: the session is not this process's first.
+    `reconnected` says that the session is not this process's first.
     """
     parameters = {"task_id": stored_id(task_id), "reconnected": reconnected}
-    # Two round trips: a statement that a stopped Postgres reads later, after its sender gave up, is not committed.
+    # A transaction takes a second round trip: if a stopped Postgres reads the statement after the sender has given up,
+    # it is not committed.
     with connection.transaction():
         ((deaths,),) = connection.execute(_OPEN, parameters).fetchall()
     return int(deaths)
 
 
 def close_attempt(connection: psycopg.Connection[Any], task_id: str) -> None:
-    """Forget the message: it was dealt with, or given back by a process that lives."""
+    """Forget the message: it is done, or was returned to the broker by a live process."""
     connection.execute(_CLOSE, [stored_id(task_id)])

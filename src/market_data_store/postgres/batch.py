@@ -1,4 +1,4 @@
-"""Messages' rows merged into what is written at once, and what became of each message's rows."""
+"""A batch: the rows of several messages, merged to be written at once, and the outcome of each message's rows."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ from market_data_store.wire.fields import fields_of
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DecodedMessage:
-    """A message's rows on their way into a table."""
+    """A message's decoded rows, with what counts and dead letters need of the message."""
 
     task_id: str
     decoded: DecodedRows
-    #: Microseconds since 2000-01-01 UTC: when it was first enqueued.
+    #: When the message was first enqueued, in microseconds since 2000-01-01 UTC.
     enqueued_at: int
-    #: For the dead letter of a row that Postgres refuses: the row as sent, as JSON text, by its position.
+    #: Returns the row at a position as sent, as JSON text, for the dead letter of a row that Postgres refuses.
     row_text: Callable[[int], str]
     defaults: dict[str, Any] = field(default_factory=dict)
-    #: The letters that it was made of.
+    #: The letters that the message replays.
     replays: Replayed | None = None
 
     def refuse(self, position: int, reason: Reason, row: str, sqlstate: str | None = None) -> DeadLetter:
-        """The letter of a row of this message."""
+        """Make the dead letter of a row of this message."""
         id_ = self.letter(position)
         return DeadLetter(
             task_id=self.task_id if self.replays is None or id_ is None else self.replays.task_id,
@@ -52,19 +52,19 @@ class DecodedMessage:
         )
 
     def letter(self, position: int) -> int | None:
-        """The id of the letter that this row was replayed from."""
+        """Return the id of the letter that this row was replayed from, if any."""
         return None if self.replays is None or self.replays.whole else self.replays.ids[position]
 
 
 class Batch:
-    """The messages' rows merged: newest of equal keys, in key order."""
+    """The messages' rows, merged: of equal keys only the newest row, in key order."""
 
     def __init__(self, dataset: Dataset, messages: Sequence[DecodedMessage], counts: list[Counts]) -> None:
         self.dataset = dataset
         self._messages = messages
         self._counts = counts
         self._replays = any(message.replays for message in messages)
-        # Oldest first, so that of equal keys the last one is the newest.
+        # Oldest first, so that the last of equal keys is the newest.
         order = sorted(range(len(messages)), key=lambda i: messages[i].enqueued_at)
         parts = [messages[i].decoded for i in order]
         columns = [list(chain.from_iterable(part.columns[c] for part in parts)) for c in range(len(dataset.columns))]
@@ -74,11 +74,11 @@ class Batch:
         sizes = [len(part.positions) for part in parts]
         message = list(chain.from_iterable(map(repeat, order, sizes)))
         enqueued_at = chain.from_iterable(map(repeat, (messages[i].enqueued_at for i in order), sizes))
-        #: Tuples of the dataset's columns and enqueued_at.
+        #: Tuples of the values of the dataset's columns, and enqueued_at.
         self.rows: list[tuple[Any, ...]] = list(zip(*columns, enqueued_at, strict=True))
-        #: Of each row, its message's index and its position there.
+        #: For each row, the index of its message and its position there.
         self._origins = list(zip(message, chain.from_iterable(part.positions for part in parts), strict=True))
-        #: Of some rows, the older ones with the same key and their origins, oldest first.
+        #: For rows that replaced others with the same key: the replaced rows and their origins, oldest first.
         self._superseded: dict[int, list[tuple[tuple[Any, ...], tuple[int, int]]]] = {}
         places = [n for n, column in enumerate(dataset.columns) if column.primary_key]
         keys = list(zip(*(columns[place] for place in places), strict=True))
@@ -98,21 +98,21 @@ class Batch:
                 self._origins.append(origins[row])
 
     def staged(self, row: int) -> tuple[Any, ...]:
-        """The row with its message's index."""
+        """Return the row's values followed by the index of its message."""
         return (*self.rows[row], self._origins[row][0])
 
     def refuse(self, row: int, error: psycopg.Error) -> DeadLetter:
-        """The letter of a row that Postgres does not take."""
+        """Count a row that Postgres refuses as rejected, and make its dead letter."""
         index, position = self._origins[row]
         message = self._messages[index]
         self._counts[index].rejected += 1
-        # Not even the shape of Postgres's own sentence: it comes in any language, and from anybody's triggers.
+        # Postgres's message is not part of the pattern: it may be in any language, or come from a user's trigger.
         pattern = f"Postgres refuses the row (SQLSTATE {error.sqlstate})"
         reason = Reason(f"Postgres refuses the row: {first_line(error)}", pattern)
         return message.refuse(position, reason, message.row_text(position), error.sqlstate)
 
     def replayed(self, rows: Sequence[int]) -> list[tuple[int, str]]:
-        """The letters (id, task id) of which these rows were made, and the older rows in whose place they stand."""
+        """Return the letters (id, task id) of these rows and of the older rows that they replaced, where replayed."""
         letters = []
         for row in rows if self._replays else ():
             for index, position in (self._origins[row], *(origin for _, origin in self._superseded.get(row, ()))):
@@ -122,7 +122,7 @@ class Batch:
         return letters
 
     def fall_back(self, row: int) -> bool:
-        """Put the next older row of the same key in the place of one that was refused; whether there is one."""
+        """Replace a refused row by the next older row of the same key; returns False if there is none."""
         older = self._superseded.get(row)
         if not older:
             return False
@@ -130,7 +130,7 @@ class Batch:
         return True
 
     def count(self, rows: Sequence[int], outcomes: list[tuple[int, int, int]] | None) -> None:
-        """Add what became of these rows: by message written and stale ones, or None when all were written."""
+        """Add these rows to the counts; `outcomes` is (message, written, stale), or None if every row was written."""
         sent = Counter(map(itemgetter(0), map(self._origins.__getitem__, rows)))
         if outcomes is None:
             for index, number in sent.items():

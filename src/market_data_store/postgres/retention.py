@@ -1,4 +1,4 @@
-"""Retention: rows that are older than their dataset keeps them go, on request."""
+"""Retention: deletes rows that are older than their dataset's limit, on request only."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from market_data_store.errors import ConfigurationError
 
 _COUNT = sql.SQL("SELECT count(*) FROM {} WHERE ts < %s")
 _DELETE = sql.SQL("DELETE FROM {} WHERE ts < %s")
-# Where TimescaleDB is installed; without it the first says no.
+# TimescaleDB's; the first says whether it is installed.
 _TIMESCALE = "SELECT count(*) FROM pg_extension WHERE extname = 'timescaledb'"
 _HYPERTABLE = "SELECT count(*) FROM timescaledb_information.hypertables WHERE hypertable_name = %s"
 _SHOW_CHUNKS = "SELECT show_chunks(%s::regclass, older_than => %s)"
@@ -24,7 +24,7 @@ _DROP_CHUNKS = "SELECT drop_chunks(%s::regclass, older_than => %s)"
 
 @dataclass(frozen=True, slots=True)
 class Expired:
-    """What one dataset lost, or would lose: rows of a plain table, whole chunks of a hypertable."""
+    """What was deleted from one dataset, or would be: rows of a plain table, whole chunks of a hypertable."""
 
     dataset: str
     older_than: datetime
@@ -33,13 +33,13 @@ class Expired:
 
 
 def apply(connection: psycopg.Connection[Any], days: Mapping[str, int], *, dry_run: bool = False) -> list[Expired]:
-    """Delete the rows that are older than `days` of their dataset, by `ts`; a dry run only counts them.
+    """Delete the rows whose `ts` is older than their dataset's `days`; a dry run only counts them.
 
-    Each dataset is a transaction of its own. Raises `ConfigurationError` for an unknown dataset, before anything goes.
+    Each dataset has its own transaction. Raises `ConfigurationError` for an unknown dataset before anything is deleted.
     """
     for name in days:
         if name not in DATASETS:
-            raise ConfigurationError(f"MDS_RETENTION_DAYS: {name!r} is no dataset; there are {', '.join(DATASETS)}")
+            raise ConfigurationError(f"MDS_RETENTION_DAYS: {name!r} is not a dataset; use one of {', '.join(DATASETS)}")
     now = datetime.now(UTC)
     has_chunks = bool(_number(connection, _TIMESCALE, []))
     return [

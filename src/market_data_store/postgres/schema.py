@@ -1,4 +1,4 @@
-"""The schema's revisions: bring a database up, take it down, say where it stands. The steps are in `migrations`."""
+"""The schema's revisions: upgrades, downgrades and reports on a database. The steps themselves are in `migrations`."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from market_data_store.config import resource, settings_without_local_servers
 from market_data_store.errors import ConfigurationError, MigrationFailed
 from market_data_store.postgres.connection import connect
 
-#: Alembic's context is the whole process's.
+#: Alembic's context is global to the process.
 _one_at_a_time = threading.Lock()
 
 _EXISTS = "SELECT to_regclass('alembic_version') IS NOT NULL"
@@ -30,7 +30,7 @@ _CURRENT = "SELECT version_num FROM alembic_version"
 
 @dataclass(frozen=True, slots=True)
 class Revisions:
-    """Where a database stands and where this version of the package wants it; `current` is None before the first."""
+    """A database's revision (None before the first migration), and the one that this version of the package needs."""
 
     current: str | None
     head: str
@@ -42,18 +42,18 @@ class Revisions:
 
     @property
     def state(self) -> str:
-        """Up to date, or what to do."""
+        """`up to date`, or what to do."""
         return "up to date" if self.up_to_date else f"revision {self.head} is due; run `mds migrate`"
 
 
 def revisions(url: str) -> Revisions:
-    """Ask a database for its revision; raises `DatabaseUnavailable`."""
+    """Read a database's revision; raises `DatabaseUnavailable`."""
     with connect(url) as connection:
         return revisions_of(connection)
 
 
 def revisions_of(connection: psycopg.Connection[Any]) -> Revisions:
-    """The same, over a connection that is there already."""
+    """Read a database's revision over an open connection; raises psycopg's errors."""
     exists = connection.execute(_EXISTS).fetchall()[0][0]
     found = connection.execute(_CURRENT).fetchall() if exists else []
     return Revisions(found[0][0] if found else None, _head())
@@ -65,7 +65,11 @@ def _head() -> str:
 
 
 def upgrade(url: str) -> tuple[Revisions, Revisions]:
-    """Run the migrations that are due; safe to call again, and by several processes at once. Before and after."""
+    """Run the migrations that are due; returns the revisions before and after.
+
+    Safe to call again, and in several processes at once. Raises `DatabaseUnavailable`, and `MigrationFailed` when a
+    migration has failed and was rolled back.
+    """
     before = revisions(url)
     with _migrating():
         command.upgrade(_config(url), "head")
@@ -73,7 +77,10 @@ def upgrade(url: str) -> tuple[Revisions, Revisions]:
 
 
 def downgrade(url: str) -> tuple[Revisions, Revisions]:
-    """Take back the newest migration, with the data of the tables that it made. Before and after."""
+    """Undo the newest migration; returns the revisions before and after.
+
+    Deletes the data of the tables and columns that the migration made. Raises as `upgrade`.
+    """
     before = revisions(url)
     if before.current is not None:
         with _migrating():
@@ -87,10 +94,10 @@ def _migrating() -> Iterator[None]:
         with _one_at_a_time:
             yield
     except CommandError as error:
-        raise MigrationFailed(f"{error}; the database may be of a newer version of this package") from error
+        raise MigrationFailed(f"{error}; a newer version of this package may have migrated the database") from error
     except SQLAlchemyError as error:
         reason = str(getattr(error, "orig", None) or error).partition("\n")[0]
-        raise MigrationFailed(f"a migration failed, and was taken back: {reason}") from error
+        raise MigrationFailed(f"a migration failed and was rolled back: {reason}") from error
 
 
 def _config(url: str) -> Config:

@@ -1,4 +1,4 @@
-"""The SQL of a dataset: composed of its declared names only."""
+"""The SQL statements of a dataset, composed only of its declared names."""
 
 from __future__ import annotations
 
@@ -14,14 +14,15 @@ from market_data_store.wire.fields import fields_of
 _STAGE = "CREATE TEMPORARY TABLE {stage} (LIKE {table}, message integer NOT NULL) ON COMMIT DELETE ROWS"
 _COPY = "COPY {table} ({columns}) FROM STDIN (FORMAT BINARY)"
 _COPY_TO_STAGE = "COPY {stage} ({columns}, message) FROM STDIN (FORMAT BINARY)"
-#: IS DISTINCT FROM: a replay finds its rows as they are and changes nothing.
+#: IS DISTINCT FROM: a replayed row equals the stored one, and changes nothing.
 _UPSERT = """
     INSERT INTO {table} AS stored ({columns})
     SELECT {columns} FROM {stage}
     ON CONFLICT ({key}) DO UPDATE SET {assignments}
     WHERE stored.enqueued_at <= excluded.enqueued_at AND ({stored}) IS DISTINCT FROM ({excluded})
 """
-#: After the upsert: what this transaction wrote has its id, and a staged row that differs from the stored one lost.
+#: Runs after the upsert. Rows that this transaction wrote have its id. A staged row that differs from the stored row
+#: is stale.
 _OUTCOMES = """
     SELECT message,
            count(*) FILTER (WHERE stored.xmin = pg_current_xact_id()::xid),
@@ -33,7 +34,7 @@ _OUTCOMES = """
 
 @dataclass(frozen=True, slots=True)
 class Statements:
-    """A dataset's statements, and `types`: by column, as what COPY sends it."""
+    """A dataset's statements, and the types as which COPY sends its columns."""
 
     stage: sql.Composed
     copy: sql.Composed
@@ -45,7 +46,7 @@ class Statements:
 
 @cache
 def statements_of(dataset: Dataset) -> Statements:
-    """The SQL for a dataset, composed of its declared names alone."""
+    """Return the dataset's statements, composed once."""
 
     def names(columns: Sequence[str], alias: str = "") -> sql.Composed:
         qualify = (alias,) if alias else ()

@@ -1,6 +1,6 @@
 """The store's own tables, which are not datasets: dead letters, attempts, job runs.
 
-Importing this module completes `metadata`, which the migrations are compared with.
+Importing this module completes `metadata`; a test compares the migrations with it.
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ from market_data_store.datasets.declaration import ENQUEUED_AT, metadata
 
 __all__ = ["attempts", "dead_letters", "job_runs", "metadata"]
 
-#: Rows and messages that can never be written, with all that a replay needs. `row` is `json`, not `jsonb`: a row may
-#: be here just because it holds what jsonb refuses (\u0000). `body` is a message that is unusable as a whole.
+#: Rows and messages that can never be written, with everything that a replay needs. `row` is `json`, not `jsonb`: a row
+#: may be here because it holds what jsonb refuses (\u0000). `body` is a message that is unusable as a whole.
 dead_letters = Table(
     "dead_letters",
     metadata,
     Column("id", BigInteger, Identity(always=True), primary_key=True),
     Column("created_at", DateTime(timezone=True), nullable=False, server_default=text("now()")),
-    # When it was refused last: a replay that is refused again leaves the letter where it is.
+    # When it was last refused: a replay that is refused again keeps its letter.
     Column("refused_at", DateTime(timezone=True), nullable=False, server_default=text("now()")),
     Column("task_id", Text, nullable=False),
     Column("position", Integer, nullable=False),
-    # Of dataset, row, defaults and body: two foreign messages may have one task id.
+    # Hash of dataset, row, defaults and body: two messages of other clients may have the same task id.
     Column("content_hash", BigInteger, nullable=False),
     Column("dataset", Text),
     Column("reason", Text, nullable=False),
@@ -45,23 +45,23 @@ dead_letters = Table(
     Column("defaults", JSON),
     Column("body", LargeBinary),
     Column(ENQUEUED_AT, DateTime(timezone=True), nullable=False),
-    # The reason without values, by which letters are counted; NULL for letters of version 0.4.
+    # The reason with … for each value. Letters are counted by it. NULL for letters of version 0.4.
     Column("pattern", Text),
-    # Of the whole body, of which `body` may be the beginning only.
+    # Length and hash of the whole body; `body` may hold only its beginning.
     Column("body_bytes", BigInteger),
     Column("body_sha256", LargeBinary),
-    # What the message says of its body.
+    # As the message's headers describe its body.
     Column("content_type", Text),
     Column("content_encoding", Text),
     Column("compression", Text),
-    # Where a load found the row: its run in `job_runs`, and the place in a file.
+    # Where a load found the row: the load's run in `job_runs`, file and line.
     Column("job", BigInteger),
     Column("file", Text),
     Column("line", BigInteger),
-    # A message that is delivered again leaves no second letter.
+    # A redelivered message leaves no second letter.
     Index("dead_letters_origin", "task_id", "position", "content_hash", unique=True),
 )
-#: Messages that a pool process deals with alone, see `attempts`. Unlogged: a crash of Postgres makes them void anyway.
+#: Messages that a pool process runs alone, see the module `attempts`. Unlogged: a crash of Postgres voids them anyway.
 attempts = Table(
     "attempts",
     metadata,
@@ -73,7 +73,7 @@ attempts = Table(
     Column("opened_at", DateTime(timezone=True), nullable=False),
     prefixes=["UNLOGGED"],
 )
-#: The runs of producers' and loaders' jobs, as the predecessor keeps them.
+#: The runs of producers' and loaders' jobs, in the predecessor's form.
 job_runs = Table(
     "job_runs",
     metadata,
@@ -99,7 +99,7 @@ job_runs = Table(
         BigInteger,
         Computed("(extract(epoch from completed_at - started_at) * 1000)::bigint", persisted=True),
     ),
-    # A run that is `running` and has not changed for long is stuck.
+    # A run that is `running` and has not been updated for long is stuck.
     Column("updated_at", DateTime(timezone=True), nullable=False, server_default=text("now()")),
     Index("job_runs_started_at", "started_at"),
 )

@@ -71,7 +71,7 @@ class _Novelty:
 
 
 class Writer:
-    """Writes batches over one connection, which it opens when needed and reopens after it was lost.
+    """Writes batches over one connection, which it opens when needed and reopens after a loss.
 
     Not thread-safe. Each public method raises `DatabaseUnavailable` when Postgres cannot do it now.
     """
@@ -99,7 +99,7 @@ class Writer:
         batch = Batch(dataset, messages, counts)
         with self._usable() as connection:
             self._write(connection, batch, range(len(batch.rows)), letters)
-            # The letters of whole messages, which are written now; each refused row has its own letter by now.
+            # Replays of whole messages are settled last: by now each of their refused rows has its own letter.
             whole = [m.replays for m in messages if m.replays is not None and m.replays.whole]
             dead_letters.settle(connection, [(id_, replays.task_id) for replays in whole for id_ in replays.ids])
         return counts
@@ -128,7 +128,7 @@ class Writer:
 
     @contextmanager
     def _usable(self) -> Iterator[psycopg.Connection[Any]]:
-        """The connection; it is closed after any error, as a time limit may strike in the middle of a statement."""
+        """Yield the connection, and close it after any error: a time limit may strike in the middle of a statement."""
         try:
             yield self._connected()
         except BaseException as error:
@@ -202,7 +202,7 @@ class Writer:
 
 
 def _copy(connection: psycopg.Connection[Any], statements: Statements, batch: Batch, rows: Sequence[int]) -> _Outcomes:
-    """Raises `UniqueViolation` if a row's key exists already; returns None, as every row was written."""
+    """Copy the rows; raises `UniqueViolation` if a key exists already, else returns None: every row was written."""
     with connection.cursor() as cursor, cursor.copy(statements.copy) as copy:
         copy.set_types(statements.types[:-1])
         for row in rows:
@@ -213,7 +213,7 @@ def _copy(connection: psycopg.Connection[Any], statements: Statements, batch: Ba
 def _upsert(
     connection: psycopg.Connection[Any], statements: Statements, batch: Batch, rows: Sequence[int]
 ) -> _Outcomes:
-    """Outcomes by message (index, written, stale), or None when every row was written."""
+    """Upsert the rows; returns the outcomes by message (index, written, stale), or None if every row was written."""
     with connection.cursor() as cursor:
         with cursor.copy(statements.copy_to_stage) as copy:
             copy.set_types(statements.types)
@@ -226,5 +226,5 @@ def _upsert(
 
 
 def _refuses_a_row(error: psycopg.Error) -> bool:
-    """22 data exception, 23 integrity constraint violation, 54 program limit exceeded (a key too long, ...)."""
+    # 22 data exception, 23 integrity constraint violation, 54 program limit exceeded (a key too long, ...).
     return (error.sqlstate or "")[:2] in ("22", "23", "54")
