@@ -1,4 +1,4 @@
-"""Dead letters' patterns, and where they come from: what the body is, and which place of a load."""
+"""Add to dead letters the reason's pattern, the body's description, and the place in a loaded file."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -8,7 +8,7 @@ down_revision = "0002"
 branch_labels = None
 depends_on = None
 
-#: All nullable and without a default: Postgres changes its catalogue only, however many letters there are.
+#: All nullable and without a default: Postgres changes only its catalogue, however many letters there are.
 COLUMNS = {
     "pattern": sa.Text,
     "body_bytes": sa.BigInteger,

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 
 class MarketDataStoreError(Exception):
-    """The root: `except MarketDataStoreError` catches everything that this package raises on purpose."""
+    """The root of all errors that this package raises on purpose."""
 
 
 class ConfigurationError(MarketDataStoreError):
@@ -18,31 +18,31 @@ class ConfigurationError(MarketDataStoreError):
 
 @dataclass(frozen=True, slots=True)
 class Reason:
-    """Why a row or a message is refused, as a sentence that quotes the value and as a pattern that does not."""
+    """Why a row or a message is refused: a sentence that quotes the value, and a pattern that does not."""
 
     text: str
-    #: The same sentence with … for each value: what dead letters are counted by. It may be shown to anyone.
+    #: The same sentence with … for each value. Dead letters are counted by it, and anyone may see it.
     pattern: str
 
     @classmethod
     def of(cls, template: str, *values: str, **constants: object) -> Reason:
-        """Make both from one template.
+        """Make text and pattern from one template.
 
-        `values` fill its `{}` and come from a message; the pattern has … for each. `constants` fill its `{name}`; they
-        come from the code and stand in the pattern too.
+        `values` come from a message and fill the template's `{}`; the pattern has … instead. `constants` come from the
+        code and fill each `{name}`, in the pattern too.
         """
         hidden = ["…"] * len(values)
         return cls(template.format(*values, **constants), template.format(*hidden, **constants))
 
     def at(self, place: str) -> Reason:
-        """The reason with the name of a field, or of an argument, in front."""
+        """Return the reason with the name of a field or an argument in front."""
         return Reason(f"{place}: {self.text}", f"{place}: {self.pattern}")
 
 
 class InvalidMessage(MarketDataStoreError, ValueError):
     """A message, or a call of `StoreClient.write`, is unusable as a whole (dataset unknown, rows not a list, ...).
 
-    `pattern` is the reason without values, or None for an error that is made of a text.
+    `pattern` is the reason with … for each value, or None if the error was made from a text.
     """
 
     def __init__(self, reason: str | Reason) -> None:
@@ -84,15 +84,15 @@ class MigrationFailed(MarketDataStoreError):
 
 
 class BrokerUnavailable(MarketDataStoreError):
-    """The broker did not take a message; the client keeps it and sends it when the broker is back."""
+    """The broker did not accept a message or did not answer; a `StoreClient` keeps the message and re-sends it."""
 
 
 class Backpressure(MarketDataStoreError):
-    """The queue is full: nothing of the call was taken; wait, and call again."""
+    """The queue is full, and no row of the call was accepted; wait and call again."""
 
 
 class SpoolFull(Backpressure):
-    """The producer's spool is full: nothing of the call was taken; wait, and call again, or raise its limit."""
+    """The producer's spool is full, and no row of the call was accepted; wait and call again, or raise its limit."""
 
 
 class SpoolUnavailable(MarketDataStoreError):

@@ -1,4 +1,4 @@
-"""`mds dead-letters`: list and count what could not be written, send it again, or delete it."""
+"""`mds dead-letters`: list, count, replay and delete rows and messages that could not be written."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ from market_data_store.errors import InvalidMessage
 from market_data_store.postgres.connection import connect
 
 _POLL_INTERVAL_S = 0.2
-#: What a listing leaves out of a letter: the message.
+#: Fields that a listing leaves out, because they hold what was sent.
 _SENT = ("row", "defaults", "body")
 
 _of_dataset = click.option("--dataset", type=click.Choice(list(DATASETS)), help="Only letters of rows of this dataset.")
 
 
 def _selected(decorated: Callable[..., None]) -> Callable[..., None]:
-    """The options that say which letters."""
+    """Add the options that select letters."""
     for option in (
         click.option("--all", "every", is_flag=True, help="All letters."),
         _of_dataset,
@@ -73,7 +73,7 @@ def list_(dataset: str | None, by_reason: bool, limit: int, after: int, as_json:
     mds dead-letters list --dataset bars --after 100 --json
     """
     if by_reason and after:
-        raise click.UsageError("--after goes with a list by id, not with --by-reason")
+        raise click.UsageError("--after cannot be combined with --by-reason; use --limit")
     with _connection() as connection:
         if by_reason:
             _show_reasons(summary(connection, dataset=dataset, limit=limit), as_json)
@@ -93,7 +93,7 @@ def _show_letters(letters: Sequence[Letter], as_json: bool, *, more: bool) -> No
         table.add_row(str(letter.id), moment(letter.refused_at), dataset, sqlstate, Text(printable(letter.reason)))
     console.print(table if letters else "no dead letters")
     if more:
-        console.print(f"there are more: --after {letters[-1].id}")
+        console.print(f"for more letters, add --after {letters[-1].id}")
 
 
 def _show_reasons(reasons: Sequence[ReasonCount], as_json: bool) -> None:
@@ -110,7 +110,7 @@ def _show_reasons(reasons: Sequence[ReasonCount], as_json: bool) -> None:
 
 
 def _table(first: str, *names: str) -> Table:
-    """A table with a number in its first column and a text of any length in its last."""
+    """Make a table whose first column is a number and whose last is a text of any length."""
     table = Table(box=None, pad_edge=False)
     table.add_column(first, no_wrap=True, justify="right")
     for name in names[:-1]:
@@ -120,14 +120,14 @@ def _table(first: str, *names: str) -> Table:
 
 
 def _show_json(items: list[dict[str, Any]]) -> None:
-    # ASCII only: control characters of a foreign text do not reach the terminal.
+    # ASCII only, so that no control character of a letter's text reaches the terminal.
     click.echo(json.dumps(items, indent=2, default=datetime.isoformat))
 
 
 @command.command()
 @click.argument("id", type=click.IntRange(1))
-def show(id: int) -> None:  # click names it for the argument
-    """Show everything about a letter, with the row or the message as it was sent.
+def show(id: int) -> None:  # click requires the argument's name
+    """Show everything about a letter, including the row or the message as it was sent.
 
     \b
     mds dead-letters show 17
@@ -143,12 +143,12 @@ def show(id: int) -> None:  # click names it for the argument
 @command.command()
 @_selected
 @click.option(
-    "--timeout", type=click.FloatRange(0), default=60.0, show_default=True, help="Seconds to wait; 0: do not wait."
+    "--timeout", type=click.FloatRange(0), default=60.0, show_default=True, help="Seconds to wait; 0 does not wait."
 )
 def replay(ids: tuple[int, ...], dataset: str | None, every: bool, timeout: float) -> None:
-    """Send letters again, and wait until each is written or refused again.
+    """Send letters again and wait until each is written or refused again.
 
-    A letter stays in the table until it is written. The exit code is 1 when some are left.
+    A letter stays in the table until it is written. The exit code is 1 if some are left.
 
     \b
     mds dead-letters replay --id 17
@@ -176,7 +176,7 @@ def replay(ids: tuple[int, ...], dataset: str | None, every: bool, timeout: floa
         new = len(dead_letters.reasons(connection, whole))
     console.print(f"{len(sent):,} sent: {len(sent) - waiting - refused:,} gone, {refused:,} refused again")
     if new:
-        console.print(f"{new:,} new letters of rows in {len(whole):,} messages that were sent whole")
+        console.print(f"{new:,} new letters for refused rows of {len(whole):,} whole messages")
     if waiting:
         console.print(f"{waiting:,} still pending after {timeout:g} s; they stay in the queue. Is a worker running?")
     if waiting or refused or new:
@@ -185,7 +185,7 @@ def replay(ids: tuple[int, ...], dataset: str | None, every: bool, timeout: floa
 
 @command.command()
 @_selected
-@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
 def purge(ids: tuple[int, ...], dataset: str | None, every: bool, yes: bool) -> None:
     """Delete letters for good.
 
@@ -204,7 +204,7 @@ def purge(ids: tuple[int, ...], dataset: str | None, every: bool, yes: bool) -> 
 
 def _chosen(ids: Sequence[int], dataset: str | None, every: bool) -> list[int] | None:
     if (bool(ids) + (dataset is not None) + every) != 1:
-        raise click.UsageError("say which letters: --id 17, --dataset bars or --all, one of the three")
+        raise click.UsageError("select letters by exactly one of --id 17, --dataset bars and --all")
     return list(ids) or None
 
 
@@ -213,7 +213,7 @@ def _connection() -> psycopg.Connection[tuple[Any, ...]]:
 
 
 def _now(connection: psycopg.Connection[Any]) -> datetime:
-    """By the database's clock, which also says when a letter was refused."""
+    """Return the time of the database's clock, which also sets `refused_at`."""
     ((now,),) = connection.execute("SELECT clock_timestamp()").fetchall()
     assert isinstance(now, datetime)  # noqa: S101
     return now

@@ -1,4 +1,4 @@
-"""Rows and messages that can never be written: kept with their reason, counted by it, and sent again."""
+"""Dead letters: rows and messages that can never be written, kept with their reason, counted by it, and replayed."""
 
 from market_data_store.dead_letters.letters import (
     DeadLetter,

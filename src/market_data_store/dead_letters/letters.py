@@ -1,4 +1,7 @@
-"""Rows and messages that can never be written: kept with their reason and everything that a replay needs."""
+"""The table of dead letters: keep, settle, list and purge rows and messages that can never be written.
+
+A letter holds its reason and everything that a replay needs.
+"""
 
 from __future__ import annotations
 
@@ -18,12 +21,14 @@ from market_data_store.wire.hashes import hash63
 from market_data_store.wire.moments import UNIX_TO_EPOCH_US
 from market_data_store.wire.text import row_text
 
-#: Maximum length of a task's id, and of a content type, an encoding and a compression, in characters and in bytes.
+#: Maximum length of a task id, in characters.
 _MAX_TASK_ID = 255
-_MAX_PROPERTY_BYTES = 255  # AMQP carries no longer ones, and a replay sends them again
+#: Maximum length of a content type, an encoding and a compression, in bytes: a replay sends them, and AMQP allows no
+#: longer ones.
+_MAX_PROPERTY_BYTES = 255
 #: Maximum length of a pattern, in characters.
 _MAX_PATTERN = 300
-#: Number of whole letters read at once: a body may have 16 MiB.
+#: Number of whole letters read at once; a body may have 16 MiB.
 _STREAMED_AT_ONCE = 20
 
 _KEEP = """
@@ -70,73 +75,73 @@ _OUTCOME = """
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeadLetter:
-    """A row (`row`, as JSON text), or a message that is unusable as a whole (`body`), to be kept."""
+    """A letter to keep: a row (`row`, as JSON text), or a message that is unusable as a whole (`body`)."""
 
     task_id: str
     #: The row's index in its message.
     position: int
     #: Names the field, the value and the remedy.
     reason: str
-    #: The reason without values: letters are counted by it.
+    #: The reason with … for each value; letters are counted by it.
     pattern: str
     #: Microseconds since 2000-01-01 UTC.
     enqueued_at: int
     dataset: str | None = None
-    #: Where Postgres refused the row.
+    #: Postgres's code, if Postgres refused the row.
     sqlstate: str | None = None
     row: str | None = None
     defaults: Mapping[str, Any] | None = None
     body: bytes | None = None
-    #: What the message says of its body.
+    #: As the message's headers describe its body.
     content_type: str | None = None
     content_encoding: str | None = None
     #: How `body` is compressed.
     compression: str | None = None
-    #: The letter of this task that was sent again and refused again: it stays, with this reason.
+    #: The id of the letter that was replayed and refused again: that letter stays, with this reason.
     id: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Letter:
-    """A letter that is kept. What was sent (`row`, `defaults`, `body`) is None in a listing."""
+    """A letter in the table. In a listing, what was sent (`row`, `defaults`, `body`) is None."""
 
     id: int
     created_at: datetime
-    #: Last, by a replay; else as `created_at`.
+    #: When a replay was last refused; without a replay the same as `created_at`.
     refused_at: datetime
-    #: Of the message: a longer one than 255 characters by its hash.
+    #: The message's task id; its hash if it has more than 255 characters.
     task_id: str
     #: The row's index in its message.
     position: int
     dataset: str | None
     reason: str
-    #: The reason without values; None for a letter of version 0.4, until it is refused again.
+    #: The reason with … for each value; None for a letter of version 0.4 until it is refused again.
     pattern: str | None
     sqlstate: str | None
     enqueued_at: datetime
-    #: Length and SHA-256 (hexadecimal) of a message's whole body, and what the message says of it.
+    #: Length and SHA-256 (hexadecimal) of a message's whole body, and how the message's headers describe it.
     body_bytes: int | None = None
     body_sha256: str | None = None
     content_type: str | None = None
     content_encoding: str | None = None
-    #: How `body` is compressed; None for one that is not.
+    #: How `body` is compressed; None if it is not.
     compression: str | None = None
-    #: Where a load found the row: the id of its run, the file and the line.
+    #: Where a load found the row: the id of the load's run, the file and the line.
     job: int | None = None
     file: str | None = None
     line: int | None = None
     #: JSON text, as sent.
     row: str | None = None
     defaults: str | None = None
-    #: Of a message that is unusable as a whole.
+    #: The body of a message that is unusable as a whole.
     body: bytes | None = None
 
 
 def keep(connection: psycopg.Connection[Any], letters: Sequence[DeadLetter]) -> None:
-    """Store letters within the connection's transaction; one that is there already stays as it is."""
+    """Store letters within the connection's transaction; a letter that exists already stays as it is."""
     again = [letter for letter in letters if letter.id is not None]
     renewed = {id_ for (id_,) in connection.execute(_RENEW, _renewals(again))} if again else set()
-    # A letter that is gone by now (purged, or it was another database's) is kept anew.
+    # A letter that is no longer in the table (purged, or from another database) is stored as a new one.
     fresh = [letter for letter in letters if letter.id not in renewed]
     if fresh:
         try:
@@ -144,12 +149,12 @@ def keep(connection: psycopg.Connection[Any], letters: Sequence[DeadLetter]) -> 
         except psycopg.Error as error:
             if (error.sqlstate or "")[:2] not in ("22", "54"):
                 raise
-            # What Postgres does not take for JSON (nested too deeply, say) is kept as a string of it.
+            # Text that Postgres does not accept as JSON (for example nested too deeply) is kept as a JSON string.
             _insert(connection, fresh, lambda text: text and json.dumps(text))
 
 
 def settle(connection: psycopg.Connection[Any], letters: Sequence[tuple[int, str]]) -> None:
-    """Take away letters (id, and the task's id that they must have) whose rows are written after all."""
+    """Delete letters whose rows are now written; each is given as its id and the task id that it must have."""
     if letters:
         connection.execute(_SETTLE, [[id_ for id_, _ in letters], [stored_id(task_id) for _, task_id in letters]])
 
@@ -167,7 +172,7 @@ def _insert(
     letters: Sequence[DeadLetter],
     as_json: Callable[[str | None], str | None],
 ) -> None:
-    # In the order of the index: two workers with the same messages must not wait for each other.
+    # In the order of the index, so that two workers with the same messages do not deadlock.
     parameters = sorted((_parameters(letter, as_json) for letter in letters), key=itemgetter(0, 1, 2))
     with connection.transaction(), connection.cursor() as cursor:
         cursor.executemany(_KEEP, parameters)
@@ -205,45 +210,48 @@ def _property(value: str | None) -> str | None:
 
 
 def stored_id(task_id: str) -> str:
-    """A task's id as it is kept, in at most 255 characters."""
-    # Celery's headers are anybody's: an id may be what Postgres has no text for, or too long for its index.
+    """Return a task id as it is stored, in at most 255 characters."""
+    # Any client sets Celery's headers: an id may hold characters that Postgres rejects, or be too long for its index.
     task_id = _text(task_id)
     return task_id if len(task_id) <= _MAX_TASK_ID else f"sha256:{sha256(task_id.encode()).hexdigest()}"
 
 
 def _text(value: str) -> str:
-    """As Postgres takes it: no NUL, no half of a surrogate pair."""
+    """Escape what Postgres does not accept in a text: NUL, and halves of surrogate pairs."""
     return value.replace("\0", "\\0").encode("utf-8", "backslashreplace").decode()
 
 
 def reasons(connection: psycopg.Connection[Any], task_ids: Sequence[str]) -> list[tuple[str, int, str]]:
-    """Of these tasks' letters: task id, the row's position in its message, and the reason."""
+    """Return the letters of these tasks as (task id, the row's position in its message, reason)."""
     given = {stored_id(task_id): task_id for task_id in task_ids}
     found = connection.execute(_REASONS, [list(given)]).fetchall()
     return [(given[stored], position, reason) for stored, position, reason in found]
 
 
 def count(connection: psycopg.Connection[Any], *, ids: Sequence[int] | None = None, dataset: str | None = None) -> int:
-    """How many letters there are, of all, of a dataset or of these."""
+    """Count letters: those with these ids, those of one dataset, or all."""
     return int(connection.execute(_COUNT, _selection(ids, dataset)).fetchall()[0][0])
 
 
 def page(
     connection: psycopg.Connection[Any], *, dataset: str | None = None, after: int = 0, limit: int = 100
 ) -> list[Letter]:
-    """The next letters after an id, by id, of one dataset or of all, without what was sent."""
+    """Return at most `limit` letters with ids above `after`, by id, of one dataset or of all, without what was sent."""
     return _letters(connection, _PAGE, None, dataset, after, limit)
 
 
 def get(connection: psycopg.Connection[Any], id: int) -> Letter | None:  # the column's name
-    """The letter, with what was sent."""
+    """Return the letter with what was sent; None if there is none."""
     return next(iter(_letters(connection, _WHOLE, [id], None, 0, 1)), None)
 
 
 def stream(
     connection: psycopg.Connection[Any], *, ids: Sequence[int] | None = None, dataset: str | None = None
 ) -> Iterator[Letter]:
-    """The letters that there are now, by id, with what was sent; a few at a time. `ids` None: all of the dataset."""
+    """Yield the letters that exist now, by id, with what was sent, reading a few at a time.
+
+    `ids` None selects all letters of the dataset, or all.
+    """
     ((last,),) = connection.execute("SELECT coalesce(max(id), 0) FROM dead_letters").fetchall()
     after = 0
     while letters := _letters(connection, _WHOLE, ids, dataset, after, _STREAMED_AT_ONCE):
@@ -255,12 +263,12 @@ def stream(
 
 
 def purge(connection: psycopg.Connection[Any], *, ids: Sequence[int] | None, dataset: str | None) -> int:
-    """Delete letters for good, `ids` None: all of the dataset, or all; returns how many."""
+    """Delete letters for good; returns their number. `ids` None selects all letters of the dataset, or all."""
     return connection.execute(_PURGE, _selection(ids, dataset)).rowcount
 
 
 def outcome(connection: psycopg.Connection[Any], ids: Sequence[int], since: datetime) -> tuple[int, int]:
-    """Of these letters: how many are as they were at that time, and how many were refused since."""
+    """Return how many of these letters are as they were at `since`, and how many have been refused since then."""
     ((waiting, refused),) = connection.execute(_OUTCOME, [since, since, list(ids)]).fetchall()
     return waiting, refused
 

@@ -1,7 +1,8 @@
-"""Dead letters sent through `store.write` again, once what was wrong with them is mended.
+"""Replays dead letters: sends them through `store.write` again, after their cause has been fixed.
 
-A letter leaves the table only when it is written: its message names it in a header, and the commit that writes the row
-takes it away (`writer`). A row that is refused again stays the letter that it is, with the new reason.
+A letter leaves the table only when its row is written: the message names the letter in a header, and the commit that
+writes the row deletes the letter (`postgres.writer`). If the row is refused again, the letter stays, with the new
+reason.
 """
 
 from __future__ import annotations
@@ -32,18 +33,18 @@ from market_data_store.protocol import (
     is_arrow,
 )
 
-#: As a producer's messages are, see `client`.
+#: The limits of a producer's messages, see `producer.client`.
 _MAX_ROWS = 500
 _MAX_BYTES = 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
 class Sent:
-    """A message that was sent, and the letters that are in it."""
+    """A message that was sent, and the letters in it."""
 
     task_id: str
     ids: tuple[int, ...]
-    #: The letter held a message, not a row: what is refused of it gets letters of its own, under this task's id.
+    #: The letter held a message, not a row. Each of its rows that is refused gets its own letter, with this task id.
     whole: bool
 
 
@@ -54,9 +55,9 @@ def replay(
     ids: Sequence[int] | None = None,
     dataset: str | None = None,
 ) -> int:
-    """Send letters again, `ids` None: all of the dataset, or all; returns how many were sent.
+    """Send letters again; returns how many were sent. `ids` None selects all letters of the dataset, or all.
 
-    Raises `BrokerUnavailable`; every letter is still in the table then, and replaying it again changes nothing more.
+    After `BrokerUnavailable` every letter is still in the table, and it is safe to replay all of them again.
     """
     return sum(len(sent.ids) for sent in messages(app, connection, ids=ids, dataset=dataset))
 
@@ -68,18 +69,18 @@ def messages(
     ids: Sequence[int] | None = None,
     dataset: str | None = None,
 ) -> Iterator[Sent]:
-    """As `replay`, message by message."""
+    """Send letters again as `replay` does, yielding each message that was sent."""
     for group in _groups(dead_letters.stream(connection, ids=ids, dataset=dataset)):
         try:
             yield _send_whole(app, group[0]) if group[0].row is None else _send_rows(app, group)
         except (OperationalError, OSError) as error:
             raise BrokerUnavailable(
-                f"the broker did not take letter {group[0].id} ({type(error).__name__}); it stays, replay it again"
+                f"the broker did not accept letter {group[0].id} ({type(error).__name__}); it is kept, replay it again"
             ) from error
 
 
 def _groups(letters: Iterable[Letter]) -> Iterator[list[Letter]]:
-    """Letters that fit into one message: rows of one message before, up to the size of a producer's messages."""
+    """Group letters by new message: rows of one original message, up to the limits of a producer's messages."""
     for (whole, *_), alike in groupby(letters, key=_origin):
         group: list[Letter] = []
         size = 0
@@ -116,7 +117,7 @@ def _send_rows(app: Celery, letters: list[Letter]) -> Sent:
 
 
 def _send_whole(app: Celery, letter: Letter) -> Sent:
-    """Send the body unchanged, past all serializers: it need not be JSON."""
+    """Send the body unchanged, without a serializer: it may not be JSON."""
     sent = Sent(uuid(), (letter.id,), whole=True)
     content_type, content_encoding = _content(letter)
     headers = {"task": TASK, "id": sent.task_id, "lang": "py", "argsrepr": "<a dead letter>", "kwargsrepr": "{}"}
@@ -139,7 +140,7 @@ def _send_whole(app: Celery, letter: Letter) -> Sent:
 def _content(letter: Letter) -> tuple[str, str]:
     if letter.content_type:
         return letter.content_type, letter.content_encoding or "binary"
-    # A letter of version 0.4, which did not store it.
+    # A letter of version 0.4, which did not store the content type.
     return (ARROW, "binary") if is_arrow(letter.body or b"") else (JSON, "utf-8")
 
 

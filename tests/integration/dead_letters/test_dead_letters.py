@@ -341,7 +341,7 @@ def test_the_command_lists_shows_replays_and_purges(
     dead_letters.keep(database, [letter(), letter(dataset="news")])
     code, said = mds("purge")
     assert code == 2
-    assert "say which letters: --id 17, --dataset bars or --all" in said
+    assert "select letters by exactly one of --id 17, --dataset bars and --all" in said
     assert mds("purge", "--dataset", "news", "--yes") == (0, "1 deleted\n")
     assert mds("purge", "--all") == (0, "1 deleted\n")
 
