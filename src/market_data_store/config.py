@@ -61,7 +61,7 @@ def _verified(url: str, cert_reqs: str) -> str:
     options = dict(parse_qsl(query))
     given = options.get("ssl_cert_reqs", cert_reqs).lower().removeprefix("cert_")
     if given not in ("required", "none"):
-        raise ValueError("ssl_cert_reqs is required or none")
+        raise ValueError("set ssl_cert_reqs to required or none")
     return f"{address}?{urlencode({**options, 'ssl_cert_reqs': given})}"
 
 

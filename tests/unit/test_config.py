@@ -95,7 +95,7 @@ def test_a_redis_with_tls_has_its_certificate_verified_unless_told_otherwise(rea
     assert by_url.broker_tls == {"ssl_ca_certs": "/a.pem", "ssl_cert_reqs": "required"}
     assert read(REDIS_URL="rediss://h", MDS_REDIS_SSL_CERT_REQS="none").broker_tls == {"ssl_cert_reqs": "none"}
     assert read(REDIS_URL="redis://h?ssl_cert_reqs=none").broker_tls == {}
-    with pytest.raises(ConfigurationError, match="REDIS_URL: ssl_cert_reqs is required or none"):
+    with pytest.raises(ConfigurationError, match="REDIS_URL: set ssl_cert_reqs to required or none"):
         read(REDIS_URL="rediss://h?ssl_cert_reqs=maybe")
 
 

@@ -39,13 +39,13 @@ class Delivery:
         self._thread.start()
 
     def put(self, event: FeedbackEvent) -> None:
-        """Deliver this event, instead of one that still waits."""
+        """Deliver this event, and drop one that still waits."""
         with self._changed:
             self._waiting = event
             self._changed.notify()
 
     def stop(self, timeout_s: float = 2.0) -> None:
-        """Deliver an event that waits, if that takes at most `timeout_s`, and end."""
+        """Deliver an event that still waits and end, within `timeout_s`."""
         with self._changed:
             self._stopping = True
             self._changed.notify()

@@ -1,7 +1,7 @@
-"""Feedback: what is told of the queue, and how it gets to those who listen in this process.
+"""Feedback: the event that says how full the queue is, and its distribution within a process.
 
-`FeedbackEvent` is Core's, with what the store knows besides. The signals are Celery signals; whoever wants to
-hear of something connects a receiver (`signal.connect(receiver, weak=False)`). An erring receiver stops no other.
+`FeedbackEvent` extends Core's event. `backpressure_changed` is a Celery signal: to get events, connect a receiver
+(`backpressure_changed.connect(receiver, weak=False)`). A receiver that fails stops no other.
 """
 
 from __future__ import annotations
@@ -38,14 +38,15 @@ BROKER_UNREACHABLE = "broker_unreachable"
 #: ... or messages wait and no worker consumes the queue.
 NO_WORKERS = "no_workers"
 
-#: The level changed, or is repeated for those who came later: `event` (FeedbackEvent).
+#: Sent when the level changes, and repeated for receivers that have joined since. Its argument is `event`, a
+#: `FeedbackEvent`.
 backpressure_changed = Signal(name="backpressure_changed", providing_args={"event"})
 
 
 class FeedbackEvent(CoreFeedbackEvent):
-    """Core's event, with the reason of a level that the depth does not explain."""
+    """Core's event, with the reason for a level that the depth does not explain."""
 
-    #: What Core's event bus knows it by; without it every reader would put the event into its dead-letter stream.
+    #: Core's event bus knows the event by this id. Without it every reader would put it into its dead-letter stream.
     __schema_id__: ClassVar[str] = "telemetry.FeedbackEvent"
 
     #: `BROKER_UNREACHABLE` or `NO_WORKERS`.
@@ -53,7 +54,7 @@ class FeedbackEvent(CoreFeedbackEvent):
 
     @property
     def utilization(self) -> float:
-        """Share of the capacity, 0 to 1 and more."""
+        """Share of the capacity: 0 is empty, 1 is full, and it may be more than 1."""
         return float(self.queue_size / self.capacity)
 
     @classmethod
@@ -65,7 +66,7 @@ class FeedbackEvent(CoreFeedbackEvent):
         level: BackpressureLevel | str,
         reason: str | None = None,
     ) -> FeedbackEvent:
-        """An event of now."""
+        """Make an event with the current time."""
         return cls(
             coordinator_id=coordinator_id,
             queue_size=queue_size,
@@ -81,21 +82,21 @@ class FeedbackSubscriber(Protocol):
     """Takes an event; may be async."""
 
     def __call__(self, event: FeedbackEvent, /) -> Awaitable[None] | None:
-        """Called once an event, in the order of subscription."""
+        """Handle an event. The bus calls its subscribers once per event, in the order of subscription."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class _Subscription:
     callback: FeedbackSubscriber
-    #: Where an async callback runs: the loop that it was subscribed in, if any.
+    #: The loop in which an async callback runs: the one that it was subscribed in, if any.
     loop: asyncio.AbstractEventLoop | None
 
 
 class FeedbackBus:
-    """Events within one process: the monitor publishes, anyone subscribes.
+    """Distributes events within one process: the monitor publishes, and anyone may subscribe.
 
-    An erring subscriber is logged and stops no other.
+    The error of a subscriber is logged and stops no other. Subscribing is thread-safe.
     """
 
     def __init__(self) -> None:
@@ -104,11 +105,11 @@ class FeedbackBus:
 
     @property
     def subscriber_count(self) -> int:
-        """How many subscribe."""
+        """Number of subscribers."""
         return len(self._subscriptions)
 
     def subscribe(self, callback: FeedbackSubscriber) -> None:
-        """Have `callback` called with each event; a second subscription of the same changes nothing."""
+        """Call `callback` with each event from now on; subscribing it again changes nothing."""
         try:
             loop = asyncio.get_running_loop()
         except RuntimeError:
@@ -118,12 +119,12 @@ class FeedbackBus:
                 self._subscriptions = [*self._subscriptions, _Subscription(callback, loop)]
 
     def unsubscribe(self, callback: FeedbackSubscriber) -> None:
-        """Undo `subscribe`; unknown ones are ignored."""
+        """Stop calling `callback`; does nothing if it is not subscribed."""
         with self._lock:
             self._subscriptions = [s for s in self._subscriptions if s.callback != callback]
 
     async def publish(self, event: FeedbackEvent) -> None:
-        """Hand an event to all subscribers and wait for them, from a coroutine."""
+        """Call all subscribers with an event and wait for them, in a coroutine."""
         for subscription in self._subscriptions:
             try:
                 result = subscription.callback(event)
@@ -133,7 +134,7 @@ class FeedbackBus:
                 logger.exception("A subscriber of the feedback bus failed")
 
     def send(self, event: FeedbackEvent) -> None:
-        """Hand an event to all subscribers, from a thread: async ones run in the loop they were subscribed in."""
+        """Call all subscribers with an event, in a thread; async ones run in the loop that they were subscribed in."""
         for subscription in self._subscriptions:
             try:
                 result = subscription.callback(event)
@@ -158,7 +159,7 @@ async def _logged(coroutine: Awaitable[None]) -> None:
 
 @cache
 def feedback_bus() -> FeedbackBus:
-    """The bus of this process; what the monitor finds out goes there too."""
+    """Return the bus of this process, which also gets the events of a monitor in this process."""
     bus = FeedbackBus()
 
     def forward(event: FeedbackEvent, **_: Any) -> None:

@@ -44,7 +44,7 @@ class HttpFeedbackBroadcaster:
             time.sleep(next(pauses))
 
     async def publish(self, event: FeedbackEvent) -> None:
-        """The same, for coroutines."""
+        """Post the event as `send` does, without blocking the event loop."""
         await asyncio.to_thread(self.send, event)
 
     def close(self) -> None:

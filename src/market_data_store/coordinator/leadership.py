@@ -1,6 +1,6 @@
-"""Which of several processes leads: the holder of a lease in Redis.
+"""Elects one of several processes as the leader: the holder of a lease in Redis.
 
-When the leader dies, another process takes over after at most `LEASE_S` seconds and its own next call of `held`.
+When the leader dies, its lease ends after at most `LEASE_S` seconds. The next process that calls `held` takes over.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ LEASE_S = 3.0
 class Leadership:
     """A lease in Redis, renewed by each call of `held`.
 
-    While Redis is away everyone leads: an event that is published twice does less harm than one that is missing.
+    While Redis is unreachable, every process leads: an event published twice does less harm than a missing one.
     """
 
     def __init__(self, url: str, name: str) -> None:

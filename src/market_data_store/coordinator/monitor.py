@@ -1,7 +1,7 @@
-"""The loop that turns the queue's depth into a level and publishes it: depth -> level -> `backpressure_changed`.
+"""The monitor: a loop that reads the queue's depth, computes the level and sends it by `backpressure_changed`.
 
-Of several monitors only the leader publishes; the others look, and one of them takes over when the leader is gone (see
-`leadership`). The loop survives every failure of broker, Redis and receivers.
+Of several monitors only the leader publishes. The others read the queue too, and one of them takes over when the leader
+dies (see `leadership`). The loop survives every failure of broker, Redis and receivers.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from market_data_store.protocol import QUEUE
 
 
 class Monitor:
-    """Looks at the queue every `interval_s`, and sends an event on each change and every `heartbeat_s`.
+    """Reads the queue every `interval_s`, and sends an event on each change of the level and every `heartbeat_s`.
 
-    `on_reading` is called with every reading and the level it gives, also by a monitor that does not lead.
+    `on_reading` is called with every reading and its level, even in a monitor that does not lead.
     """
 
     def __init__(
@@ -87,17 +87,17 @@ class Monitor:
             self._leadership.release()
 
     def tick(self) -> FeedbackEvent | None:
-        """Look once; returns the event that was sent, if one was."""
+        """Read the queue once; returns the event that was sent, if any."""
         self._look()
         if self._leadership is not None and not self._leadership.held():
-            self._published = None  # so that it publishes at once when it becomes the leader
+            self._published = None  # to publish at once when this monitor becomes the leader
             return None
-        now = time.monotonic()  # after the look, which may have taken its deadline
+        now = time.monotonic()  # after the reading, which may have taken seconds
         if self._level == self._published and now - self._published_at < self._heartbeat_s:
             return None
         event = FeedbackEvent.create(self._queue, self._depth, self._capacity, *self._level)
         self._published, self._published_at = self._level, now
-        # Celery's signal catches what a receiver raises.
+        # Celery's signal catches and logs what a receiver raises.
         backpressure_changed.send(sender=self, event=event)
         return event
 

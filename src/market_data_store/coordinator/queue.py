@@ -1,6 +1,6 @@
-"""What the broker knows of the queue: messages that wait, messages that workers hold, and the workers that consume it.
+"""Reads from the broker the messages waiting in the queue, those that workers hold, and the workers that consume it.
 
-Each question has a deadline of a second and raises `BrokerUnavailable` when the broker does not answer within it.
+Each answer has a deadline of one second, after which the method raises `BrokerUnavailable`.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _NOT_FOUND = "404"
 
 
 class Reading(NamedTuple):
-    """What one look at the queue found; None for what is unknown."""
+    """What was read from the queue at one moment; None for what is unknown."""
 
     #: Messages waiting; None when the broker does not answer.
     depth: int | None
@@ -36,10 +36,10 @@ class Reading(NamedTuple):
 
 
 class QueueInspector:
-    """Asks about one queue over a connection that it keeps, and opens again after it was lost.
+    """Asks about one queue, over one connection that it reopens after a loss.
 
-    `workers` uses a connection of its own, so that one thread may call it while another calls the other methods; apart
-    from that, an inspector is not thread-safe. `management_url` is the URL of RabbitMQ's HTTP API, where there is one
+    `workers` uses its own connection, so one thread may call it while another calls the other methods. Apart from that,
+    an inspector is not thread-safe. `management_url` is the URL of RabbitMQ's HTTP API, if there is one
     (http://user:password@host:15672).
     """
 
@@ -60,7 +60,7 @@ class QueueInspector:
                 raise
 
     def reserved(self) -> int | None:
-        """Count the messages that workers hold unacknowledged; None where nobody can tell.
+        """Count the messages that workers hold unacknowledged; None if that cannot be known.
 
         On Redis the count covers all queues of the database. Raises `BrokerUnavailable`.
         """
@@ -73,8 +73,8 @@ class QueueInspector:
     def workers(self) -> list[str]:
         """Return the names of the live workers that consume this queue; raises `BrokerUnavailable`.
 
-        It takes the whole second that workers have for their answer. A worker that was told to stop consuming the queue
-        (`celery control cancel_consumer`), and one of another application on the same broker, is not among them.
+        Takes the full second that workers have to answer. Leaves out a worker that has been ordered to stop consuming
+        the queue (`celery control cancel_consumer`), and one of another application on the same broker.
         """
         with self._reachable(), self._connect() as connection:
             replies = self._app.control.broadcast(
@@ -86,7 +86,7 @@ class QueueInspector:
     def close(self) -> None:
         """Close the connection."""
         if self._connection is not None:
-            self._connection.collect()  # at once: a proper goodbye would wait for a server that hangs
+            self._connection.collect()  # not `close`, which would wait for a server that hangs
             self._connection = None
 
     def _connect(self) -> Any:
@@ -97,7 +97,7 @@ class QueueInspector:
             deadlines = {"socket_timeout": DEADLINE_S, "socket_connect_timeout": DEADLINE_S}
         connection.transport_options = {**connection.transport_options, **deadlines}
         connection.connect_timeout = DEADLINE_S
-        connection.ensure_connection(max_retries=0)  # a single try; its first use would try for longer
+        connection.ensure_connection(max_retries=0)  # one try only; without this, the first use would try for longer
         return connection
 
     @contextmanager
@@ -123,7 +123,7 @@ class QueueInspector:
             raise BrokerUnavailable(f"cannot connect to {url}: {reason}") from error
 
     def _reserved_by_management(self) -> int:
-        import httpx  # a producer has no need of it
+        import httpx  # here, because a producer does not need it
 
         virtual_host = unquote(urlsplit(str(self._app.conf.broker_url)).path[1:]) or "/"
         path = f"/api/queues/{quote(virtual_host, safe='')}/{quote(self._queue, safe='')}"
@@ -135,5 +135,5 @@ class QueueInspector:
 
 
 def _names(queues: Any) -> list[Any]:
-    """The queues that a worker lists; none for a worker that answers with an error."""
+    """Return the names of the queues that a worker lists; empty for a worker that answers with an error."""
     return [queue.get("name") for queue in queues if isinstance(queue, dict)] if isinstance(queues, list) else []

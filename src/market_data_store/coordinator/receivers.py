@@ -23,7 +23,7 @@ Receiver = RedisFeedbackPublisher | HttpFeedbackBroadcaster
 
 
 def receivers_of(settings: Settings) -> dict[str, Receiver]:
-    """The configured receivers by name, to be closed by the caller."""
+    """Return the configured receivers by name; the caller must close them."""
     receivers: dict[str, Receiver] = {}
     if settings.feedback_url and settings.pulse_enabled:
         receivers["redis"] = RedisFeedbackPublisher(
@@ -52,7 +52,7 @@ def connected(settings: Settings, on_outcome: Callable[[str, bool], None] | None
             with suppress(RedisError):
                 redis.report(receiver, "delivered" if delivered else "failed")
 
-    feedback_bus()  # it connects itself
+    feedback_bus()  # creating the bus connects it
     with ExitStack() as stack:
         _connect(_log, stack)
         for name, receiver in receivers.items():

@@ -47,11 +47,11 @@ class RedisFeedbackPublisher:
             pipe.execute()
 
     async def publish(self, event: FeedbackEvent) -> None:
-        """The same, for coroutines."""
+        """Publish the event as `send` does, without blocking the event loop."""
         await asyncio.to_thread(self.send, event)
 
     def last(self) -> FeedbackEvent | None:
-        """The newest event of the stream, whoever published it; None if there is none."""
+        """Return the newest event of the stream, whoever published it; None if there is none."""
         return next(iter(self.recent(10)), None)
 
     def report(self, receiver: str, outcome: str) -> None:
@@ -62,12 +62,12 @@ class RedisFeedbackPublisher:
             pipe.execute()
 
     def reported(self) -> dict[str, str]:
-        """The outcomes that `report` stored, by receiver."""
+        """Return the outcomes that `report` stored, by receiver."""
         outcomes: Any = self._redis.hgetall(self._outcomes)
         return {receiver.decode(): outcome.decode() for receiver, outcome in outcomes.items()}
 
     def recent(self, limit: int = 20) -> list[FeedbackEvent]:
-        """The newest events, newest first; skips entries that are not events. Raises `redis.RedisError`."""
+        """Return the newest events, newest first, without entries that are not events; raises `redis.RedisError`."""
         entries: Any = self._redis.xrevrange(self.stream, count=limit)
         return list(self._decoded(entries))
 

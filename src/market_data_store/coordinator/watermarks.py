@@ -1,6 +1,6 @@
-"""From a look at the queue to a backpressure level, with hysteresis. Pure: no clock, no server.
+"""Computes the backpressure level from a reading of the queue, with hysteresis. Pure: no clock, no server.
 
-`level_of` is the one computation of the level and its reason: whoever shows or publishes a level calls it.
+`level_of` is the only computation of the level and its reason: everyone who shows or publishes a level calls it.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ OK, SOFT, HARD = BackpressureLevel.ok, BackpressureLevel.soft, BackpressureLevel
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Watermarks:
-    """The shares of capacity at which the level changes; falling ones are lower, so that a level does not flap.
+    """The shares of capacity at which the level changes; the falling ones are lower, so that the level does not flap.
 
     Raises `ConfigurationError` when they are not in order.
     """
 
-    #: Rising: above this the level is soft ...
+    #: Rising: above this share the level is soft ...
     soft_above: float = 0.5
-    #: ... and from here it is hard.
+    #: ... and from this one on it is hard.
     hard_from: float = 0.8
-    #: Falling: below this hard becomes soft ...
+    #: Falling: below this share hard becomes soft ...
     hard_until: float = 0.65
-    #: ... and at this soft becomes ok.
+    #: ... and at this one or below soft becomes ok.
     ok_at: float = 0.4
 
     def __post_init__(self) -> None:
@@ -39,17 +39,17 @@ class Watermarks:
         if not 0 <= self.ok_at < self.soft_above <= self.hard_from <= 1:
             raise ConfigurationError(
                 f"watermarks: MDS_OK_AT={self.ok_at} < MDS_SOFT_ABOVE={self.soft_above} <= "
-                f"MDS_HARD_FROM={self.hard_from} does not hold, or they are not between 0 and 1"
+                f"MDS_HARD_FROM={self.hard_from} must hold, and all must be between 0 and 1"
             )
         if not self.ok_at <= self.hard_until < self.hard_from:
             raise ConfigurationError(
                 f"watermarks: MDS_OK_AT={self.ok_at} <= MDS_HARD_UNTIL={self.hard_until} < "
-                f"MDS_HARD_FROM={self.hard_from} does not hold"
+                f"MDS_HARD_FROM={self.hard_from} must hold"
             )
 
     @classmethod
     def of(cls, settings: Settings) -> Watermarks:
-        """The configured ones."""
+        """Return the configured watermarks."""
         return cls(
             soft_above=settings.soft_above,
             hard_from=settings.hard_from,
@@ -58,9 +58,9 @@ class Watermarks:
         )
 
     def level(self, previous: BackpressureLevel, utilization: float) -> BackpressureLevel:
-        """The level at this share of capacity (0 is empty, 1 full, more is possible), coming from `previous`.
+        """Return the level at this share of capacity (0 is empty, 1 is full, more is possible) after `previous`.
 
-        A jump over several marks gives the level it lands on.
+        A jump across several watermarks gives the level at its end.
         """
         if utilization >= self.hard_from:
             return HARD
@@ -74,21 +74,20 @@ class Watermarks:
 
 
 class LevelAndReason(NamedTuple):
-    """A level, and its reason where the depth does not explain it."""
+    """A level, and its reason if the depth does not explain it."""
 
     level: BackpressureLevel
     reason: str | None = None
 
     def __str__(self) -> str:
-        """`hard (no_workers)`, or the level alone."""
+        """Return `hard (no_workers)`, or only the level if it has no reason."""
         return f"{self.level.value} ({self.reason})" if self.reason else self.level.value
 
 
 def level_of(previous: BackpressureLevel, reading: Reading, capacity: int, watermarks: Watermarks) -> LevelAndReason:
-    """The level that a look at the queue gives, coming from `previous`.
+    """Return the level for a reading of the queue, after `previous`.
 
-    Idempotent: the same look gives the same level again. A number of workers that is unknown (None) does not count as
-    no workers.
+    Idempotent: the same reading gives the same level again. An unknown number of workers (None) does not count as none.
     """
     if reading.depth is None:
         return LevelAndReason(HARD, BROKER_UNREACHABLE)

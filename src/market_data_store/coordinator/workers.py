@@ -1,7 +1,7 @@
-"""Which workers consume the queue, by the rule that one missed answer does not count.
+"""Finds the workers that consume the queue, by the rule that one missed answer does not count.
 
-A worker that is busy may miss the second that it has for its answer. Only the second miss in a row means that there is
-none.
+A busy worker may need longer for its answer than the second that it has. Only the second miss in a row means that there
+are no workers.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import threading
 from market_data_store.coordinator.queue import QueueInspector
 from market_data_store.errors import BrokerUnavailable
 
-#: Seconds between two looks of `WorkerWatch`; a look takes a second itself.
+#: Seconds between the end of one count and the start of the next.
 _INTERVAL_S = 1.0
 
 
@@ -24,11 +24,11 @@ class Workers:
         self._missed = False
 
     def look(self) -> list[str]:
-        """Return their names; takes a second, or two where the first look finds none. Raises `BrokerUnavailable`."""
+        """Return their names; takes a second, or two if the first call finds none. Raises `BrokerUnavailable`."""
         try:
             found = self._inspector.workers()
             if not found and self._known is None:
-                found = self._inspector.workers()  # nothing is known that could bridge a miss, so ask again at once
+                found = self._inspector.workers()  # no earlier answer can bridge a miss, so ask again at once
         except BrokerUnavailable:
             self._known, self._missed = None, False
             raise
@@ -40,21 +40,21 @@ class Workers:
 
 
 class WorkerWatch:
-    """Counts the workers in a thread: a look takes a second, which the monitor's loop does not have."""
+    """Counts the workers in a thread, because a count takes a second and the monitor's loop must not wait."""
 
     def __init__(self, inspector: QueueInspector) -> None:
         self._workers = Workers(inspector)
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="worker-watch", daemon=True)
-        #: None until it is known, and while the broker does not answer.
+        #: Number of workers; None until it is known, and while the broker does not answer.
         self.count: int | None = None
 
     def start(self) -> None:
-        """Start looking."""
+        """Start counting."""
         self._thread.start()
 
     def stop(self) -> None:
-        """Stop looking."""
+        """Stop counting."""
         self._stop.set()
         self._thread.join(5.0)
 
