@@ -1,1 +1,1 @@
-"""The Flask application: health, metrics, admin, and the status page."""
+"""The Flask application: health, metrics, admin endpoints and the status page."""

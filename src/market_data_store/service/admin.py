@@ -27,14 +27,14 @@ logger = logging.getLogger(__name__)
 
 
 class RevisionChange(BaseModel):
-    """Where the schema stood, and where it stands."""
+    """The schema's revision before and after the migrations."""
 
     before: str | None
     after: str | None
 
 
 class SchemaVersion(BaseModel):
-    """Where the schema stands, and where this version of the package wants it."""
+    """The schema's revision, and the one that this version of the package needs."""
 
     current: str | None
     head: str
@@ -42,16 +42,14 @@ class SchemaVersion(BaseModel):
 
 
 class RetentionRequest(Body):
-    """What to apply; nothing given applies MDS_RETENTION_DAYS."""
+    """What to apply; an empty object applies all of MDS_RETENTION_DAYS."""
 
-    dry_run: bool = Field(default=False, description="Count, and delete nothing.")
-    dataset: str | None = Field(
-        default=None, description="This dataset alone.", json_schema_extra={"enum": [*DATASETS]}
-    )
+    dry_run: bool = Field(default=False, description="Only count, delete nothing.")
+    dataset: str | None = Field(default=None, description="Only this dataset.", json_schema_extra={"enum": [*DATASETS]})
 
 
 class ExpiredAnswer(BaseModel):
-    """Rows of a plain table, or chunks of a hypertable, that went or would go."""
+    """Rows of a plain table, or chunks of a hypertable, that were deleted or would be."""
 
     dataset: str
     older_than: datetime
@@ -60,26 +58,26 @@ class ExpiredAnswer(BaseModel):
 
 
 class RetentionAnswer(BaseModel):
-    """What went, by dataset."""
+    """What was deleted, or would be, by dataset."""
 
     dry_run: bool
     expired: list[ExpiredAnswer]
 
 
 class LevelAnswer(BaseModel):
-    """The event, and what became of it by receiver."""
+    """The event, and by receiver whether it was delivered."""
 
     event: dict[str, Any]
     receivers: dict[str, str]
 
 
 def create_admin(settings: Settings, sampler: Sampler) -> APIBlueprint:
-    """Return the endpoints."""
+    """Make the blueprint of the admin endpoints."""
     admin = guarded("admin", settings, "admin")
 
     @admin.get("/schema/version", responses={"200": SchemaVersion})
     def schema_version() -> Answer:
-        """Say where the schema stands."""
+        """Report the schema's revision."""
         found = schema.revisions(settings.require_database_url())
         return SchemaVersion(current=found.current, head=found.head, up_to_date=found.up_to_date).model_dump()
 
@@ -92,11 +90,11 @@ def create_admin(settings: Settings, sampler: Sampler) -> APIBlueprint:
 
     @admin.post("/retention/apply", responses={"200": RetentionAnswer})
     def apply_retention(body: RetentionRequest) -> Answer:
-        """Delete the rows that MDS_RETENTION_DAYS no longer keeps, or count them."""
+        """Delete the rows that are older than MDS_RETENTION_DAYS, or count them."""
         days = settings.retention_days
         if body.dataset is not None:
             if body.dataset not in days:
-                return problem(f"dataset: {body.dataset[:80]!r} has no days in MDS_RETENTION_DAYS", 422)
+                return problem(f"dataset: {body.dataset[:80]!r} is not in MDS_RETENTION_DAYS", 422)
             days = {body.dataset: days[body.dataset]}
         with connect(settings.require_database_url()) as connection:
             found = retention.apply(connection, days, dry_run=body.dry_run)
@@ -108,7 +106,7 @@ def create_admin(settings: Settings, sampler: Sampler) -> APIBlueprint:
 
     @admin.post("/backpressure/check", responses={"200": LevelAnswer})
     def check_backpressure() -> Answer:
-        """Look at the queue, and publish the level to all receivers now."""
+        """Read the queue, and publish its level to all receivers now."""
         depth = _depth()
         level = sampler.level_at(depth)
         event = FeedbackEvent.create(QUEUE, depth or 0, settings.queue_capacity, *level)
@@ -124,7 +122,7 @@ def create_admin(settings: Settings, sampler: Sampler) -> APIBlueprint:
 
 
 def _depth() -> int | None:
-    """Read the depth now, since the sampler's may be two seconds old; None when the broker does not answer."""
+    """Read the depth now, as the sampler's may be two seconds old; None when the broker does not answer."""
     with closing(QueueInspector(app, QUEUE)) as inspector:
         try:
             return inspector.depth()

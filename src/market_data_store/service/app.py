@@ -1,6 +1,6 @@
 """The Flask application: `gunicorn 'market_data_store.service.app:create_app()'`.
 
-Puts the parts together, and gives every error as JSON of one line.
+Assembles the endpoints, and answers every error as JSON with one line.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ _HEALTH = Tag(name="health")
 
 
 def create_app() -> Flask:
-    """Make the application with the settings of the environment; raises `ConfigurationError` for a wrong one.
+    """Make the application from the environment's settings; raises `ConfigurationError` for a wrong one.
 
-    Health, page, metrics and admin read one `Sampler`. Its threads start with the first request; its `close`, which is
-    `extensions["status_sampler"].close`, stops them.
+    Health, page, metrics and admin endpoints read one `Sampler`, which is `extensions["status_sampler"]`. Its threads
+    start with the first request, and its `close` stops them.
     """
     configured = settings()
     configured.require_database_url()
@@ -54,12 +54,12 @@ def create_app() -> Flask:
     @app.get("/healthz", tags=[_HEALTH], responses={"200": HealthStatus})
     @app.get("/health", tags=[_HEALTH], responses={"200": HealthStatus})
     def health_status() -> Answer:
-        """Say how the store is; 200 while this process serves."""
+        """Report the store's health; the status is 200 while this process serves."""
         return sampler.newest().health.model_dump()
 
     @app.get("/readyz", tags=[_HEALTH], responses={"200": HealthStatus, "503": HealthStatus})
     def readiness() -> Answer:
-        """Say whether rows can be taken and written."""
+        """Report whether rows can be accepted and written: 200 if so, else 503."""
         status = sampler.newest().health
         return status.model_dump(), 200 if is_ready(status) else 503
 
@@ -83,7 +83,7 @@ def _wrong_request(error: ValidationError) -> Response:
 
 
 def _http_error(error: HTTPException) -> Response:
-    if error.response is not None:  # an answer that is ready: flask-openapi3 aborts with `_wrong_request`'s
+    if error.response is not None:  # flask-openapi3 aborts with the response of `_wrong_request`
         return make_response(error.response)
     response = problem(f"{error.name.lower()}: {error.description}", error.code or 500)
     for name, value in error.get_headers():
@@ -98,4 +98,4 @@ def _own_error(error: MarketDataStoreError) -> Response:
 
 def _unexpected(error: Exception) -> Response:
     logging.getLogger(__name__).error("A request failed", exc_info=error)
-    return problem("internal error; the log has it", 500)
+    return problem("internal error; see the log of the web process", 500)

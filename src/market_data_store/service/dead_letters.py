@@ -1,4 +1,4 @@
-"""The dead letters' endpoints: list, show, replay, purge. Only `GET .../{id}` answers with what was sent."""
+"""The endpoints of dead letters: list, show, replay and purge. Only `GET .../{id}` returns what was sent."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _NAMES: Any = {"enum": [*DATASETS]}
 
 
 class Listed(BaseModel):
-    """A letter, without what was sent."""
+    """A letter without what was sent."""
 
     id: int
     created_at: datetime
@@ -39,26 +39,26 @@ class Listed(BaseModel):
     pattern: str | None = Field(description="The reason with … for each value; null for letters of version 0.4.")
     sqlstate: str | None
     enqueued_at: datetime
-    body_bytes: int | None = Field(description="Length of the whole body of a message that was unusable as a whole.")
+    body_bytes: int | None = Field(description="Length of the whole body, for a message that is unusable as a whole.")
     body_sha256: str | None = Field(description="SHA-256 of the whole body, in hexadecimal.")
     content_type: str | None
     content_encoding: str | None
-    compression: str | None = Field(description="How the body is compressed; null for one that is not.")
-    job: int | None = Field(description="The id of the load in job_runs.")
+    compression: str | None = Field(description="How the body is compressed; null if it is not.")
+    job: int | None = Field(description="The id of the load's run in job_runs.")
     file: str | None
     line: int | None
 
 
 class Shown(Listed):
-    """A letter, whole."""
+    """A letter with what was sent."""
 
     row: str | None = Field(description="JSON text, as sent.")
     defaults: str | None = Field(description="JSON text, as sent.")
-    body: str | None = Field(description="Base64, of a message that was unusable as a whole.")
+    body: str | None = Field(description="Base64; the body of a message that is unusable as a whole.")
 
 
 class Page(BaseModel):
-    """Letters by id; the next page begins `after` the last one's."""
+    """Letters by id; the next page begins `after` the last id."""
 
     letters: list[Listed]
 
@@ -78,7 +78,7 @@ class Which(BaseModel):
 
 
 class Selection(Body):
-    """Which letters to replay or purge: by id, of a dataset, or all of them."""
+    """Which letters to replay or purge: by id, of one dataset, or all."""
 
     ids: list[int] | None = Field(default=None, min_length=1, max_length=10_000)
     dataset: str | None = Field(default=None, json_schema_extra=_NAMES)
@@ -87,31 +87,31 @@ class Selection(Body):
     @model_validator(mode="after")
     def _one_of_three(self) -> Selection:
         if sum((self.ids is not None, self.dataset is not None, self.all)) != 1:
-            raise ValueError('give one of "ids": [...], "dataset": "..." and "all": true')
+            raise ValueError('give exactly one of "ids": [...], "dataset": "..." and "all": true')
         if self.ids is not None and not all(0 < number <= _MAX_ID for number in self.ids):
-            raise ValueError("an id is a positive number of 63 bits")
+            raise ValueError("an id is a number from 1 to 2^63 - 1")
         return self
 
 
 class Replaying(BaseModel):
-    """How many letters were sent again; each leaves the list when its row is written."""
+    """The number of letters that were sent again; each one is deleted when its row is written."""
 
     sent: int
 
 
 class Purged(BaseModel):
-    """How many letters are gone."""
+    """The number of letters that were deleted."""
 
     purged: int
 
 
 def create_letters(settings: Settings) -> APIBlueprint:
-    """The endpoints."""
+    """Make the blueprint of the dead letters' endpoints."""
     letters = guarded("letters", settings, "dead letters")
 
     @letters.get("/dead-letters", responses={"200": Page})
     def listed(query: Where) -> Answer:
-        """List letters, without what was sent."""
+        """List letters without what was sent."""
         _known(query.dataset)
         with connect(settings.require_database_url()) as connection:
             found = dead_letters.page(connection, dataset=query.dataset, after=query.after, limit=query.limit)
@@ -119,7 +119,7 @@ def create_letters(settings: Settings) -> APIBlueprint:
 
     @letters.get("/dead-letters/<int:id>", responses={"200": Shown, "404": Problem})
     def shown(path: Which) -> Answer:
-        """Show a letter, with what was sent."""
+        """Show a letter with what was sent."""
         with connect(settings.require_database_url()) as connection:
             letter = dead_letters.get(connection, path.id)
         if letter is None:
@@ -152,4 +152,4 @@ def create_letters(settings: Settings) -> APIBlueprint:
 
 def _known(dataset: str | None) -> None:
     if dataset is not None and dataset not in DATASETS:
-        raise InvalidMessage(f"dataset: {dataset[:80]!r} is unknown; there are {', '.join(DATASETS)}")
+        raise InvalidMessage(f"dataset: {dataset[:80]!r} is unknown; use one of {', '.join(DATASETS)}")

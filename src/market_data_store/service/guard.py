@@ -1,4 +1,4 @@
-"""Who may use the admin endpoints (by bearer token, each request a line in the log)."""
+"""Guards the admin endpoints: requires a bearer token, and logs each request."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from market_data_store.config import Settings
 
 logger = logging.getLogger(__name__)
 
-#: What is said by whoever did not choose a token; taken for one in development alone.
-_DEFAULT_TOKEN = "changeme"  # noqa: S105  # no secret, which is the point
-#: flask.typing's own cannot be resolved at run time, as flask-openapi3 does.
+#: The placeholder of an unset token, accepted only in development.
+_DEFAULT_TOKEN = "changeme"  # noqa: S105  # not a secret, which is the point
+#: What an endpoint returns. flask-openapi3 resolves annotations at run time, which fails for those in flask.typing.
 Answer = Response | dict[str, Any] | tuple[dict[str, Any], int]
 
 
@@ -27,20 +27,23 @@ class Problem(BaseModel):
 
 
 class Body(BaseModel):
-    """A request's body: no field that is not known."""
+    """A request's body; unknown fields are refused."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
 
 def problem(error: str, status: int) -> Response:
-    """An answer that says what is wrong."""
+    """Make an answer that says what is wrong."""
     response = jsonify(error=error)
     response.status_code = status
     return response
 
 
 def guarded(name: str, settings: Settings, tag: str) -> APIBlueprint:
-    """A blueprint whose endpoints need `Authorization: Bearer $ADMIN_TOKEN`."""
+    """Make a blueprint whose endpoints require `Authorization: Bearer $ADMIN_TOKEN`.
+
+    They answer 503 while no token is chosen outside of development, and 401 without the right one.
+    """
     responses: dict[Any, Any] = {401: Problem, 422: Problem, 503: Problem}
     blueprint = APIBlueprint(
         name, __name__, abp_tags=[Tag(name=tag)], abp_security=[{"token": []}], abp_responses=responses

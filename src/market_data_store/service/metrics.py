@@ -1,4 +1,4 @@
-"""`GET /metrics` of the Flask application: what its processes count, the requests that they answer included."""
+"""`GET /metrics` of the Flask application: everything that its processes count, including their requests."""
 
 from __future__ import annotations
 
@@ -14,21 +14,22 @@ from market_data_store.metrics import multiprocess
 
 __all__ = ["install"]
 
-#: Seconds; a health check has two.
+#: Bounds of the buckets of response times, in seconds; a health check takes at most two.
 _BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2, 5, 10, 30)
 _METHODS = frozenset(HTTPMethod)
 
 
 def install(app: Flask) -> None:
-    """Serve `GET /metrics`, also for several gunicorn processes at once (see `gunicorn_conf`), and count requests.
+    """Serve `GET /metrics` for all gunicorn processes (see `gunicorn_conf`), and count requests.
 
-    Call it before the first request. Labels are status, method and `endpoint`, the rule of the URL
-    (`/dead-letters/<id>`) or "none", so that nobody makes series by asking for many paths.
+    Must be called before the first request. Labels are status, method and `endpoint`. The endpoint is the URL's rule
+    (`/dead-letters/<id>`) or "none", so that requests for many paths make no additional series.
     """
-    # A registry of its own: a second application in this process would find the names taken, and count nothing.
+    # Its own registry: in the shared one, a second application in this process would find the names taken and count
+    # nothing.
     requests = CollectorRegistry()
     exporter = _Exporter(app, defaults_prefix="mds", group_by=endpoint, buckets=_BUCKETS, registry=requests)
-    # A method is any word that a client makes up. Such a request is answered 405, and not counted.
+    # A client may invent a method. Such a request is answered with 405 and not counted.
     uncounted: Callable[[], None] = exporter.do_not_track()(lambda: None)
 
     @app.before_request
@@ -38,16 +39,16 @@ def install(app: Flask) -> None:
 
 
 def endpoint(request: Request) -> str:
-    """What a request's metrics are grouped by; the label has this function's name."""
+    """Return the value by which a request's metrics are grouped; the label has this function's name."""
     return str(request.url_rule or "none")
 
 
 class _Exporter(PrometheusMetrics):
     def generate_metrics(self, accept_header: str | None = None, names: Sequence[str] | None = None) -> tuple[str, str]:
-        """The text and its content type.
+        """Return the text and its content type.
 
-        Instead of the exporter's own, which with several processes fails for `?name[]=` (0.23), and with
-        prometheus_client (0.26) for an Accept header whose version is no number.
+        Replaces the exporter's own method. With several processes, that fails for `?name[]=` (0.23), and with
+        prometheus_client 0.26 for an Accept header whose version is not a number.
         """
         try:
             encode, content_type = choose_encoder(accept_header or "")

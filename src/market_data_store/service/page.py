@@ -1,4 +1,4 @@
-"""The page that people look at (`/`), and the JSON that it shows (`/status.json`).
+"""The status page (`/`) and the JSON that it shows (`/status.json`).
 
 Both need no token: they show levels, counts and reasons, never a row's values. The page's files are in `static` and
 load nothing from another host.
@@ -12,7 +12,7 @@ from market_data_store.config import Settings
 from market_data_store.status.document import document_of
 from market_data_store.status.sampler import Sampler
 
-#: The browser loads nothing from another host, and runs no script that stands in the page itself.
+#: The browser loads nothing from another host, and runs no inline script.
 _HEADERS = {
     "Content-Security-Policy": (
         "default-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; object-src 'none'"
@@ -23,7 +23,7 @@ _HEADERS = {
 
 
 def create_page(settings: Settings, sampler: Sampler) -> Blueprint:
-    """Return the status page, to be registered at the root of an application."""
+    """Make the blueprint of the status page, to be registered at the root of an application."""
     page = Blueprint("status_page", __name__, static_folder="static", static_url_path="/status-page")
 
     @page.get("/")

@@ -104,7 +104,7 @@ def test_retention_counts_then_deletes_what_is_too_old(web: Web, database: psyco
     unknown = web.admin("POST", "/retention/apply", json={"dataset": "quotes"})
     assert (unknown.status_code, unknown.json()["error"]) == (
         422,
-        "dataset: 'quotes' has no days in MDS_RETENTION_DAYS",
+        "dataset: 'quotes' is not in MDS_RETENTION_DAYS",
     )
 
 
