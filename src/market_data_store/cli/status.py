@@ -1,4 +1,4 @@
-"""`mds status`: what the store's parts say, once or in a table that changes."""
+"""`mds status`: show the state of the store's parts once, or keep refreshing it."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ _COLORS: dict[Severity, str] = {"ok": "green", "warning": "yellow", "critical": 
 
 @click.command("status")
 @click.option("--watch", is_flag=True, help="Keep refreshing until Ctrl-C.")
-@click.option("--json", "as_json", is_flag=True, help="Print what /status.json answers.")
+@click.option("--json", "as_json", is_flag=True, help="Print the JSON document of /status.json.")
 def command(watch: bool, as_json: bool) -> None:
-    """Show the state of the store, then what database, queue, workers and feedback stream say.
+    """Show the state of the store, its database, queue, workers and feedback.
 
-    A part that does not answer is a line that says so. The exit code is 1 when rows cannot be taken and written, or no
+    A part that does not answer is shown as such. The exit code is 1 if rows cannot be accepted and written, or if no
     worker answers.
 
     \b
@@ -68,7 +68,7 @@ def _print(sample: Sample, settings: Settings, *, as_json: bool) -> None:
 
 
 def _watch(sampler: Sampler, settings: Settings, *, as_json: bool) -> None:
-    """Show the status until interrupted: a live table in a terminal, a line for each look elsewhere."""
+    """Show the status until interrupted: as a live table in a terminal, otherwise as one line each second."""
     if as_json or not console.is_terminal:
         while True:
             sample = sampler.newest(complete=True)
@@ -93,7 +93,7 @@ def _table(sample: Sample, settings: Settings) -> Table:
 
 
 def _fields(sample: Sample, settings: Settings) -> dict[str, str]:
-    """What is shown, by name; foreign texts are escaped for the terminal."""
+    """Return the values to show, by name, with control characters escaped for the terminal."""
     looks = sample.looks
     fields = {
         "status": str(sample.headline),
@@ -109,7 +109,7 @@ def _fields(sample: Sample, settings: Settings) -> dict[str, str]:
 
 
 def _reached(look: DatabaseStatus | QueueStatus | Away) -> str:
-    # The driver's own words: who runs the command may read hosts and users.
+    # The driver's words: whoever runs the command may read hosts and users.
     return look.reason or look.error if isinstance(look, Away) else f"answers in {look.latency_ms:.1f} ms"
 
 
@@ -138,7 +138,7 @@ def _workers(look: list[str] | Away) -> str:
 
 def _feedback(look: FeedbackStatus | Away | None, now: float) -> str:
     if look is None:
-        return "no stream; set REDIS_URL for one"
+        return "no stream; set REDIS_URL to publish to one"
     if isinstance(look, Away):
         return look.reason or look.error
     if not look.events:

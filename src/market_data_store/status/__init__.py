@@ -1,1 +1,1 @@
-"""One look at each part of the store, for the page, the terminal, health and metrics."""
+"""The store's status: looks at each of its parts, for the page, `mds status`, health and metrics."""

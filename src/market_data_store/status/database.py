@@ -1,4 +1,4 @@
-"""What Postgres says: the schema's revision, rows a second, and dead letters by reason."""
+"""Reads from Postgres the schema's revision, the rows per second, and dead letters by reason."""
 
 from __future__ import annotations
 
@@ -21,31 +21,31 @@ from market_data_store.errors import DatabaseUnavailable
 from market_data_store.postgres.connection import connect, unavailable
 from market_data_store.postgres.schema import Revisions, revisions_of
 
-#: Seconds over which the rows a second are counted; Postgres itself counts once a second.
+#: Seconds over which rows per second are measured; Postgres updates its statistics once a second.
 _RATE_WINDOW_S = 5.0
-#: Seconds after which Postgres cancels a statement: a table that is locked or huge costs its own figures only, and two
-#: such statements end before the sampler counts Postgres as away.
+#: Seconds after which Postgres cancels a statement. So a locked or huge table costs only its own figures, and two such
+#: statements end before the sampler counts Postgres as away.
 _STATEMENT_TIMEOUT_S = 0.75
-#: Seconds after which the connection is given up.
+#: Seconds after which the connection is abandoned.
 _ANSWER_TIMEOUT_S = 3.0
-#: After a look at the dead letters, wait this many times as long as it took: a million letters take Postgres 0.3 s.
+#: Before dead letters are counted again, wait this many times the last count's duration: a million letters take 0.3 s.
 _LETTERS_REST = 10.0
-#: For the transaction only: behind a pooler another client may have the connection next.
+#: Set only for the transaction: behind a pooler, another client may use the connection next.
 _TIMEOUT = f"SET LOCAL statement_timeout = {int(_STATEMENT_TIMEOUT_S * 1000)}"
 _CHANGED_ROWS = "SELECT coalesce(sum(n_tup_ins + n_tup_upd), 0) FROM pg_stat_user_tables WHERE relname = ANY(%s)"
 
 
-#: How many dead letters there are, and their reasons.
+#: The number of dead letters, and their reasons.
 _Letters = tuple[int | None, Sequence[ReasonCount] | None]
 
 
 @dataclass(frozen=True, slots=True)
 class DatabaseStatus:
-    """What Postgres says."""
+    """What was read from Postgres."""
 
     latency_ms: float
     revisions: Revisions
-    #: Rows inserted and updated a second; None until there are two looks.
+    #: Rows inserted and updated per second; None until there are two readings.
     rows_per_s: float | None
     #: None without a schema.
     dead_letters: int | None
@@ -53,7 +53,7 @@ class DatabaseStatus:
 
 
 class DatabaseReader:
-    """Keeps one connection, and opens another after that one was lost or gave no answer."""
+    """Keeps one connection, and replaces it after a loss or when it gives no answer. Not thread-safe."""
 
     def __init__(self, url: str) -> None:
         self._url = url
@@ -63,8 +63,8 @@ class DatabaseReader:
         self._letters_due = float("-inf")
 
     def read(self) -> DatabaseStatus:
-        """Look once; raises `DatabaseUnavailable`."""
-        if not self._url:  # libpq would take a server from its own variables
+        """Read once; raises `DatabaseUnavailable`."""
+        if not self._url:  # libpq would use the server of its own variables (PGHOST, ...)
             raise DatabaseUnavailable("DATABASE_URL is not set")
         try:
             started = time.monotonic()
@@ -82,7 +82,7 @@ class DatabaseReader:
 
     def close(self) -> None:
         """Close the connection."""
-        self._totals.clear()  # the next rate would be one over the outage
+        self._totals.clear()  # otherwise the next rate would cover the outage
         self._letters_due = float("-inf")
         if self._connection is not None:
             self._connection.close()
@@ -98,7 +98,7 @@ class DatabaseReader:
         while now - self._totals[0][0] > _RATE_WINDOW_S and len(self._totals) > 2:
             self._totals.popleft()
         then, before = self._totals[0]
-        # A total below the one before means that somebody reset the statistics.
+        # A total below the previous one means that the statistics were reset.
         return max(0.0, (total - before) / (now - then)) if now > then else None
 
     def _dead_letters(self, connection: psycopg.Connection[Any]) -> _Letters:
@@ -111,13 +111,13 @@ class DatabaseReader:
 
 
 def _counted(connection: psycopg.Connection[Any]) -> _Letters:
-    """How many letters there are, and how many of each reason; None for what Postgres could not find in time."""
+    """Count the letters, in total and by reason; None for what Postgres could not count in time."""
     total = None
     try:
         with connection.transaction():
             connection.execute(_TIMEOUT)
             total = dead_letters.count(connection)
-        # Apart: counting a million takes 0.1 s, and grouping them by reason 0.5 s or more.
+        # Two transactions: counting a million takes 0.1 s, and grouping them by reason 0.5 s or more.
         with connection.transaction():
             connection.execute(_TIMEOUT)
             return total, summary(connection)
@@ -127,7 +127,7 @@ def _counted(connection: psycopg.Connection[Any]) -> _Letters:
 
 @contextmanager
 def _given_up_after(timeout_s: float, connection: psycopg.Connection[Any]) -> Iterator[None]:
-    """Hang up when the block takes longer: a stopped server keeps its connections, and heeds no statement_timeout."""
+    """Shut the socket down if the block takes longer: a stopped server holds connections and ignores timeouts."""
     with socket.socket(fileno=os.dup(connection.fileno())) as own:
         timer = threading.Timer(timeout_s, _hang_up, [own])
         timer.daemon = True
@@ -141,5 +141,5 @@ def _given_up_after(timeout_s: float, connection: psycopg.Connection[Any]) -> It
 def _hang_up(own: socket.socket) -> None:
     try:
         own.shutdown(socket.SHUT_RDWR)
-    except OSError:  # it is closed already
+    except OSError:  # it is already closed
         pass

@@ -1,4 +1,4 @@
-"""The status as JSON: what `/status.json` answers, the page shows and `mds status --json` prints."""
+"""The status as JSON: the document of `/status.json`, which the page shows and `mds status --json` prints."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from market_data_store.status.sampler import Sample
 
 
 def document_of(sample: Sample, settings: Settings) -> dict[str, Any]:
-    """Return the document; null stands for what could not be found out."""
+    """Make the document; null means unknown."""
     database = None if isinstance(sample.looks.database, Away) else sample.looks.database
     feedback = sample.looks.feedback if isinstance(sample.looks.feedback, FeedbackStatus) else None
     rows_per_s = None if database is None else database.rows_per_s

@@ -1,4 +1,4 @@
-"""The one line that says how the store is: the worst of level and health, with the cause. Pure."""
+"""The one line that sums up the store's status: the worse of level and health, with the cause. Pure."""
 
 from __future__ import annotations
 
@@ -25,23 +25,23 @@ _OF_REASON = {
 
 
 class Headline(NamedTuple):
-    """How the store is, for people; its text is `state: cause`."""
+    """The store's status for people; its text is `state: cause`."""
 
     severity: Severity
-    #: The level and its reason (`soft`, `hard (no_workers)`), or `not ready` or `degraded` where health is worse.
+    #: The level and its reason (`soft`, `hard (no_workers)`), or `not ready` or `degraded` if health is worse.
     state: str
     cause: str
 
     def __str__(self) -> str:
-        """The whole line."""
+        """Return the whole line."""
         return f"{self.state}: {self.cause}"
 
 
 def headline(level: LevelAndReason, health: HealthStatus) -> Headline:
-    """Return the worst of level and health.
+    """Return the worse of level and health.
 
-    Critical is what stops rows: the level hard, and a database, schema or broker that is not there. Everything else
-    that is wrong is a warning; warnings are left out while something critical is to be said.
+    Critical is what stops rows: the level hard, or a database, schema or broker that is missing. Everything else is a
+    warning, and warnings are left out while something is critical.
     """
     of_level = _OF_REASON.get(level.reason or "") or _OF_LEVEL[level.level]
     if level.level is HARD or not is_ready(health):

@@ -1,4 +1,4 @@
-"""From looks at the parts to Core's `HealthStatus`. Pure: no clock, no server."""
+"""Computes Core's `HealthStatus` from looks at the store's parts. Pure: no clock, no server."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from market_data_store.status.looks import Away, FeedbackStatus, Looks, QueueSta
 
 State = Literal["healthy", "degraded", "unhealthy"]
 
-#: The components without which no row can be taken and written.
+#: The components without which no row can be accepted and written.
 _REQUIRED = ("database", "migrations", "broker")
 
 
 def health_of(
     looks: Looks, level: LevelAndReason, *, capacity: int, heartbeat_s: float, metrics: int, now: float
 ) -> HealthStatus:
-    """Return the store's health at `now` (epoch seconds).
+    """Return the store's health at `now` (seconds since 1970).
 
-    It is unhealthy when neither database nor broker answers, and degraded when anything else is wrong. `metrics` is the
-    number of metrics that this process serves.
+    The store is unhealthy when neither database nor broker answers, and degraded when anything else is wrong.
+    `metrics` is the number of metrics that this process serves.
     """
     components = [
         _database(looks.database),
@@ -44,7 +44,7 @@ def health_of(
 
 
 def is_ready(status: HealthStatus) -> bool:
-    """Return whether rows can be taken and written: database, its schema and the broker are there."""
+    """Return whether rows can be accepted and written: database, its schema and the broker are there."""
     return all(component.state != "unhealthy" for component in status.components if component.name in _REQUIRED)
 
 
@@ -101,7 +101,7 @@ def _workers(look: list[str] | Away, queue: QueueStatus | Away) -> HealthCompone
 
 def _feedback(look: FeedbackStatus | Away | None, heartbeat_s: float, now: float) -> HealthComponent:
     if look is None:
-        return _component("feedback", "healthy", {"stream": "none; set REDIS_URL for one"})
+        return _component("feedback", "healthy", {"stream": "none; set REDIS_URL to publish to one"})
     if isinstance(look, Away):
         return _component("feedback", "degraded", {}, look.error)
     if not look.events:
@@ -111,8 +111,8 @@ def _feedback(look: FeedbackStatus | Away | None, heartbeat_s: float, now: float
     if newest.reason:
         details["reason"] = newest.reason
     if look.fresh(now, heartbeat_s) is None:
-        return _component("feedback", "degraded", details, "no event lately; is `mds monitor` running?")
+        return _component("feedback", "degraded", details, "no recent event; is `mds monitor` running?")
     failing = sorted(receiver for receiver, outcome in look.outcomes.items() if outcome == "failed")
     if failing:
-        return _component("feedback", "degraded", details, f"feedback does not reach {', '.join(failing)}")
+        return _component("feedback", "degraded", details, f"feedback cannot be delivered to {', '.join(failing)}")
     return _component("feedback", "healthy", details)

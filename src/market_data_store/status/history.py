@@ -1,4 +1,4 @@
-"""The last 15 minutes of the queue: what the feedback stream remembers, and what was seen here since."""
+"""The queue's last 15 minutes: first the events of the feedback stream, then what this process has seen."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from market_data_store.coordinator.feedback import BROKER_UNREACHABLE, FeedbackE
 
 #: Seconds between the starts of two looks at the queue.
 INTERVAL_S = 2.0
-#: Events that the history begins with: 15 minutes of a level that changes with each of the monitor's looks.
+#: Number of events read from the stream: 15 minutes of a level that changes with each of the monitor's readings.
 SEED_EVENTS = 2_000
 _LENGTH_S = 900.0
-#: Points: as many from the stream and as many seen here as there are intervals.
+#: Maximum number of points: one from the stream and one seen here for each interval.
 _MAX = int(2 * _LENGTH_S / INTERVAL_S) + 2
 
 
 class Point(NamedTuple):
-    """The queue at a moment (epoch seconds)."""
+    """The queue at one moment; `ts` is in seconds since 1970."""
 
     ts: float
     depth: int | None
@@ -26,12 +26,12 @@ class Point(NamedTuple):
 
 
 class History:
-    """Points of 15 minutes, oldest first. Thread-safe."""
+    """The points of the last 15 minutes, oldest first. Thread-safe."""
 
     def __init__(self) -> None:
         self._points: deque[Point] = deque(maxlen=_MAX)
         self._lock = threading.Lock()
-        #: Whether the stream's events are in it.
+        #: Whether the stream's events have been added.
         self.seeded = False
 
     def points(self) -> list[Point]:
@@ -47,13 +47,13 @@ class History:
                 self._points.popleft()
 
     def seed(self, events: list[FeedbackEvent], now: float) -> None:
-        """Put the stream's events, newest first, before what was seen here: at most one in each interval."""
+        """Add the stream's events (newest first) from before this process's first point, at most one per interval."""
         with self._lock:
             first = self._points[0].ts if self._points else now
             thinned: dict[int, Point] = {}
             for event in events:
                 if now - _LENGTH_S <= event.ts < first:
-                    # While the broker does not answer, an event repeats the last depth that was known.
+                    # While the broker does not answer, an event repeats the last known depth.
                     depth = None if event.reason == BROKER_UNREACHABLE else event.queue_size
                     point = Point(event.ts, depth, event.level.value)
                     thinned.setdefault(int(event.ts / INTERVAL_S), point)

@@ -1,4 +1,4 @@
-"""The level as a process that is not the monitor finds it: by its own look, never by hearsay."""
+"""Computes the level in processes other than the monitor, always from their own looks."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from market_data_store.status.looks import Away, FeedbackStatus, Looks
 class Levels:
     """Turns looks into levels.
 
-    Hysteresis needs the level before: that of the monitor's newest event while it is fresh, else the last own one. So
-    the result agrees with the monitor whenever both look at the same state of the queue. While they differ, the two
-    looks were made at different moments, and the own one is shown: it describes the same look as everything beside it.
+    Hysteresis needs the previous level: that of the monitor's newest event while it is fresh, otherwise this process's
+    last one. So the result agrees with the monitor's whenever both see the same state of the queue. If they differ, the
+    looks were made at different moments. Then this process's level is shown, as it fits everything shown with it.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -23,7 +23,7 @@ class Levels:
         self._last = OK
 
     def at(self, depth: int | None, looks: Looks, now: float) -> LevelAndReason:
-        """Return the level at this depth (None: the broker does not answer) at `now` (epoch seconds).
+        """Return the level at this depth (None: the broker does not answer) at `now` (seconds since 1970).
 
         Thread-safe, since `level_of` is idempotent.
         """

@@ -1,4 +1,4 @@
-"""What one look at each part of the store found: plain values, which health, headline and page are made of."""
+"""The results of one look at each part of the store: plain values from which health, headline and page are made."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import NamedTuple
 from market_data_store.coordinator.feedback import FeedbackEvent
 from market_data_store.status.database import DatabaseStatus
 
-#: Heartbeats after which an event is no longer the monitor's word on the present.
+#: An event older than this many heartbeats no longer shows what the monitor sees.
 _FRESH_HEARTBEATS = 3
 
 
@@ -16,33 +16,33 @@ _FRESH_HEARTBEATS = 3
 class Away:
     """A part that does not answer."""
 
-    #: For everyone: without the hosts and users that drivers name.
+    #: For everyone: without the hosts and users that a driver's message names.
     error: str
-    #: For the log and an operator's terminal: what the driver said, without passwords.
+    #: For the log and an operator's terminal: the driver's message, without passwords.
     reason: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class QueueStatus:
-    """What the broker says about the queue."""
+    """What was read of the queue from the broker."""
 
     depth: int
-    #: Messages that workers hold; None where nobody can tell.
+    #: Messages that workers hold; None if that cannot be known.
     reserved: int | None
     latency_ms: float
 
 
 @dataclass(frozen=True, slots=True)
 class FeedbackStatus:
-    """What the feedback stream says."""
+    """What was read from the feedback stream."""
 
     #: The newest events, newest first.
     events: list[FeedbackEvent]
-    #: By receiver: what became of the last event, `delivered` or `failed`.
+    #: By receiver, the outcome of its last event: `delivered` or `failed`.
     outcomes: dict[str, str] = field(default_factory=dict)
 
     def fresh(self, now: float, heartbeat_s: float) -> FeedbackEvent | None:
-        """Return the newest event; None where there is none, or the monitor has been silent for three heartbeats."""
+        """Return the newest event; None if there is none or it is more than three heartbeats old."""
         newest = self.events[0] if self.events else None
         return None if newest is None or now - newest.ts > _FRESH_HEARTBEATS * heartbeat_s else newest
 
@@ -54,7 +54,7 @@ class Looks(NamedTuple):
     #: Names of the live workers that consume the queue.
     workers: list[str] | Away
     database: DatabaseStatus | Away
-    #: None where no stream is configured.
+    #: None if no stream is configured.
     feedback: FeedbackStatus | Away | None
 
     @property

@@ -1,6 +1,6 @@
-"""One look at each part of the store: broker, workers, Postgres and feedback stream.
+"""Looks at each part of the store: broker, workers, Postgres and feedback stream.
 
-Every part has its own deadline. A part that does not answer is an `Away`, never an exception.
+Every part has its own deadline. For a part that does not answer, a look returns an `Away` instead of raising an error.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from market_data_store.protocol import QUEUE
 from market_data_store.status.database import DatabaseReader, DatabaseStatus
 from market_data_store.status.looks import Away, FeedbackStatus, QueueStatus
 
-#: Events that the page shows.
+#: Number of events that the page shows.
 RECENT_EVENTS = 20
 
 
 class StatusReader:
-    """Keeps a connection to each part, and looks at one of them with each method.
+    """Keeps a connection to each part; each method looks at one part.
 
-    A method is for one thread at a time; different methods may run side by side.
+    No method may run in two threads at once; different methods may run concurrently.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -51,21 +51,21 @@ class StatusReader:
             return QueueStatus(depth, None, latency_ms)
 
     def workers(self) -> list[str] | Away:
-        """Find the workers that consume the queue; takes a second, or two where the first look finds none."""
+        """Find the workers that consume the queue; takes a second, or two if the first look finds none."""
         try:
             return self._workers.look()
         except BrokerUnavailable as error:
             return _away("the broker", error)
 
     def database(self) -> DatabaseStatus | Away:
-        """Read the schema's revision, rows a second and dead letters."""
+        """Read the schema's revision, rows per second and dead letters."""
         try:
             return self._database.read()
         except DatabaseUnavailable as error:
             return _away("Postgres", error)
 
     def feedback(self, limit: int = RECENT_EVENTS) -> FeedbackStatus | Away | None:
-        """Read the newest events of the feedback stream, and whether the receivers get them; None without a stream."""
+        """Read the stream's newest events, and whether the receivers get them; None if no stream is configured."""
         if self._stream is None:
             return None
         try:

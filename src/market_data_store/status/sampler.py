@@ -1,7 +1,7 @@
-"""Looks at the store's parts again and again in background threads, so that no request waits for a server.
+"""Looks at the store's parts repeatedly in background threads, so that no request waits for a server.
 
-Each part has its own thread: one that hangs stops no other. The threads start with the first request, and so in the
-process that serves, not in the one that gunicorn forks it from.
+Each part has its own thread, so a part that hangs stops no other. The threads start with the first request: in the
+process that serves, not in gunicorn's parent.
 """
 
 from __future__ import annotations
@@ -29,35 +29,35 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-#: Seconds after which a look counts as unanswered, and for which a request waits at most.
+#: Seconds after which a look counts as unanswered. A request waits at most this long.
 DEADLINE_S = 1.6
-#: The same for the workers: they have a second for each of two answers, after the broker's for a connection.
+#: The same for the workers: a second for the broker's connection, and a second for each of two answers.
 _WORKERS_DEADLINE_S = 3.5
-#: Seconds between the starts of two looks at Postgres: a server that hangs is to be on the page within five.
+#: Seconds between the starts of two looks at Postgres: a server that hangs must be on the page within five.
 _DATABASE_INTERVAL_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """What is known now."""
+    """Everything known at one moment."""
 
-    #: When, in epoch seconds.
+    #: The moment, in seconds since 1970.
     ts: float
     looks: Looks
     level: LevelAndReason
     health: HealthStatus
     headline: Headline
-    #: Seconds since the last look at the queue ended; None before the first has.
+    #: Seconds since the last look at the queue ended; None before the end of the first.
     age_s: float | None
-    #: 15 minutes, oldest first.
+    #: The last 15 minutes, oldest first.
     history: list[Point]
 
 
 class Sampler:
-    """The newest looks, and what follows from them, at no cost for the servers. Thread-safe.
+    """Returns the newest looks, and what follows from them, without asking the servers. Thread-safe.
 
-    `on_level` is called with the level after each look at the queue. Without `log`, a part that goes away or comes back
-    is no line in the log.
+    `on_level` is called with the level after each look at the queue. `log` says whether to log when a part goes away or
+    comes back.
     """
 
     def __init__(
@@ -70,23 +70,23 @@ class Sampler:
         self._running: _Threads | None = None
 
     def start(self) -> None:
-        """Start looking; does nothing when that has been done."""
+        """Start the threads; does nothing if they are running."""
         self._started()
 
     def newest(self, *, complete: bool = False) -> Sample:
-        """Return what the newest looks found; a part that has not answered in time is `Away`.
+        """Return the results of the newest looks; a part that has not answered in time is `Away`.
 
-        Only the first looks are waited for: at most `DEADLINE_S`, or with `complete` until each part has had its own
-        deadline (3.5 s for the workers).
+        Waits only for the first looks: at most `DEADLINE_S`, or with `complete` until each part's own deadline (3.5 s
+        for the workers).
         """
         return self._started().sample(complete=complete)
 
     def level_at(self, depth: int | None) -> LevelAndReason:
-        """Return the level at a depth that was read just now; None: the broker did not answer."""
+        """Return the level at a depth that was read just now; None means that the broker did not answer."""
         return self._started().level_at(depth)
 
     def close(self, timeout_s: float = 10.0) -> None:
-        """Stop looking, and close the connections unless a look still hangs after `timeout_s`."""
+        """Stop the threads, and close the connections unless a look still hangs after `timeout_s`."""
         with self._lock:
             running, self._running = self._running, None
         if running is not None:
@@ -167,7 +167,7 @@ class _Threads:
 
 
 class _Part(Generic[T]):
-    """One part of the store: a thread that looks at it again and again, and its newest look."""
+    """One part of the store: the thread that looks at it repeatedly, and its newest look."""
 
     def __init__(
         self,
@@ -197,11 +197,11 @@ class _Part(Generic[T]):
         return self._first.is_set()
 
     def wait_for_first(self, until: float) -> None:
-        """Wait for the end of the first look, but not beyond `until` (monotonic seconds)."""
+        """Wait for the end of the first look, at most until `until` (monotonic seconds)."""
         self._first.wait(max(0.0, until - time.monotonic()))
 
     def value(self) -> T | Away:
-        """Return what the newest look found; `Away` once the next one is overdue by the deadline."""
+        """Return the newest look's result; `Away` if the next look is overdue by more than the deadline."""
         found = self._found
         if found is None:
             return Away(f"no answer within {DEADLINE_S:g} s")
@@ -218,10 +218,10 @@ class _Part(Generic[T]):
             started = time.monotonic()
             try:
                 value = self._look()
-            except Exception as error:  # the edge of a thread: the other parts go on
+            except Exception as error:  # the edge of a thread: the other parts continue
                 if self._away is None:
-                    logger.exception("Cannot look at the %s", self._name)
-                value = Away(f"the look failed ({type(error).__name__})")
+                    logger.exception("Could not read the state of the %s", self._name)
+                value = Away(f"the state of the {self._name} could not be read ({type(error).__name__})")
             self._found = time.monotonic(), value
             self._first.set()
             self._say(value)
@@ -229,7 +229,7 @@ class _Part(Generic[T]):
             self.stop.wait(max(0.0, self._interval_s - (time.monotonic() - started)))
 
     def _say(self, value: T | Away) -> None:
-        """Log once when the part goes away, and once when it is back."""
+        """Log once when the part goes away, and once when it comes back."""
         before, self._away = self._away, value.error if isinstance(value, Away) else None
         if not self._log or before == self._away:
             return

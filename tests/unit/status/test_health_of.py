@@ -140,7 +140,7 @@ WAITS = "Postgres does not answer; messages wait in the queue, nothing is lost"
         ),
         (
             LevelAndReason(OK), {"feedback": told(http="failed")},
-            "warning", "degraded: feedback does not reach http",
+            "warning", "degraded: feedback cannot be delivered to http",
         ),
     ],
 )  # fmt: skip
