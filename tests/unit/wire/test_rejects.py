@@ -57,7 +57,12 @@ from market_data_store.errors import InvalidMessage
         ("bars", "symbol", "x" * (MAX_KEY_LENGTH + 1), f"is too long; send at most {MAX_KEY_LENGTH} characters"),
         ("bars", "ts", "2024-02-30T00:00:00Z", "'2024-02-30T00:00:00Z' is not a time from year 1 to 9999"),
         ("bars", "ts", "yesterday", "'yesterday' is not a time from year 1 to 9999"),
-        ("bars", "ts", "2024-01-01T24:00:00Z", "is not a time from year 1 to 9999; send ISO 8601 or seconds since 1970"),
+        (
+            "bars",
+            "ts",
+            "2024-01-01T24:00:00Z",
+            "is not a time from year 1 to 9999; send ISO 8601 or seconds since 1970",
+        ),
         ("bars", "ts", "0001-01-01T00:00:00+01:00", "is not a time from year 1 to 9999"),
         ("bars", "ts", "9999-12-31T23:59:59-01:00", "is not a time from year 1 to 9999"),
         ("bars", "ts", 1_704_205_800_000, "1704205800000 is not a time from year 1 to 9999"),
