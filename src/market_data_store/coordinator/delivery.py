@@ -10,7 +10,7 @@ import logging
 import threading
 from collections.abc import Callable
 
-from market_data_store.backoff import delays
+from market_data_store.coordinator.backoff import delays
 from market_data_store.coordinator.feedback import FeedbackEvent
 
 logger = logging.getLogger(__name__)

@@ -8,7 +8,7 @@ import time
 
 import httpx
 
-from market_data_store.backoff import delays
+from market_data_store.coordinator.backoff import delays
 from market_data_store.coordinator.feedback import FeedbackEvent
 
 

@@ -8,8 +8,8 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
-from market_data_store.backoff import delays
 from market_data_store.config import settings
+from market_data_store.coordinator.backoff import delays
 from market_data_store.errors import DatabaseUnavailable
 from market_data_store.postgres.writer import Writer
 from market_data_store.protocol import TASK

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from itertools import islice
 
-from market_data_store.backoff import delays
+from market_data_store.coordinator.backoff import delays
 
 
 def test_delays_double_up_to_the_longest() -> None:
