@@ -6,7 +6,6 @@ import fcntl
 import hashlib
 import json
 import os
-import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator
@@ -17,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from support.processes import Process
+from support.processes import PYTHON, Process, run
 from support.requirements import missing
 from support.waiting import wait_until
 
@@ -110,7 +109,8 @@ def environment(name: str, requirements: tuple[str, ...]) -> Path:
     with home.with_suffix(".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # the suite runs in several processes
         if not complete.exists():
-            subprocess.run([sys.executable, "-m", "venv", "--clear", "--without-pip", home], check=True)
+            made = run(PYTHON, "-m", "venv", "--clear", "--without-pip", home, directory=cache)
+            assert made.returncode == 0, made
             install(home, *requirements)
             # Second, in the place of the predecessor that the orchestrator asks for by its version.
             install(home, str(CHECKOUT))
@@ -120,15 +120,17 @@ def environment(name: str, requirements: tuple[str, ...]) -> Path:
 
 def install(home: Path, *what: str) -> None:
     # Most of it is never imported, and so need not be compiled.
-    pip: list[str | Path] = [
-        sys.executable,
-        "-m",
-        "pip",
-        "--python",
-        home / "bin" / "python",
-        "--disable-pip-version-check",
-    ]
-    done = subprocess.run([*pip, "install", "-q", "--no-compile", *what], capture_output=True, text=True)
+    pip = (PYTHON, "-m", "pip", "--python", home / "bin" / "python", "--disable-pip-version-check")
+    # Not with the import path of the tests, on which it would find what is to be installed.
+    own = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    done = run(
+        *pip,
+        *("install", "-q", "--no-compile", *what),
+        directory=home,
+        environment=own,
+        inherit=False,
+        timeout_s=600,
+    )
     if done.returncode != 0:
         reason = f"pip install {' '.join(what)}: {done.stderr.strip().splitlines()[-1]}"
         missing(reason, done.stderr)

@@ -75,35 +75,36 @@ class Corner:
 
 
 class _SharedWorker:
-    def __init__(self, worker: Worker, app: Celery, connection: kombu.Connection) -> None:
+    def __init__(self, worker: Worker, app: Celery) -> None:
         self.worker = worker
-        self._connection = connection
-        # Not of a pool: tests close these.
+        self._app = app
+        # Connections of a pool would be there for tests that count connections, and gone after one that closes pools.
         app.control.mailbox.producer_pool = None
-        self._inspect = app.control.inspect(
-            destination=[worker.hostname()], timeout=_IDLE_TIMEOUT_S, connection=connection
-        )
 
     def is_idle(self) -> bool:
         """Empty its queue, and wait until it has worked off what it had taken; False when it does not."""
-        empty_queue(self._connection)
-        try:
-            wait_until(self._has_nothing, timeout_s=_IDLE_TIMEOUT_S)
-        except AssertionError:
-            return False
-        return True
-
-    def _has_nothing(self) -> bool:
         name = self.worker.hostname()
-        return all((look() or {}).get(name) == [] for look in (self._inspect.active, self._inspect.reserved))
+        with self._app.connection_for_write() as connection:
+            empty_queue(connection)
+            inspect = self._app.control.inspect(destination=[name], timeout=_IDLE_TIMEOUT_S, connection=connection)
+
+            def has_nothing() -> bool:
+                return all((look() or {}).get(name) == [] for look in (inspect.active, inspect.reserved))
+
+            try:
+                wait_until(has_nothing, timeout_s=_IDLE_TIMEOUT_S)
+            except AssertionError:
+                return False
+        return True
 
 
 @contextmanager
 def _sharing(directory: Path, database_url: str, broker_url: str) -> Iterator[_SharedWorker]:
-    with Celery("sharing", broker=broker_url, set_as_current=False) as app, kombu.Connection(broker_url) as connection:
-        empty_queue(connection)
+    with Celery("sharing", broker=broker_url, set_as_current=False) as app:
+        with app.connection_for_write() as connection:
+            empty_queue(connection)
         with working(directory, DATABASE_URL=database_url, BROKER_URL=broker_url) as worker:
-            yield _SharedWorker(worker, app, connection)
+            yield _SharedWorker(worker, app)
 
 
 def empty_queue(connection: kombu.Connection) -> None:

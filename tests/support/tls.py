@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import shutil
 import ssl
-import subprocess
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from support.processes import run
 from support.requirements import missing
 
 
@@ -46,7 +46,8 @@ def certificates(directory: Path, host: str = "IP:127.0.0.1,DNS:localhost") -> C
 
 
 def _openssl(*arguments: object) -> None:
-    subprocess.run(["openssl", *map(str, arguments)], check=True, capture_output=True)
+    done = run("openssl", *map(str, arguments), directory=Path("/"))
+    assert done.returncode == 0, done
 
 
 @contextmanager
