@@ -231,7 +231,7 @@ class _Part(Generic[T]):
     def _say(self, value: T | Away) -> None:
         """Log once when the part goes away, and once when it comes back."""
         before, self._away = self._away, value.error if isinstance(value, Away) else None
-        if not self._log or before == self._away:
+        if not self._log or (before is None) == (self._away is None):
             return
         if isinstance(value, Away):
             logger.warning("%s%s", value.error, f": {value.reason}" if value.reason else "")
