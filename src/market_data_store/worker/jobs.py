@@ -203,14 +203,19 @@ def _envelope(request: PooledRequest) -> Envelope:
         grouped=bool(headers.get("group")),
         replays=headers.get(REPLAYS_HEADER),
         redelivered=is_redelivered(request),
-        content_type=_text(content_type),
-        content_encoding=_text(content_encoding),
-        compression=_text(request.compression),
+        content_type=_text(content_type, JSON),
+        content_encoding=_text(content_encoding, "utf-8"),
+        compression=None if request.compression is None else str(request.compression),
     )
 
 
-def _text(value: Any) -> str | None:
-    """A property of a message, which may be of any type, as a text."""
+def _text(value: Any, usual: str) -> str | None:
+    """A property of a message, which may be of any type, as a text.
+
+    The usual one is always the same object, which pickle sends to the pool once a batch instead of once a message.
+    """
+    if value == usual:
+        return usual
     return None if value is None else str(value)
 
 
