@@ -104,9 +104,10 @@ def test_revoked_and_expired_tasks_are_not_written(
     stored: Stored,
     writes_held_back: HoldBack,
 ) -> None:
+    held = []
     with writes_held_back() as until_held:
         for n in (0, 1):  # one for each process, so that the others wait in the worker
-            send(bars[n : n + 1])
+            held.append(send(bars[n : n + 1]))
             until_held(n + 1)
         first, revoked, last = (send(bars[n : n + 1]) for n in (2, 3, 4))
         wait_until(lambda: queue.depth() == 0)
@@ -117,6 +118,7 @@ def test_revoked_and_expired_tasks_are_not_written(
     assert [result.get(timeout=10, propagate=False) and result.state for result in (first, revoked, expired, last)] == [
         *("SUCCESS", "REVOKED", "REVOKED", "SUCCESS")
     ]
+    assert [result.get(timeout=10)["written"] for result in held] == [1, 1]  # before their rows are asked for
     assert stored() == [*bars[:3], bars[4]]
 
 
