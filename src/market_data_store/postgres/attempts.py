@@ -8,6 +8,7 @@ a healthy process returns the message. So an open attempt does not count if, sin
 * Postgres has been restarted;
 * this process has had to reconnect: the other process may have lost only its session, too;
 * or its session has stayed connected: Redis redelivers a slow message, and a process that waits for a lock is alive.
+  Sessions behind a pooler outlive every process, so there this condition never holds.
 
 If the whole worker is killed, by hand or for lack of memory, no process is left to close the attempt: it counts.
 """
@@ -22,7 +23,8 @@ from market_data_store.dead_letters import stored_id
 
 _OPEN = """
     INSERT INTO attempts AS earlier (task_id, deaths, backend, backend_start, server_start, opened_at)
-    SELECT %(task_id)s, 0, pid, backend_start, pg_postmaster_start_time(), clock_timestamp()
+    SELECT %(task_id)s, 0, CASE pid WHEN %(own_pid)s THEN pid ELSE 0 END, backend_start,
+           pg_postmaster_start_time(), clock_timestamp()
     FROM pg_stat_activity WHERE pid = pg_backend_pid()
     ON CONFLICT (task_id) DO UPDATE SET
         deaths = earlier.deaths + (
@@ -48,7 +50,9 @@ def open_attempt(connection: psycopg.Connection[Any], task_id: str, *, reconnect
 
     `reconnected` says that the session is not this process's first.
     """
-    parameters = {"task_id": stored_id(task_id), "reconnected": reconnected}
+    # A pooler invents the process id that it tells its clients. No session has the process id 0.
+    own_pid = connection.info.backend_pid
+    parameters = {"task_id": stored_id(task_id), "reconnected": reconnected, "own_pid": own_pid}
     # A transaction takes a second round trip: if a stopped Postgres reads the statement after the sender has given up,
     # it is not committed.
     with connection.transaction():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from itertools import chain, islice, repeat
 from operator import itemgetter, lt
@@ -80,8 +80,8 @@ class Batch:
         self._origins = list(zip(message, chain.from_iterable(part.positions for part in parts), strict=True))
         #: For rows that replaced others with the same key: the replaced rows and their origins, oldest first.
         self._superseded: dict[int, list[tuple[tuple[Any, ...], tuple[int, int]]]] = {}
-        places = [n for n, column in enumerate(dataset.columns) if column.primary_key]
-        keys = list(zip(*(columns[place] for place in places), strict=True))
+        self._key_places = [n for n, column in enumerate(dataset.columns) if column.primary_key]
+        keys = list(zip(*(columns[place] for place in self._key_places), strict=True))
         if not all(map(lt, keys, islice(keys, 1, None))):
             self._sort(keys)
 
@@ -97,9 +97,13 @@ class Batch:
                 self.rows.append(rows[row])
                 self._origins.append(origins[row])
 
-    def staged(self, row: int) -> tuple[Any, ...]:
-        """Return the row's values followed by the index of its message."""
-        return (*self.rows[row], self._origins[row][0])
+    def numbered(self, row: int) -> tuple[Any, ...]:
+        """Return the row's values followed by its number."""
+        return (*self.rows[row], row)
+
+    def key(self, row: int) -> tuple[Any, ...]:
+        """Return the values of the row's key columns."""
+        return tuple(self.rows[row][place] for place in self._key_places)
 
     def refuse(self, row: int, error: psycopg.Error) -> DeadLetter:
         """Count a row that Postgres refuses as rejected, and make its dead letter."""
@@ -129,23 +133,22 @@ class Batch:
         self.rows[row], self._origins[row] = older.pop()
         return True
 
-    def count(self, rows: Sequence[int], outcomes: list[tuple[int, int, int]] | None) -> None:
-        """Add these rows to the counts; `outcomes` is (message, written, stale), or None if every row was written."""
-        sent = Counter(map(itemgetter(0), map(self._origins.__getitem__, rows)))
-        if outcomes is None:
-            for index, number in sent.items():
-                self._counts[index].written += number
-        else:
-            for index, written, stale in outcomes:
-                counts = self._counts[index]
-                counts.written += written
-                counts.stale += stale
-                counts.unchanged += sent[index] - written - stale
+    def count(self, rows: Sequence[int], *, written: Collection[int], stale: Collection[int] = ()) -> None:
+        """Add these rows to the counts; those that are neither written nor stale are unchanged."""
+        sent, changed, late = map(self._by_message, (rows, written, stale))
+        for index, number in sent.items():
+            counts = self._counts[index]
+            counts.written += changed[index]
+            counts.stale += late[index]
+            counts.unchanged += number - changed[index] - late[index]
         for row in rows if self._superseded else ():
             for older, (index, _) in self._superseded.get(row, ()):
                 same = _values(older) == _values(self.rows[row])
                 self._counts[index].unchanged += same
                 self._counts[index].stale += not same
+
+    def _by_message(self, rows: Collection[int]) -> Counter[int]:
+        return Counter(map(itemgetter(0), map(self._origins.__getitem__, rows)))
 
 
 def _values(row: tuple[Any, ...]) -> tuple[Any, ...]:

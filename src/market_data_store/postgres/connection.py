@@ -13,7 +13,8 @@ from market_data_store.errors import DatabaseUnavailable
 def connect(url: str) -> psycopg.Connection[tuple[Any, ...]]:
     """Connect for a few statements, each committed by itself; raises `DatabaseUnavailable`, which names the server."""
     try:
-        return psycopg.connect(url, autocommit=True, connect_timeout=5, client_encoding="utf8")
+        # Nothing is prepared: a pooler may give the next statement to another session.
+        return psycopg.connect(url, autocommit=True, connect_timeout=5, client_encoding="utf8", prepare_threshold=None)
     except psycopg.ProgrammingError as error:  # libpq quotes what it cannot parse, including the password
         raise DatabaseUnavailable(f"{without_password(url)} is not a valid postgresql:// URL") from error
     except psycopg.Error as error:

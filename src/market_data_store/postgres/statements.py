@@ -1,75 +1,124 @@
-"""The SQL statements of a dataset, composed only of its declared names."""
+"""The SQL of a dataset: composed of its declared names only."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 from psycopg import sql
+from sqlalchemy import Column, Text
+from sqlalchemy.dialects import postgresql
 
 from market_data_store.datasets import ENQUEUED_AT, Dataset
 from market_data_store.wire.fields import fields_of
 
-_STAGE = "CREATE TEMPORARY TABLE {stage} (LIKE {table}, message integer NOT NULL) ON COMMIT DELETE ROWS"
 _COPY = "COPY {table} ({columns}) FROM STDIN (FORMAT BINARY)"
-_COPY_TO_STAGE = "COPY {stage} ({columns}, message) FROM STDIN (FORMAT BINARY)"
-#: IS DISTINCT FROM: a replayed row equals the stored one, and changes nothing.
-_UPSERT = """
+#: Has the declared types, whatever the owner did to the table: the insert casts. Columns and defaults that the owner
+#: added are not in it.
+_STAGE = "CREATE TEMPORARY TABLE {stage} ({definitions}, n integer) ON COMMIT DROP"
+_COPY_TO_STAGE = "COPY {stage} ({columns}, n) FROM STDIN (FORMAT BINARY)"
+#: The rows as parameters, one array for each column.
+_LISTED = "unnest({arrays}, %(n)b::integer[]) AS staged ({columns}, n)"
+#: Returns the numbers of the rows that need no writing: false with those that equal the stored row, true with those
+#: that differ from a newer one.
+#:
+#: Every `n` meets the condition on it. For a table without statistics Postgres estimates that 0.5 % of the rows do, and
+#: so finds the keys by the index. Without the condition, or after ANALYZE, it reads the whole of a table of 300,000
+#: rows for a batch of 5,000 (10 to 34 us of CPU per row instead of 3), and compiles the statement for large batches.
+#: LATERAL with OFFSET 0 has the same effect (4 us), but Citus cannot distribute it.
+_LOOK = """
+    SELECT ({stored}) IS DISTINCT FROM ({staged}), array_agg(n)
+    FROM {source} JOIN {table} AS stored ON {same_key}
+    WHERE n BETWEEN 0 AND 2147483647
+      AND (stored.enqueued_at > staged.enqueued_at OR ({stored}) IS NOT DISTINCT FROM ({staged}))
+    GROUP BY 1
+"""
+#: The conditions on the stored row are checked under its lock, so they hold whatever other writers did since the look.
+#: New and changed rows go into one statement, which takes all its locks in key order.
+_WRITE = """
     INSERT INTO {table} AS stored ({columns})
-    SELECT {columns} FROM {stage}
+    SELECT {columns} FROM {source} WHERE %(only)b::integer[] IS NULL OR n = ANY (%(only)b::integer[]) ORDER BY n
     ON CONFLICT ({key}) DO UPDATE SET {assignments}
     WHERE stored.enqueued_at <= excluded.enqueued_at AND ({stored}) IS DISTINCT FROM ({excluded})
+    RETURNING {stored_key}
 """
-#: Runs after the upsert. Rows that this transaction wrote have its id. A staged row that differs from the stored row
-#: is stale.
-_OUTCOMES = """
-    SELECT message,
-           count(*) FILTER (WHERE stored.xmin = pg_current_xact_id()::xid),
-           count(*) FILTER (WHERE ({stored}) IS DISTINCT FROM ({staged}))
-    FROM {stage} AS staged JOIN {table} AS stored USING ({key})
-    GROUP BY message
-"""
+
+
+@dataclass(frozen=True, slots=True)
+class Upsert:
+    """`look` returns the rows that need no writing; `write` writes those numbered in the parameter `only`, or all."""
+
+    look: sql.Composed
+    write: sql.Composed
 
 
 @dataclass(frozen=True, slots=True)
 class Statements:
     """A dataset's statements, and the types as which COPY sends its columns."""
 
-    stage: sql.Composed
     copy: sql.Composed
+    stage: sql.Composed
     copy_to_stage: sql.Composed
     types: list[str]
-    upsert: sql.Composed
-    outcomes: sql.Composed
+    #: For rows in the stage.
+    staged: Upsert
+    #: For rows in parameters, which have these names.
+    listed: Upsert
+    parameters: list[str]
 
 
 @cache
 def statements_of(dataset: Dataset) -> Statements:
-    """Return the dataset's statements, composed once."""
+    """Compose the SQL for a dataset."""
 
     def names(columns: Sequence[str], alias: str = "") -> sql.Composed:
         qualify = (alias,) if alias else ()
         return sql.SQL(", ").join(sql.Identifier(*qualify, name) for name in columns)
 
     values = dataset.values
+    columns = [*dataset.columns, dataset.table.columns[ENQUEUED_AT]]
+    parameters = [f"c{place}" for place in range(len(columns))]
     parts = {
         "table": sql.Identifier(dataset.table.name),
         "stage": sql.Identifier(f"stage_{dataset.table.name}"),
-        "columns": names([*(c.name for c in dataset.columns), ENQUEUED_AT]),
+        "columns": names([c.name for c in columns]),
+        "definitions": sql.SQL(", ").join(sql.Identifier(c.name) + sql.SQL(f" {_type_of(c)}") for c in columns),
+        "arrays": sql.SQL(", ").join(
+            sql.SQL(f"%({name})b::{_type_of(column)}[]") for name, column in zip(parameters, columns, strict=True)
+        ),
         "key": names(dataset.key),
+        "same_key": sql.SQL(" AND ").join(
+            sql.SQL("{} = {}").format(sql.Identifier("stored", name), sql.Identifier("staged", name))
+            for name in dataset.key
+        ),
         "stored": names(values, "stored"),
+        "stored_key": names(dataset.key, "stored"),
         "staged": names(values, "staged"),
         "excluded": names(values, "excluded"),
         "assignments": sql.SQL(", ").join(
             sql.SQL("{0} = excluded.{0}").format(sql.Identifier(name)) for name in (*values, ENQUEUED_AT)
         ),
     }
+
+    def upsert(source: sql.Composable) -> Upsert:
+        return Upsert(
+            look=sql.SQL(_LOOK).format(source=source, **parts), write=sql.SQL(_WRITE).format(source=source, **parts)
+        )
+
     return Statements(
-        stage=sql.SQL(_STAGE).format(**parts),
         copy=sql.SQL(_COPY).format(**parts),
+        stage=sql.SQL(_STAGE).format(**parts),
         copy_to_stage=sql.SQL(_COPY_TO_STAGE).format(**parts),
-        types=[*(f.kind.copy_type for f in fields_of(dataset)), "int8", "int4"],
-        upsert=sql.SQL(_UPSERT).format(**parts),
-        outcomes=sql.SQL(_OUTCOMES).format(**parts),
+        types=[*(f.kind.copy_type for f in fields_of(dataset)), "int8"],
+        staged=upsert(sql.SQL("{stage} AS staged").format(**parts)),
+        listed=upsert(sql.SQL(_LISTED).format(**parts)),
+        parameters=parameters,
     )
+
+
+def _type_of(column: Column[Any]) -> str:
+    """Return the declared type in SQL, without a collation: a comparison then uses that of the stored column."""
+    type_ = Text() if isinstance(column.type, Text) else column.type
+    return type_.compile(dialect=postgresql.dialect())  # type: ignore[no-untyped-call]

@@ -1,8 +1,8 @@
-"""Writes messages' rows into one table, in one transaction: newest of equal keys, key order, COPY, upsert, counts.
+"""Writes messages' rows into one table, in one transaction: newest of equal keys, key order, COPY or upsert, counts.
 
-Most rows are new and are copied straight into the table. If a key exists already (SQLSTATE 23505), the batch is copied
-to a staging table and upserted from there, and so are the dataset's next batches: a replay then does not pay twice, and
-leaves few dead rows behind.
+Most rows are new and are copied straight into the table. If that fails, most often because a key exists already, the
+batch is upserted (see `upsert`), and so are the dataset's next batches: a replay then does not pay twice, and leaves
+few dead rows behind.
 
 When `Writer.write` returns, for each of its messages:
 
@@ -13,6 +13,9 @@ When `Writer.write` returns, for each of its messages:
 
 A row that Postgres itself refuses (SQLSTATE classes 22, 23, 54) is found by halving the batch until the row is alone.
 Any other error of Postgres is raised as `DatabaseUnavailable`: nothing is acknowledged, and the caller tries again.
+
+The writer keeps no settings, tables or prepared statements in its session, and works behind a pooler that gives each
+transaction another session.
 """
 
 from __future__ import annotations
@@ -24,7 +27,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import psycopg
-from psycopg.errors import UniqueViolation
 
 from market_data_store import dead_letters
 from market_data_store.datasets import Dataset
@@ -33,37 +35,41 @@ from market_data_store.errors import Reason
 from market_data_store.postgres import attempts
 from market_data_store.postgres.batch import Batch, DecodedMessage
 from market_data_store.postgres.connection import unavailable
-from market_data_store.postgres.statements import Statements, statements_of
+from market_data_store.postgres.copying import copy_rows
+from market_data_store.postgres.parameters import adapt
+from market_data_store.postgres.statements import statements_of
+from market_data_store.postgres.upsert import Outcome, upsert
 from market_data_store.protocol import Counts
 
-#: For a writer's session. The staging table has no statistics, and against a guess a hash join can look cheap that
-#: reads the whole of a large table. Compiling a statement costs more than running it.
-_SESSION = "SET enable_hashjoin = off; SET enable_mergejoin = off; SET jit = off; SET timezone = 'UTC'"
-
-#: After a copy has met an existing key, the dataset's next batches are upserted before one is copied again: this many,
-#: doubled each time up to the most.
+#: After a copy has failed, the dataset's next batches are upserted before one is copied again: this many, doubled each
+#: time up to the most.
 _FIRST_UPSERTS = 4
 _MOST_UPSERTS = 64
-
-_Outcomes = list[tuple[int, int, int]] | None
+#: SQLSTATE classes of errors that do not depend on the rows: connection, transaction state, deadlock, resources, locks,
+#: shutdown and cancelled statements, I/O. An upsert of the same rows would fail in the same way.
+_SERVER_ERRORS = frozenset({"08", "25", "40", "53", "55", "57", "58"})
 
 
 @dataclass(slots=True)
 class _Novelty:
-    """Whether a dataset's next batch is likely to have only new rows."""
+    """What a dataset's next batch is likely to hold."""
 
+    #: Whether the last upsert wrote every row; then the next one is likely to.
+    changing: bool = False
     _upserts_left: int = 0
     _penalty: int = _FIRST_UPSERTS
 
     @property
     def likely(self) -> bool:
+        """Whether every row is likely to be new."""
         return self._upserts_left == 0
 
     def copied(self) -> None:
         self._penalty = _FIRST_UPSERTS
 
-    def upserted(self) -> None:
-        self._upserts_left -= 1
+    def upserted(self, *, every_row: bool) -> None:
+        self.changing = every_row
+        self._upserts_left = max(self._upserts_left - 1, 0)
 
     def refuted(self) -> None:
         self._upserts_left = self._penalty
@@ -80,7 +86,6 @@ class Writer:
         self._url = url
         self._connect_timeout_s = connect_timeout_s
         self._connection: psycopg.Connection[Any] | None = None
-        self._staged: set[str] = set()
         self._novelty: dict[str, _Novelty] = defaultdict(_Novelty)
         self._connected_before = False
         self._reconnected = False
@@ -98,7 +103,8 @@ class Writer:
         ]
         batch = Batch(dataset, messages, counts)
         with self._usable() as connection:
-            self._write(connection, batch, range(len(batch.rows)), letters)
+            copies = self._novelty[dataset.name].likely
+            self._write(connection, batch, range(len(batch.rows)), letters, copies=copies)
             # Replays of whole messages are settled last: by now each of their refused rows has its own letter.
             whole = [m.replays for m in messages if m.replays is not None and m.replays.whole]
             dead_letters.settle(connection, [(id_, replays.task_id) for replays in whole for id_ in replays.ids])
@@ -124,7 +130,6 @@ class Writer:
         if self._connection is not None:
             self._connection.close()
         self._connection = None
-        self._staged.clear()
 
     @contextmanager
     def _usable(self) -> Iterator[psycopg.Connection[Any]]:
@@ -139,11 +144,11 @@ class Writer:
 
     def _connected(self) -> psycopg.Connection[Any]:
         if self._connection is None or self._connection.closed:
-            self._staged.clear()
             self._connection = psycopg.connect(
                 self._url,
                 autocommit=True,
                 connect_timeout=self._connect_timeout_s,
+                prepare_threshold=None,
                 client_encoding="utf8",
                 application_name="market-data-store worker",
                 # The loss of a host is noticed within 10 + 3 * 5 s, below the task's time limit.
@@ -151,78 +156,74 @@ class Writer:
                 keepalives_interval=5,
                 keepalives_count=3,
             )
-            self._connection.execute(_SESSION)
+            adapt(self._connection.adapters)
             self._reconnected, self._connected_before = self._connected_before, True
         return self._connection
 
-    def _stage(self, connection: psycopg.Connection[Any], dataset: Dataset) -> None:
-        # Outside of the batch's transaction: the table must survive a rollback of the batch.
-        if dataset.name not in self._staged:
-            connection.execute(statements_of(dataset).stage)
-            self._staged.add(dataset.name)
-
     def _write(
-        self, connection: psycopg.Connection[Any], batch: Batch, rows: Sequence[int], letters: Sequence[DeadLetter]
+        self,
+        connection: psycopg.Connection[Any],
+        batch: Batch,
+        rows: Sequence[int],
+        letters: Sequence[DeadLetter],
+        *,
+        copies: bool,
     ) -> None:
-        """Write these rows of the batch and the letters; halve the rows until each one that is refused is alone."""
-        statements = statements_of(batch.dataset)
+        """Write these rows of the batch, halved until each row that Postgres refuses is alone, and the letters."""
         novelty = self._novelty[batch.dataset.name]
-        copies = novelty.likely
-        if not copies:
-            self._stage(connection, batch.dataset)
+        outcome = Outcome(())
         try:
             with connection.transaction():
-                outcome = None
-                if rows:
-                    outcome = (_copy if copies else _upsert)(connection, statements, batch, rows)
+                if rows and copies:
+                    outcome = _copied(connection, batch, rows)
+                elif rows:
+                    outcome = upsert(connection, batch, rows, look_first=not novelty.changing)
                 dead_letters.keep(connection, letters)
                 dead_letters.settle(connection, batch.replayed(rows))
+        except _RowsDropped:
+            novelty.refuted()
+            self._write(connection, batch, rows, letters, copies=False)
         except psycopg.Error as error:
-            if not _refuses_a_row(error):
-                raise
-            if copies and isinstance(error, UniqueViolation):
+            # On Citus a duplicate key is XX000 for COPY: only the upsert shows whether a row is at fault.
+            if rows and copies and not _is_the_servers(error):
                 novelty.refuted()
-                self._write(connection, batch, rows, letters)
+                self._write(connection, batch, rows, letters, copies=False)
+            elif not _refuses_a_row(error):
+                raise
             elif len(rows) > 1:
                 middle = len(rows) // 2
-                self._write(connection, batch, rows[:middle], letters)
-                self._write(connection, batch, rows[middle:], ())
+                self._write(connection, batch, rows[:middle], letters, copies=False)
+                self._write(connection, batch, rows[middle:], (), copies=False)
             elif rows:
                 refused = batch.refuse(rows[0], error)
                 again = rows if batch.fall_back(rows[0]) else ()
-                self._write(connection, batch, again, [*letters, refused])
+                self._write(connection, batch, again, [*letters, refused], copies=False)
             else:
                 raise
         else:
-            batch.count(rows, outcome)
-            if copies:
+            batch.count(rows, written=outcome.written, stale=outcome.stale)
+            if rows and copies:
                 novelty.copied()
-            else:
-                novelty.upserted()
+            elif rows:
+                novelty.upserted(every_row=len(outcome.written) == len(rows))
 
 
-def _copy(connection: psycopg.Connection[Any], statements: Statements, batch: Batch, rows: Sequence[int]) -> _Outcomes:
-    """Copy the rows; raises `UniqueViolation` if a key exists already, else returns None: every row was written."""
-    with connection.cursor() as cursor, cursor.copy(statements.copy) as copy:
-        copy.set_types(statements.types[:-1])
-        for row in rows:
-            copy.write_row(batch.rows[row])
-    return None
+class _RowsDropped(Exception):
+    """A trigger dropped some of the copied rows; COPY does not say which."""
 
 
-def _upsert(
-    connection: psycopg.Connection[Any], statements: Statements, batch: Batch, rows: Sequence[int]
-) -> _Outcomes:
-    """Upsert the rows; returns the outcomes by message (index, written, stale), or None if every row was written."""
+def _copied(connection: psycopg.Connection[Any], batch: Batch, rows: Sequence[int]) -> Outcome:
+    """Copy the rows as new ones; raises `_RowsDropped`, or the error of Postgres if a key exists already."""
+    statements = statements_of(batch.dataset)
     with connection.cursor() as cursor:
-        with cursor.copy(statements.copy_to_stage) as copy:
-            copy.set_types(statements.types)
-            for row in rows:
-                copy.write_row(batch.staged(row))
-        cursor.execute(statements.upsert, prepare=True)
-        if cursor.rowcount == len(rows):
-            return None
-        return cursor.execute(statements.outcomes, prepare=True).fetchall()
+        kept = copy_rows(cursor, statements.copy, statements.types, map(batch.rows.__getitem__, rows))
+    if kept != len(rows):
+        raise _RowsDropped
+    return Outcome(rows)
+
+
+def _is_the_servers(error: psycopg.Error) -> bool:
+    return error.sqlstate is None or error.sqlstate[:2] in _SERVER_ERRORS
 
 
 def _refuses_a_row(error: psycopg.Error) -> bool:

@@ -1,0 +1,80 @@
+"""Upserts rows: looks which of them need writing, writes those, and says what became of each.
+
+The rows are where Postgres can join them: in a temporary table that the transaction creates and drops, or, if there are
+only a few, in the statements' parameters. Nothing outlives the transaction.
+
+The look takes no locks, so another writer may be quicker. What the write returns was written, because its conditions
+are checked under the rows' locks. A second look then classifies the rest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import psycopg
+
+from market_data_store.postgres.batch import Batch
+from market_data_store.postgres.copying import copy_rows
+from market_data_store.postgres.parameters import parameters_of
+from market_data_store.postgres.statements import Upsert, statements_of
+
+#: Up to this many rows are sent as parameters: creating and dropping a table would cost more than it saves.
+FEW_ROWS = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of rows, by their numbers in the batch; the others are unchanged."""
+
+    written: Collection[int]
+    #: They differ from a stored row that is newer.
+    stale: Collection[int] = ()
+
+
+def upsert(connection: psycopg.Connection[Any], batch: Batch, rows: Sequence[int], *, look_first: bool) -> Outcome:
+    """Write those of these rows that differ from the stored row and are not older; the caller has a transaction open.
+
+    With `look_first`, rows that need no writing are not even locked. Without it, and for a few rows, the look comes
+    only after rows were not written: that is cheaper if most are.
+    """
+    statements = statements_of(batch.dataset)
+    with connection.cursor(binary=True) as cursor:
+        if len(rows) <= FEW_ROWS:
+            found = _Found(cursor, statements.listed, parameters_of(batch, rows))
+            return _upserted(found, batch, rows, look_first=False)
+        cursor.execute(statements.stage)
+        copy_rows(cursor, statements.copy_to_stage, [*statements.types, "int4"], map(batch.numbered, rows))
+        return _upserted(_Found(cursor, statements.staged, {}), batch, rows, look_first=look_first)
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """Rows in a place where Postgres finds them."""
+
+    cursor: psycopg.Cursor[Any]
+    statements: Upsert
+    parameters: dict[str, Any]
+
+    def look(self) -> tuple[set[int], set[int]]:
+        """Return the rows that equal the stored row, and those that differ from a newer one."""
+        self.cursor.execute(self.statements.look, self.parameters)
+        numbers = {differs: set(found) for differs, found in self.cursor.fetchall()}
+        return numbers.get(False, set()), numbers.get(True, set())
+
+    def write(self, only: list[int] | None) -> int:
+        """Write these rows, or all; returns how many were written, and leaves their keys in the cursor."""
+        self.cursor.execute(self.statements.write, {**self.parameters, "only": only})
+        return self.cursor.rowcount
+
+
+def _upserted(found: _Found, batch: Batch, rows: Sequence[int], *, look_first: bool) -> Outcome:
+    unchanged, stale = found.look() if look_first else (set(), set())
+    needed = [row for row in rows if row not in unchanged and row not in stale]
+    if not needed or found.write(needed if len(needed) < len(rows) else None) == len(needed):
+        return Outcome(needed, stale)
+    numbers = {batch.key(row): row for row in needed}
+    written = {numbers[key] for key in found.cursor.fetchall() if key in numbers}  # a trigger may change a key
+    _, late = found.look()
+    return Outcome(written, stale | late.intersection(needed) - written)
