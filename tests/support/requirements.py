@@ -7,7 +7,7 @@ from typing import NoReturn
 
 import pytest
 
-from support.rabbitmq import available
+from support import pgbouncer, rabbitmq
 
 
 def missing(reason: str, details: str = "") -> NoReturn:
@@ -19,5 +19,11 @@ def missing(reason: str, details: str = "") -> NoReturn:
 
 def require_rabbitmq() -> None:
     """RabbitMQ is installed, or the test is `missing` it."""
-    if not available():
+    if not rabbitmq.available():
         missing("rabbitmq-server is not installed; on Debian: apt-get install rabbitmq-server")
+
+
+def require_pgbouncer() -> None:
+    """PgBouncer is installed, or the test is `missing` it."""
+    if not pgbouncer.available():
+        missing("pgbouncer is not installed; on Debian: apt-get install pgbouncer")

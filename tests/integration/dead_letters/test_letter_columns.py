@@ -198,6 +198,11 @@ def test_a_table_is_sent_again_by_its_content_type(
 # --- From one version to the next ------------------------------------------------------------------------------------
 
 
+def down_to_0002(url: str) -> None:
+    while schema.downgrade(url)[1].current != "0002":
+        pass
+
+
 @pytest.fixture
 def before(postgres_url: str) -> Iterator[str]:
     """URL of a database as version 0.4 has it."""
@@ -206,7 +211,7 @@ def before(postgres_url: str) -> Iterator[str]:
         connection.execute(f"CREATE DATABASE {name}")
         url = database_at(postgres_url, name)
         schema.upgrade(url)
-        assert schema.downgrade(url)[1].current == "0002"
+        down_to_0002(url)
         yield url
         connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
 
@@ -224,14 +229,14 @@ def test_letters_stay_through_up_down_and_up_again(before: str, old: Connection)
     first = old.execute(listed).fetchall()
     filenode = "SELECT pg_relation_filenode('dead_letters')"
     table = old.execute(filenode).fetchall()
-    assert schema.upgrade(before)[1].current == "0003"
+    assert schema.upgrade(before)[1].up_to_date
     assert old.execute(filenode).fetchall() == table, "no letter is copied, however many there are"
     assert [one.pattern for one in dead_letters.page(old)] == [None, None]
     dead_letters.keep(old, [whole("new")])
-    assert schema.downgrade(before)[1].current == "0002"
+    down_to_0002(before)
     assert old.execute(listed).fetchall()[:2] == first
     assert old.execute(listed).rowcount == 3
-    assert schema.upgrade(before)[1].current == "0003"
+    assert schema.upgrade(before)[1].up_to_date
     assert [one.pattern for one in dead_letters.page(old)] == [None] * 3
 
 

@@ -23,13 +23,13 @@ def test_rows_are_written_in_the_bytewise_order_of_their_keys(writer: Writer, da
     assert by_place == by_key == sorted(providers, key=str.encode)
 
 
-def test_concurrent_overlapping_batches_never_deadlock(database_url: str, database: Connection) -> None:
+def test_concurrent_overlapping_batches_never_deadlock(writer_url: str, database: Connection) -> None:
     rounds, symbols = 60, [f"{letter}{i}" for letter in "ABÉß😀" for i in range(16)]
     ready = threading.Barrier(2, timeout=TIMEOUT_S)
 
     def run(number: int) -> Counter[str]:
         shuffle = random.Random(number)  # noqa: S311
-        writer, total = Writer(database_url), Counter[str]()
+        writer, total = Writer(writer_url), Counter[str]()
         for moment in range(rounds):
             messages = [
                 message([bar(symbol=s, close=shuffle.random()) for s in shuffle.sample(symbols, 40)], at=moment)
@@ -48,12 +48,12 @@ def test_concurrent_overlapping_batches_never_deadlock(database_url: str, databa
     assert select(database, "SELECT count(*), count(DISTINCT symbol) FROM bars_ohlcv") == [(len(symbols),) * 2]
 
 
-def test_concurrent_writers_leave_the_newest_row(database_url: str, database: Connection) -> None:
+def test_concurrent_writers_leave_the_newest_row(writer_url: str, database: Connection) -> None:
     moments = list(range(60))
     random.Random(1).shuffle(moments)  # noqa: S311
 
     def run(number: int) -> None:
-        writer = Writer(database_url)
+        writer = Writer(writer_url)
         for moment in moments[number::3]:
             write(writer, message(bars(5, close=float(moment)), at=moment))
         writer.close()
@@ -63,13 +63,15 @@ def test_concurrent_writers_leave_the_newest_row(database_url: str, database: Co
     assert closes(database) == [59.0] * 5
 
 
-def test_concurrent_redeliveries_of_rejects_never_deadlock(database_url: str, database: Connection) -> None:
+def test_concurrent_redeliveries_of_rejects_never_deadlock(
+    writer_url: str, database_url: str, database: Connection
+) -> None:
     name = urlsplit(database_url).path[1:]
     database.execute(f"ALTER DATABASE \"{name}\" SET deadlock_timeout = '20ms'")
     ready = threading.Barrier(2, timeout=TIMEOUT_S)
 
     def run(step: int) -> None:
-        writer = Writer(database_url)
+        writer = Writer(writer_url)
         try:
             for number in range(10):
                 messages = [message([7] * 5, task_id=f"{number}-{i}") for i in range(60)]

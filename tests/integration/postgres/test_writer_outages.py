@@ -18,6 +18,9 @@ from market_data_store.postgres import schema
 from market_data_store.postgres.writer import Writer
 from market_data_store.protocol import Counts
 
+#: The session is looked at or ended: behind a pooler it is not the writer's.
+directly = pytest.mark.parametrize("writer_url", ["direct"], indirect=True)
+
 
 def backend(database: Connection) -> int:
     """Process id of the writer's session."""
@@ -30,6 +33,7 @@ def backend(database: Connection) -> int:
     return pid
 
 
+@directly
 def test_a_writer_reconnects_after_its_backend_was_terminated(writer: Writer, database: Connection) -> None:
     sent = message([bar(), 7])
     write(writer, sent)
@@ -42,6 +46,7 @@ def test_a_writer_reconnects_after_its_backend_was_terminated(writer: Writer, da
     assert backend(database) != first
 
 
+@directly
 def test_a_write_that_is_interrupted_is_written_not_at_all(
     writer: Writer, database: Connection, database_url: str
 ) -> None:
@@ -159,6 +164,7 @@ def test_a_time_limit_in_the_middle_of_a_statement_leaves_nothing_behind_and_the
     assert select(database, "SELECT count(*) FROM dead_letters") == [(0,)]
 
 
+@directly
 def test_a_closed_writer_opens_again_when_it_is_needed(writer: Writer, database: Connection) -> None:
     write(writer, message([bar()]))
     writer.close()
