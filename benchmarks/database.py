@@ -20,7 +20,7 @@ from market_data_store.postgres.connection import connect
 
 #: Rows per commit of the yardstick.
 COPY_ROWS = 500
-_COPY = """
+COPY = """
     COPY bars_ohlcv (provider, symbol, interval, ts, open, high, low, close, volume, enqueued_at)
     FROM STDIN (FORMAT BINARY)
 """
@@ -107,7 +107,7 @@ def copy_in(connection: psycopg.Connection[Any], rows: Iterable[Sequence[Any]], 
     """Run a bare COPY in a loop: the yardstick."""
     rows = iter(rows)
     while chunk := list(islice(rows, rows_a_commit)):
-        with connection.transaction(), connection.cursor() as cursor, cursor.copy(_COPY) as copy:
+        with connection.transaction(), connection.cursor() as cursor, cursor.copy(COPY) as copy:
             copy.set_types(_COPY_TYPES)
             for row in chunk:
                 copy.write_row(row)

@@ -9,6 +9,7 @@ from benchmarks.contender import Contender
 from benchmarks.contenders import celery_peers
 from benchmarks.contenders.drain import OURS, OURS_OF_TABLES, Drain
 from benchmarks.contenders.handing_over import HandingOver
+from benchmarks.contenders.limit import Limit
 from benchmarks.contenders.predecessor import WAYS, Predecessor
 from benchmarks.contenders.writer import OurWriter
 from benchmarks.servers import REDIS, Servers
@@ -65,6 +66,7 @@ class Plan:
         yield OurWriter(database, self.workload(), decodes=True)
 
     def _drain(self) -> Iterator[Contender]:
+        yield Limit(self._servers.database, self.workload())
         for per_message in self._per_message:
             for broker in self._servers.brokers.items():
                 yield self._drained(OURS, broker, self.workload("fresh", per_message, SHARES.get(per_message, 1.0)))
