@@ -33,16 +33,16 @@ from celery.signals import worker_process_init
 @worker_process_init.connect(weak=False)
 def arm(**_):
     from market_data_store.worker import tasks
-    decode_rows = tasks.decode_rows
+    read_rows = tasks.read_rows
 
     def deadly(dataset, rows, *rest):
         if "POISON" in str(rows):
             with open(os.environ["DEATHS"], "a") as deaths:
                 deaths.write("x")
             os.kill(os.getpid() if os.environ["KILLS"] == "process" else -os.getpgrp(), signal.SIGKILL)
-        return decode_rows(dataset, rows, *rest)
+        return read_rows(dataset, rows, *rest)
 
-    tasks.decode_rows = deadly
+    tasks.read_rows = deadly
 """
 
 

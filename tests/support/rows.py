@@ -11,9 +11,8 @@ import pytest
 from sqlalchemy import Column
 
 from market_data_store.datasets import DATASETS, Rule
-from market_data_store.wire.columns import DecodedRows
 from market_data_store.wire.moments import microseconds
-from market_data_store.wire.rows import decode_rows
+from support.decoding import DecodedRows, decode_rows
 
 Row = dict[str, Any]
 #: The two ways by which a message's rows come: as JSON text, and as objects.

@@ -10,11 +10,10 @@ from uuid import uuid4
 
 from market_data_store.datasets import DATASETS
 from market_data_store.dead_letters import DeadLetter
-from market_data_store.postgres.batch import DecodedMessage
+from market_data_store.postgres.batch import DecodedMessage, decoded
 from market_data_store.postgres.writer import Writer
 from market_data_store.protocol import Counts
-from market_data_store.wire.rows import decode_rows
-from market_data_store.wire.text import row_text
+from market_data_store.wire.rows import read_rows
 from support.databases import Connection
 
 Row = dict[str, Any]
@@ -50,17 +49,17 @@ def message(
     enqueued_at = round(((AT - EPOCH).total_seconds() + at) * 1e6)
     return DecodedMessage(
         task_id=task_id or uuid4().hex,
-        decoded=decode_rows(DATASETS[name], text, defaults, enqueued_at),
+        dataset=DATASETS[name],
+        rows=read_rows(DATASETS[name], text, defaults),
         enqueued_at=enqueued_at,
-        row_text=lambda position: row_text(rows[position]),
         defaults=defaults,
     )
 
 
 def write(writer: Writer, *messages: DecodedMessage, name: str = "bars") -> list[Counts]:
-    counts = writer.write(DATASETS[name], messages)
+    counts = writer.write(decoded(DATASETS[name], messages), messages)
     for got, sent in zip(counts, messages, strict=True):
-        assert got.written + got.unchanged + got.stale + got.rejected == sent.decoded.sent
+        assert got.written + got.unchanged + got.stale + got.rejected == len(sent.rows)
     return counts
 
 

@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
-from itertools import chain, islice, repeat
-from operator import itemgetter, lt
 from typing import Any
 
 import psycopg
-from psycopg.types.json import Jsonb
+import pyarrow as pa
+import pyarrow.compute as pc
 
-from market_data_store.datasets import Dataset
+from market_data_store.datasets import ENQUEUED_AT, Dataset
 from market_data_store.dead_letters import DeadLetter
 from market_data_store.errors import Reason
 from market_data_store.postgres.connection import first_line
 from market_data_store.protocol import Counts, Replayed
-from market_data_store.wire.columns import DecodedRows
-from market_data_store.wire.fields import fields_of
+from market_data_store.wire.columns import MESSAGE, POSITION, DecodedRows, decode
+from market_data_store.wire.rows import SentRows
+from market_data_store.wire.text import row_text
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,11 +26,10 @@ class DecodedMessage:
     """A message's decoded rows, with what counts and dead letters need of the message."""
 
     task_id: str
-    decoded: DecodedRows
+    dataset: Dataset
+    rows: SentRows
     #: When the message was first enqueued, in microseconds since 2000-01-01 UTC.
     enqueued_at: int
-    #: Returns the row at a position as sent, as JSON text, for the dead letter of a row that Postgres refuses.
-    row_text: Callable[[int], str]
     defaults: dict[str, Any] = field(default_factory=dict)
     #: The letters that the message replays.
     replays: Replayed | None = None
@@ -41,7 +40,7 @@ class DecodedMessage:
         return DeadLetter(
             task_id=self.task_id if self.replays is None or id_ is None else self.replays.task_id,
             position=position,
-            dataset=self.decoded.dataset.name,
+            dataset=self.dataset.name,
             reason=reason.text,
             pattern=reason.pattern,
             sqlstate=sqlstate,
@@ -59,67 +58,73 @@ class DecodedMessage:
 class Batch:
     """The messages' rows, merged: of equal keys only the newest row, in key order."""
 
-    def __init__(self, dataset: Dataset, messages: Sequence[DecodedMessage], counts: list[Counts]) -> None:
-        self.dataset = dataset
+    def __init__(self, decoded: DecodedRows, messages: Sequence[DecodedMessage]) -> None:
+        self.dataset = decoded.dataset
         self._messages = messages
-        self._counts = counts
+        #: The outcome of each message so far.
+        self.counts = [Counts(rejected=len(rejects)) for rejects in decoded.rejects]
+        #: The letters of the rows that decoding rejected.
+        self.letters = [
+            message.refuse(reject.position, Reason(reject.reason, reject.pattern), reject.row)
+            for message, rejects in zip(messages, decoded.rejects, strict=True)
+            for reject in rejects
+        ]
         self._replays = any(message.replays for message in messages)
-        # Oldest first, so that the last of equal keys is the newest.
-        order = sorted(range(len(messages)), key=lambda i: messages[i].enqueued_at)
-        parts = [messages[i].decoded for i in order]
-        columns = [list(chain.from_iterable(part.columns[c] for part in parts)) for c in range(len(dataset.columns))]
-        for place, f in enumerate(fields_of(dataset)):
-            if f.kind.copy_type == "jsonb":
-                columns[place] = [value and Jsonb(value, dumps=bytes) for value in columns[place]]
-        sizes = [len(part.positions) for part in parts]
-        message = list(chain.from_iterable(map(repeat, order, sizes)))
-        enqueued_at = chain.from_iterable(map(repeat, (messages[i].enqueued_at for i in order), sizes))
-        #: Tuples of the values of the dataset's columns, and enqueued_at.
-        self.rows: list[tuple[Any, ...]] = list(zip(*columns, enqueued_at, strict=True))
-        #: For each row, the index of its message and its position there.
-        self._origins = list(zip(message, chain.from_iterable(part.positions for part in parts), strict=True))
-        #: For rows that replaced others with the same key: the replaced rows and their origins, oldest first.
-        self._superseded: dict[int, list[tuple[tuple[Any, ...], tuple[int, int]]]] = {}
-        self._key_places = [n for n, column in enumerate(dataset.columns) if column.primary_key]
-        keys = list(zip(*(columns[place] for place in self._key_places), strict=True))
-        if not all(map(lt, keys, islice(keys, 1, None))):
-            self._sort(keys)
+        #: All rows in key order; the last of equal keys is the newest.
+        self._sorted = _in_key_order(decoded)
+        #: The rows to write, and the place of each in `_sorted`.
+        self._rows = self._sorted
+        self._places: Sequence[int] = range(len(self._sorted))
+        #: For rows that replaced others with the same key: the places of the replaced rows, oldest first.
+        self._superseded: dict[int, list[int]] = {}
+        self._keep_newest()
 
-    def _sort(self, keys: list[tuple[Any, ...]]) -> None:
-        order = sorted(range(len(keys)), key=keys.__getitem__)
-        rows, origins = self.rows, self._origins
-        self.rows, self._origins = [], []
-        for place, row in enumerate(order):
-            if place and keys[row] == keys[order[place - 1]]:
-                self._superseded.setdefault(len(self.rows) - 1, []).append((self.rows[-1], self._origins[-1]))
-                self.rows[-1], self._origins[-1] = rows[row], origins[row]
-            else:
-                self.rows.append(rows[row])
-                self._origins.append(origins[row])
+    def __len__(self) -> int:
+        """Return the number of rows to write."""
+        return len(self._places)
 
-    def numbered(self, row: int) -> tuple[Any, ...]:
-        """Return the row's values followed by its number."""
-        return (*self.rows[row], row)
+    def _keep_newest(self) -> None:
+        if len(self._sorted) < 2:
+            return
+        # Each row of a key but the newest is followed by one with the same key.
+        equal = pc.invert(_differ(self._sorted.slice(0, len(self) - 1), self._sorted.slice(1), self.dataset.key))
+        if not pc.any(equal).as_py():
+            return
+        places: list[int] = []
+        older: list[int] = []
+        for place, is_older in enumerate([*equal.to_pylist(), False]):
+            if is_older:
+                older.append(place)
+                continue
+            if older:
+                self._superseded[len(places)], older = older, []
+            places.append(place)
+        self._places = places
+        self._rows = self._sorted.take(pa.array(places))
 
-    def key(self, row: int) -> tuple[Any, ...]:
-        """Return the values of the row's key columns."""
-        return tuple(self.rows[row][place] for place in self._key_places)
+    def columns(self, rows: Sequence[int]) -> pa.RecordBatch:
+        """Return the columns of these rows, as `DecodedRows.rows` has them."""
+        if isinstance(rows, range):
+            return self._rows.slice(rows.start, len(rows))
+        return self._rows.take(pa.array(rows, pa.int32()))
 
     def refuse(self, row: int, error: psycopg.Error) -> DeadLetter:
         """Count a row that Postgres refuses as rejected, and make its dead letter."""
-        index, position = self._origins[row]
+        index, position = self._origin(self._places[row])
         message = self._messages[index]
-        self._counts[index].rejected += 1
+        self.counts[index].rejected += 1
+        (sent,) = message.rows.at([position])
         # Postgres's message is not part of the pattern: it may be in any language, or come from a user's trigger.
         pattern = f"Postgres refuses the row (SQLSTATE {error.sqlstate})"
         reason = Reason(f"Postgres refuses the row: {first_line(error)}", pattern)
-        return message.refuse(position, reason, message.row_text(position), error.sqlstate)
+        return message.refuse(position, reason, row_text(sent), error.sqlstate)
 
-    def replayed(self, rows: Sequence[int]) -> list[tuple[int, str]]:
+    def replayed(self, rows: range) -> list[tuple[int, str]]:
         """Return the letters (id, task id) of these rows and of the older rows that they replaced, where replayed."""
         letters = []
         for row in rows if self._replays else ():
-            for index, position in (self._origins[row], *(origin for _, origin in self._superseded.get(row, ()))):
+            for place in (self._places[row], *self._superseded.get(row, ())):
+                index, position = self._origin(place)
                 replays, id_ = self._messages[index].replays, self._messages[index].letter(position)
                 if replays is not None and id_ is not None:
                     letters.append((id_, replays.task_id))
@@ -130,26 +135,60 @@ class Batch:
         older = self._superseded.get(row)
         if not older:
             return False
-        self.rows[row], self._origins[row] = older.pop()
+        places = list(self._places)
+        places[row] = older.pop()
+        self._places, self._rows = places, self._sorted.take(pa.array(places))
         return True
 
-    def count(self, rows: Sequence[int], *, written: Collection[int], stale: Collection[int] = ()) -> None:
+    def count(self, rows: range, *, written: Collection[int], stale: Collection[int] = ()) -> None:
         """Add these rows to the counts; those that are neither written nor stale are unchanged."""
-        sent, changed, late = map(self._by_message, (rows, written, stale))
+        sent, late = self._by_message(rows), self._by_message(stale)
+        changed = sent if len(written) == len(rows) else self._by_message(written)
         for index, number in sent.items():
-            counts = self._counts[index]
+            counts = self.counts[index]
             counts.written += changed[index]
             counts.stale += late[index]
             counts.unchanged += number - changed[index] - late[index]
-        for row in rows if self._superseded else ():
-            for older, (index, _) in self._superseded.get(row, ()):
-                same = _values(older) == _values(self.rows[row])
-                self._counts[index].unchanged += same
-                self._counts[index].stale += not same
+        self._count_superseded(rows)
 
     def _by_message(self, rows: Collection[int]) -> Counter[int]:
-        return Counter(map(itemgetter(0), map(self._origins.__getitem__, rows)))
+        found = rows if isinstance(rows, range) else list(rows)
+        return Counter(self.columns(found).column(MESSAGE).to_pylist()) if found else Counter()
+
+    def _count_superseded(self, rows: range) -> None:
+        superseded = [(row, place) for row, older in self._superseded.items() if row in rows for place in older]
+        if not superseded:
+            return
+        older = self._sorted.take(pa.array([place for _, place in superseded]))
+        newest = self._rows.take(pa.array([row for row, _ in superseded]))
+        differ = _differ(older, newest, [column.name for column in self.dataset.columns])
+        for index, differs in zip(older.column(MESSAGE).to_pylist(), differ.to_pylist(), strict=True):
+            self.counts[index].stale += differs
+            self.counts[index].unchanged += not differs
+
+    def _origin(self, place: int) -> tuple[int, int]:
+        return self._sorted.column(MESSAGE)[place].as_py(), self._sorted.column(POSITION)[place].as_py()
 
 
-def _values(row: tuple[Any, ...]) -> tuple[Any, ...]:
-    return tuple(value.obj if isinstance(value, Jsonb) else value for value in row[:-1])
+def decoded(dataset: Dataset, messages: Sequence[DecodedMessage]) -> DecodedRows:
+    """Type and check the rows of these messages."""
+    return decode(dataset, [message.rows for message in messages], [message.enqueued_at for message in messages])
+
+
+def _in_key_order(decoded: DecodedRows) -> pa.RecordBatch:
+    # Texts compare bytewise, as the key columns' COLLATE "C" does.
+    names = (*decoded.dataset.key, ENQUEUED_AT, MESSAGE, POSITION)
+    order = pc.sort_indices(decoded.rows, sort_keys=[(name, "ascending") for name in names])
+    return decoded.rows.take(order)
+
+
+def _differ(left: pa.RecordBatch, right: pa.RecordBatch, names: Sequence[str]) -> pa.Array:
+    """Return for each row whether the two sides are distinct in one of the columns; null equals null."""
+    distinct = None
+    for name in names:
+        one, other = left.column(name), right.column(name)
+        differs = pc.not_equal(one, other)
+        if differs.null_count:
+            differs = pc.coalesce(differs, pc.not_equal(one.is_null(), other.is_null()))
+        distinct = differs if distinct is None else pc.or_(distinct, differs)
+    return distinct

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import psycopg
+import pyarrow as pa
+import pyarrow.compute as pc
 from psycopg.adapt import AdaptersMap
 from psycopg.types.numeric import Int4BinaryDumper, Int4BinaryLoader, Int8BinaryDumper, Int8BinaryLoader
-from sqlalchemy import Date, DateTime
 
-from market_data_store.datasets import Dataset
 from market_data_store.postgres.batch import Batch
 from market_data_store.postgres.statements import statements_of
+from market_data_store.wire.moments import UNIX_TO_EPOCH_DAYS, UNIX_TO_EPOCH_US
 
 
 class _Timestamp(int):
@@ -39,22 +40,28 @@ def adapt(adapters: AdaptersMap) -> None:
     adapters.register_loader("date", Int4BinaryLoader)
 
 
-def parameters_of(batch: Batch, rows: Sequence[int]) -> dict[str, Any]:
+def parameters_of(batch: Batch, rows: range) -> dict[str, Any]:
     """Return these rows of the batch and their numbers as the parameters of `Statements.listed`."""
-    columns = zip(*(batch.rows[row] for row in rows), strict=True)
-    named = zip(statements_of(batch.dataset).parameters, _wraps(batch.dataset), columns, strict=True)
-    return {name: [value if value is None else wrap(value) for value in column] for name, wrap, column in named} | {
-        "n": list(rows)
-    }
+    columns = batch.columns(rows)
+    names = statements_of(batch.dataset).parameters
+    named = {name: _values(columns.column(place), adapted=True) for place, name in enumerate(names)}
+    return named | {"n": list(rows)}
 
 
-def _wraps(dataset: Dataset) -> list[Callable[[Any], Any]]:
-    wraps: list[Callable[[Any], Any]] = []
-    for column in dataset.table.columns:
-        if isinstance(column.type, DateTime):
-            wraps.append(_Timestamp)
-        elif isinstance(column.type, Date):
-            wraps.append(_Date)
-        else:
-            wraps.append(lambda value: value)
-    return wraps
+def keys_of(batch: Batch, rows: Sequence[int]) -> list[tuple[Any, ...]]:
+    """Return the keys of these rows as an adapted connection reads them."""
+    columns = batch.columns(rows)
+    return list(zip(*(_values(columns.column(name)) for name in batch.dataset.key), strict=True))
+
+
+def _values(column: pa.Array, *, adapted: bool = False) -> list[Any]:
+    """Return a column's values: times and dates as numbers, which are `adapted` if they are to be sent."""
+    wrap: type[int]
+    if pa.types.is_timestamp(column.type):
+        ticks, since, wrap = column.cast(pa.int64()), UNIX_TO_EPOCH_US, _Timestamp
+    elif pa.types.is_date(column.type):
+        ticks, since, wrap = column.cast(pa.int32()), UNIX_TO_EPOCH_DAYS, _Date
+    else:
+        return list(column.to_pylist())
+    numbers: list[Any] = pc.subtract(ticks, pa.scalar(since, ticks.type)).to_pylist()
+    return [value if value is None else wrap(value) for value in numbers] if adapted else numbers

@@ -12,7 +12,6 @@ from sqlalchemy import Column, Text
 from sqlalchemy.dialects import postgresql
 
 from market_data_store.datasets import ENQUEUED_AT, Dataset
-from market_data_store.wire.fields import fields_of
 
 _COPY = "COPY {table} ({columns}) FROM STDIN (FORMAT BINARY)"
 #: Has the declared types, whatever the owner did to the table: the insert casts. Columns and defaults that the owner
@@ -56,12 +55,11 @@ class Upsert:
 
 @dataclass(frozen=True, slots=True)
 class Statements:
-    """A dataset's statements, and the types as which COPY sends its columns."""
+    """A dataset's statements."""
 
     copy: sql.Composed
     stage: sql.Composed
     copy_to_stage: sql.Composed
-    types: list[str]
     #: For rows in the stage.
     staged: Upsert
     #: For rows in parameters, which have these names.
@@ -111,7 +109,6 @@ def statements_of(dataset: Dataset) -> Statements:
         copy=sql.SQL(_COPY).format(**parts),
         stage=sql.SQL(_STAGE).format(**parts),
         copy_to_stage=sql.SQL(_COPY_TO_STAGE).format(**parts),
-        types=[*(f.kind.copy_type for f in fields_of(dataset)), "int8"],
         staged=upsert(sql.SQL("{stage} AS staged").format(**parts)),
         listed=upsert(sql.SQL(_LISTED).format(**parts)),
         parameters=parameters,

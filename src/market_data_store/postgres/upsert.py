@@ -9,7 +9,7 @@ are checked under the rows' locks. A second look then classifies the rest.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +17,7 @@ import psycopg
 
 from market_data_store.postgres.batch import Batch
 from market_data_store.postgres.copying import copy_rows
-from market_data_store.postgres.parameters import parameters_of
+from market_data_store.postgres.parameters import keys_of, parameters_of
 from market_data_store.postgres.statements import Upsert, statements_of
 
 #: Up to this many rows are sent as parameters: creating and dropping a table would cost more than it saves.
@@ -33,7 +33,7 @@ class Outcome:
     stale: Collection[int] = ()
 
 
-def upsert(connection: psycopg.Connection[Any], batch: Batch, rows: Sequence[int], *, look_first: bool) -> Outcome:
+def upsert(connection: psycopg.Connection[Any], batch: Batch, rows: range, *, look_first: bool) -> Outcome:
     """Write those of these rows that differ from the stored row and are not older; the caller has a transaction open.
 
     With `look_first`, rows that need no writing are not even locked. Without it, and for a few rows, the look comes
@@ -45,7 +45,7 @@ def upsert(connection: psycopg.Connection[Any], batch: Batch, rows: Sequence[int
             found = _Found(cursor, statements.listed, parameters_of(batch, rows))
             return _upserted(found, batch, rows, look_first=False)
         cursor.execute(statements.stage)
-        copy_rows(cursor, statements.copy_to_stage, [*statements.types, "int4"], map(batch.numbered, rows))
+        copy_rows(cursor, statements.copy_to_stage, batch.dataset, batch.columns(rows), numbers=rows)
         return _upserted(_Found(cursor, statements.staged, {}), batch, rows, look_first=look_first)
 
 
@@ -69,12 +69,12 @@ class _Found:
         return self.cursor.rowcount
 
 
-def _upserted(found: _Found, batch: Batch, rows: Sequence[int], *, look_first: bool) -> Outcome:
+def _upserted(found: _Found, batch: Batch, rows: range, *, look_first: bool) -> Outcome:
     unchanged, stale = found.look() if look_first else (set(), set())
     needed = [row for row in rows if row not in unchanged and row not in stale]
     if not needed or found.write(needed if len(needed) < len(rows) else None) == len(needed):
         return Outcome(needed, stale)
-    numbers = {batch.key(row): row for row in needed}
+    numbers = dict(zip(keys_of(batch, needed), needed, strict=True))
     written = {numbers[key] for key in found.cursor.fetchall() if key in numbers}  # a trigger may change a key
     _, late = found.look()
     return Outcome(written, stale | late.intersection(needed) - written)

@@ -29,9 +29,7 @@ from typing import Any
 import psycopg
 
 from market_data_store import dead_letters
-from market_data_store.datasets import Dataset
 from market_data_store.dead_letters import DeadLetter
-from market_data_store.errors import Reason
 from market_data_store.postgres import attempts
 from market_data_store.postgres.batch import Batch, DecodedMessage
 from market_data_store.postgres.connection import unavailable
@@ -40,6 +38,7 @@ from market_data_store.postgres.parameters import adapt
 from market_data_store.postgres.statements import statements_of
 from market_data_store.postgres.upsert import Outcome, upsert
 from market_data_store.protocol import Counts
+from market_data_store.wire.columns import DecodedRows
 
 #: After a copy has failed, the dataset's next batches are upserted before one is copied again: this many, doubled each
 #: time up to the most.
@@ -90,25 +89,19 @@ class Writer:
         self._connected_before = False
         self._reconnected = False
 
-    def write(self, dataset: Dataset, messages: Sequence[DecodedMessage]) -> list[Counts]:
-        """Commit the messages' rows; returns the outcome of each message, in the order of `messages`.
+    def write(self, decoded: DecodedRows, messages: Sequence[DecodedMessage]) -> list[Counts]:
+        """Commit the messages' decoded rows; returns the outcome of each message, in the order of `messages`.
 
         If it raises `DatabaseUnavailable`, some rows may be written, and writing all of them again is safe.
         """
-        counts = [Counts(rejected=len(m.decoded.rejects)) for m in messages]
-        letters = [
-            m.refuse(reject.position, Reason(reject.reason, reject.pattern), reject.row)
-            for m in messages
-            for reject in m.decoded.rejects
-        ]
-        batch = Batch(dataset, messages, counts)
+        batch = Batch(decoded, messages)
         with self._usable() as connection:
-            copies = self._novelty[dataset.name].likely
-            self._write(connection, batch, range(len(batch.rows)), letters, copies=copies)
+            copies = self._novelty[decoded.dataset.name].likely
+            self._write(connection, batch, range(len(batch)), batch.letters, copies=copies)
             # Replays of whole messages are settled last: by now each of their refused rows has its own letter.
             whole = [m.replays for m in messages if m.replays is not None and m.replays.whole]
             dead_letters.settle(connection, [(id_, replays.task_id) for replays in whole for id_ in replays.ids])
-        return counts
+        return batch.counts
 
     def keep(self, letters: Sequence[DeadLetter]) -> None:
         """Commit dead letters for messages that are unusable as a whole."""
@@ -164,7 +157,7 @@ class Writer:
         self,
         connection: psycopg.Connection[Any],
         batch: Batch,
-        rows: Sequence[int],
+        rows: range,
         letters: Sequence[DeadLetter],
         *,
         copies: bool,
@@ -196,7 +189,7 @@ class Writer:
                 self._write(connection, batch, rows[middle:], (), copies=False)
             elif rows:
                 refused = batch.refuse(rows[0], error)
-                again = rows if batch.fall_back(rows[0]) else ()
+                again = rows if batch.fall_back(rows[0]) else range(0)
                 self._write(connection, batch, again, [*letters, refused], copies=False)
             else:
                 raise
@@ -212,11 +205,10 @@ class _RowsDropped(Exception):
     """A trigger dropped some of the copied rows; COPY does not say which."""
 
 
-def _copied(connection: psycopg.Connection[Any], batch: Batch, rows: Sequence[int]) -> Outcome:
+def _copied(connection: psycopg.Connection[Any], batch: Batch, rows: range) -> Outcome:
     """Copy the rows as new ones; raises `_RowsDropped`, or the error of Postgres if a key exists already."""
-    statements = statements_of(batch.dataset)
     with connection.cursor() as cursor:
-        kept = copy_rows(cursor, statements.copy, statements.types, map(batch.rows.__getitem__, rows))
+        kept = copy_rows(cursor, statements_of(batch.dataset).copy, batch.dataset, batch.columns(rows))
     if kept != len(rows):
         raise _RowsDropped
     return Outcome(rows)

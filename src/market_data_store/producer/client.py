@@ -41,7 +41,6 @@ from market_data_store.producer.results import results_of
 from market_data_store.producer.spool import Spool
 from market_data_store.producer.throttle import Throttle
 from market_data_store.protocol import QUEUE, Counts
-from market_data_store.wire.arrow import frame_of
 from market_data_store.wire.fields import fields_of
 
 logger = logging.getLogger(__name__)
@@ -155,14 +154,18 @@ class StoreClient:
 
         `table` is a frame of pyarrow, polars, pandas or DuckDB, any other object that gives an Arrow stream, or a
         mapping of columns. Its columns are named as the fields of rows. It is sent at once, in messages of 5,000 rows
-        that share no message with the rows of `write`. Needs the extra `arrow`, here and where workers run.
+        that share no message with the rows of `write`.
         """
+        # Imported here because it imports Arrow, which costs 40 MB and which a producer of rows does not need.
+        from market_data_store.producer.tables import TablePacking, frame_of
+
         target = dataset_named(dataset)
         standard, named = self._standard(defaults)
         frame = frame_of(table)
+        packing = TablePacking(self._packing.max_bytes, check=self._packing.check)
         with self._writing:
             self._admit()
-            packed = list(self._packing.table(target, frame, standard, named))
+            packed = list(packing.table(target, frame, standard, named))
             self._send(self._outbox.take(target.name, named, packed, columnar=True))
         return len(frame)
 

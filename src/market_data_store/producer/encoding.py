@@ -13,8 +13,7 @@ from pydantic import BaseModel
 
 from market_data_store.datasets import Dataset
 from market_data_store.errors import InvalidMessage, InvalidRow
-from market_data_store.wire.moments import microseconds
-from market_data_store.wire.rows import decode_rows
+from market_data_store.wire.rows import first_reject
 
 
 def listed(rows: Iterable[Any]) -> list[Any]:
@@ -52,9 +51,9 @@ def check_rows(dataset: Dataset, rows: list[Any], text: bytes, defaults: dict[st
     """Raise `InvalidRow` for the first row that the worker would reject."""
     # NaN becomes null in JSON. To tell it from a value that was left out, look at the rows themselves.
     given = _objects(rows) if b"null" in text and any(map(_has_non_finite, rows)) else text
-    rejects = decode_rows(dataset, given, defaults, microseconds(datetime.now(UTC))).rejects
-    if rejects:
-        raise InvalidRow(rejects[0].reason, position=start + rejects[0].position)
+    reject = first_reject(dataset, given, defaults)
+    if reject is not None:
+        raise InvalidRow(reject.reason, position=start + reject.position)
 
 
 def _objects(rows: list[Any]) -> list[Any]:

@@ -1,27 +1,33 @@
 """Apache Arrow tables as messages, for producers that hold frames: columns stay columns.
 
 The body of such a message is an Arrow IPC stream. The schema's metadata holds `dataset` and, optionally, `defaults` (a
-JSON object). Column names, defaults and rules are those of JSON rows (`rows`). A table without wrong values is decoded
-a column at a time. A table with a wrong value is decoded row by row, by `rows`, so that both forms give the same
-rejects with the same reasons.
-
-pyarrow (the extra `arrow`) is imported with the first table.
+JSON object). Column names, defaults and rules are those of JSON rows (`rows`).
 """
 
 from __future__ import annotations
 
 import json
 import struct
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from typing import Any
 
-from market_data_store.errors import InvalidMessage, Reason
-from market_data_store.wire.text import Unreadable, row_text
+import pyarrow as pa
+import pyarrow.compute as pc
 
-#: Types whose values point into shared buffers, and the types that they are sent as.
+from market_data_store.datasets import Dataset
+from market_data_store.errors import InvalidMessage, Reason
+from market_data_store.wire.fields import fields_of
+from market_data_store.wire.reader import stored_defaults
+from market_data_store.wire.rows import SentRows
+from market_data_store.wire.text import Unreadable
+
+#: Types whose values point into shared buffers, and the types that they are converted to.
 _PLAIN = {"string_view": "large_string", "binary_view": "large_binary"}
+#: The most bytes that a column of categories may take as plain texts: a small dictionary can stand for any number.
+_MAX_EXPANDED_BYTES = 64 * 1024 * 1024
 #: Raised for an Arrow value that Python cannot represent, such as a time after the year 9999.
 NO_VALUE = (ValueError, OverflowError, TypeError, LookupError, NotImplementedError, ImportError)
 
@@ -30,7 +36,7 @@ NO_VALUE = (ValueError, OverflowError, TypeError, LookupError, NotImplementedErr
 class Frame:
     """A message's rows as an Arrow table."""
 
-    table: Any
+    table: pa.Table
 
     def __len__(self) -> int:
         """Return the number of rows."""
@@ -40,44 +46,31 @@ class Frame:
         """Return the rows as JSON objects: times, dates and decimals are texts."""
         rows: list[dict[str, Any]] = [{} for _ in range(len(self))]  # a table may have rows and no columns
         for name in self.table.column_names:
-            for row, value in zip(rows, python_values(self.table.column(name)), strict=True):
-                row[name] = as_json(value)
+            for row, value in zip(rows, json_values(self.table.column(name)), strict=True):
+                row[name] = value
         return rows
 
     def part(self, start: int, rows: int) -> Frame:
         """Return at most `rows` rows, from index `start` on."""
         return Frame(self.table.slice(start, rows))
 
-    def row_text(self, position: int) -> str:
-        """Return one row as JSON text."""
-        return row_text(self.part(position, 1).objects()[0])
-
 
 def frame_of(table: Any) -> Frame:
     """Convert a producer's table (pyarrow, polars, pandas, DuckDB, ...); raises `InvalidMessage`."""
-    arrow = pyarrow_module()
     try:
-        found = arrow.table(table)
-    except (arrow.ArrowException, TypeError, ValueError) as error:
+        found = pa.table(table)
+    except (pa.ArrowException, TypeError, ValueError) as error:
         raise InvalidMessage(f"table: {type(table).__name__} cannot be read as an Arrow table: {error}") from error
     # The columns that pandas adds for an index without a name.
     found = found.drop_columns([name for name in found.column_names if name.startswith("__index_level_")])
-    for place, field in enumerate(found.schema):
-        # A slice of such a column would be sent with the texts of all rows.
-        plain = _PLAIN.get(str(field.type)) or (
-            field.type.value_type if arrow.types.is_dictionary(field.type) else None
-        )
-        if plain is not None:
-            found = found.set_column(place, field.name, found.column(place).cast(plain))
     return _readable(found)
 
 
 def pack(dataset: str, defaults: bytes, frame: Frame) -> bytes:
     """Encode a frame as a message's body; `defaults` is the text of a JSON object."""
-    arrow = pyarrow_module()
-    sink = arrow.BufferOutputStream()
+    sink = pa.BufferOutputStream()
     table = frame.table.replace_schema_metadata({b"dataset": dataset.encode(), b"defaults": defaults})
-    with arrow.ipc.new_stream(sink, table.schema) as stream:
+    with pa.ipc.new_stream(sink, table.schema) as stream:
         stream.write_table(table)
     body: bytes = sink.getvalue().to_pybytes()
     return body
@@ -85,24 +78,23 @@ def pack(dataset: str, defaults: bytes, frame: Frame) -> bytes:
 
 def unpack(body: bytes) -> tuple[str, Frame, Any]:
     """Return dataset, frame and defaults of a message's body; raises `InvalidMessage`."""
-    arrow = pyarrow_module()
     try:
-        if any(_is_compressed(message.metadata.to_pybytes()) for message in arrow.ipc.MessageReader.open_stream(body)):
+        if any(_is_compressed(message.metadata.to_pybytes()) for message in pa.ipc.MessageReader.open_stream(body)):
             raise InvalidMessage(Reason.of("body: the stream is compressed; send it uncompressed"))
         batches, rows = [], 0
-        stream = arrow.ipc.open_stream(body)
+        stream = pa.ipc.open_stream(body)
         for batch in stream:
             rows += batch.num_rows
             if rows > len(body):  # a column of nulls takes no bytes, however many rows it has
                 numbers = f"{rows:,}", f"{len(body):,}"
                 raise InvalidMessage(Reason.of("rows: {} rows in {} bytes; give each row its key columns", *numbers))
             batches.append(batch)
-        table = arrow.Table.from_batches(batches, stream.schema)
+        table = pa.Table.from_batches(batches, stream.schema)
         table.validate(full=True)  # anyone may have written it: offsets may point outside of the buffers
         frame = _readable(table)
     except InvalidMessage:
         raise
-    except (arrow.ArrowException, OSError, ValueError, struct.error) as error:
+    except (pa.ArrowException, OSError, ValueError, struct.error) as error:
         reason = Reason.of("body: not a readable Arrow IPC stream ({kind})", kind=type(error).__name__)
         raise InvalidMessage(reason) from error
     said = table.schema.metadata or {}
@@ -145,45 +137,88 @@ def _is_compressed(metadata: bytes) -> bool:
     return bool(field(batch, 3))
 
 
-def pyarrow_module() -> Any:
-    """Return pyarrow with its compute functions, imported at the first call; raises `InvalidMessage` without it."""
-    try:
-        import pyarrow
-        import pyarrow.compute
-    except ImportError:
-        reason = Reason.of(
-            "body: tables need pyarrow; install the extra `arrow` (pip install '.[arrow]' in a checkout) where tables "
-            "are written and where workers run"
-        )
-        raise InvalidMessage(reason) from None
-    return pyarrow
+def read_table(dataset: Dataset, frame: Frame, defaults: Mapping[str, Any]) -> SentRows:
+    """Read a frame's rows, as `rows.read_rows` does; raises `InvalidMessage` when `defaults` is wrong."""
+    table = frame.table
+
+    def at(positions: Sequence[int]) -> list[Any]:
+        return Frame(table.take(pa.array(positions, pa.int64()))).objects()
+
+    return SentRows(stored_defaults(dataset, defaults), TableForm(dataset, table.schema), table, at)
 
 
-def _readable(table: Any) -> Frame:
-    """Convert times to UTC, and nanoseconds to microseconds; raises `InvalidMessage` for a duplicate column name."""
-    arrow = pyarrow_module()
+@dataclass(frozen=True, slots=True)
+class TableForm:
+    """The form of tables that can be joined: of one dataset, with the same columns."""
+
+    dataset: Dataset
+    schema: pa.Schema
+
+    def joined(self, contents: Sequence[pa.Table]) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+        """Join tables; returns the column of each field, and for each row the fields that the dataset does not know."""
+        table = pa.concat_tables(contents)
+        columns: dict[str, Any] = {}
+        fields = fields_of(self.dataset)
+        others = set(table.column_names)
+        for f in fields:
+            present = [name for name in f.names if name in others]
+            if len(present) > 1:
+                raise ValueError(f"{f.name} has several names")  # which of them has the value may differ by row
+            for name in present:
+                column = table.column(name).combine_chunks()
+                if f.rule.keeps_unknown:
+                    column = [None if value is None else f.checked(value) for value in json_values(column)]
+                columns[f.name] = column
+            others.difference_update(present)
+        unknown = Frame(table.select(sorted(others))).objects() if others and fields.use_unknown else []
+        if any(f.rule.keeps_unknown for f in fields):
+            json.dumps(unknown, allow_nan=False)
+        return columns, unknown
+
+
+def _readable(table: pa.Table) -> Frame:
+    """Convert categories to plain texts, times to UTC, and nanoseconds to microseconds; raises `InvalidMessage`."""
     names = table.column_names
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
         raise InvalidMessage(Reason.of("{}: two columns have this name; rename one", twice[:80]))
     for place, field in enumerate(table.schema):
-        if arrow.types.is_timestamp(field.type):
+        column = sent = table.column(place)
+        if pa.types.is_dictionary(column.type):
+            column = _expanded(field.name, column)
+        if str(column.type) in _PLAIN:  # a slice of such a column would be sent with the texts of all rows
+            column = column.cast(_PLAIN[str(column.type)])
+        if pa.types.is_timestamp(column.type):
             # The number counts from 1970 in UTC, whatever the zone, so Python need not know the zone. A naive time is
             # UTC.
-            ticks, unit = table.column(place).cast(arrow.int64()), field.type.unit
+            ticks, unit = column.cast(pa.int64()), column.type.unit
             if unit == "ns":
-                ticks, unit = arrow.compute.divide(ticks, 1_000), "us"
-            table = table.set_column(place, field.name, ticks.cast(arrow.timestamp(unit, tz="UTC")))
-    return Frame(table)
+                ticks, unit = pc.divide(ticks, 1_000), "us"
+            column = ticks.cast(pa.timestamp(unit, tz="UTC"))
+        if column is not sent:
+            table = table.set_column(place, field.name, column)
+    return Frame(table.replace_schema_metadata())
 
 
-def python_values(column: Any) -> list[Any]:
-    """Return a column's values as Python objects; `Unreadable` for those that Python cannot represent."""
+def _expanded(name: str, column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Replace categories by their values."""
+    plain = column.type.value_type
+    if pa.types.is_string(plain) or pa.types.is_large_string(plain):
+        sizes = (pc.sum(pc.binary_length(c.dictionary).take(c.indices)).as_py() or 0 for c in column.chunks)
+        if sum(sizes) > _MAX_EXPANDED_BYTES:
+            raise InvalidMessage(
+                Reason.of("{}: too much text in its categories; send shorter ones, or fewer rows", name[:80])
+            )
+    return column.cast(plain)
+
+
+def json_values(column: Any) -> list[Any]:
+    """Return a column's values as JSON has them; `Unreadable` for those that Python cannot represent."""
     try:
-        values: list[Any] = column.to_pylist()
+        values = column.to_pylist()
     except NO_VALUE:
-        return [_python_value(scalar) for scalar in column]
-    return values
+        values = map(_python_value, column)
+    return [_as_json(value) for value in values]
 
 
 def _python_value(scalar: Any) -> Any:
@@ -193,14 +228,14 @@ def _python_value(scalar: Any) -> Any:
         return Unreadable(f"{getattr(scalar, 'value', 'a value')} ({scalar.type})".encode())
 
 
-def as_json(value: Any) -> Any:
+def _as_json(value: Any) -> Any:
     """Return a value as JSON represents it: times, dates and decimals are texts."""
     if isinstance(value, datetime | date | time):
         return value.isoformat()
     if isinstance(value, Decimal | timedelta):
         return str(value)
     if isinstance(value, list):
-        return [as_json(item) for item in value]
+        return [_as_json(item) for item in value]
     if isinstance(value, dict):
-        return {name: as_json(item) for name, item in value.items()}
+        return {name: _as_json(item) for name, item in value.items()}
     return value

@@ -1,61 +1,103 @@
-"""Converts Arrow columns to stored values; returns None for a type that must be read value by value."""
+"""Casts Arrow columns to stored values.
+
+A wrong value becomes null. A cast returns None, or raises one of Arrow's errors, for a column that must be read value
+by value. pyarrow is imported at the first call, as a producer of rows does not need it.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
-from market_data_store.wire.arrow import pyarrow_module
-from market_data_store.wire.moments import UNIX_TO_EPOCH_DAYS, UNIX_TO_EPOCH_US
+from market_data_store.wire.moments import FIRST_DAY, FIRST_US, LAST_DAY, LAST_US
 
-#: Years 1 and 9999, in microseconds and days since 1970.
-_FIRST_US, _LAST_US = -62_135_596_800_000_000, 253_402_300_799_999_999
-_FIRST_DAY, _LAST_DAY = -719_162, 2_932_896
+#: The largest number of 64 bits that a field takes.
 _LARGEST = 2.0**63
 
+#: Converts a column as it was sent to the stored one.
+Cast = Callable[[Any], Any]
 
-def doubles(column: Any) -> list[Any] | None:
-    """Return floats; raises ValueError if one is not finite or beyond 64 bits."""
-    arrow = pyarrow_module()
-    if not (arrow.types.is_integer(column.type) or arrow.types.is_floating(column.type)):
+
+def _pyarrow() -> Any:
+    import pyarrow
+    import pyarrow.compute
+
+    return pyarrow
+
+
+def unread(_: Any) -> None:
+    """Leave all columns of a kind to be read value by value."""
+
+
+def texts(limit: int, *, upper: bool) -> Cast:
+    """Make the cast for texts of 1 to `limit` characters without NUL, stored in upper case if `upper`."""
+
+    def cast(column: Any) -> Any:
+        arrow = _pyarrow()
+        compute = arrow.compute
+        if arrow.types.is_large_string(column.type):
+            column = column.cast(arrow.string())
+        if not arrow.types.is_string(column.type):
+            return None
+        clean = compute.invert(compute.match_substring(column, "\0"))
+        column = _where(compute.and_(clean, _between(compute.utf8_length(column), 1, limit)), column)
+        if upper and not compute.all(compute.string_is_ascii(column), min_count=0).as_py():
+            return None  # Arrow's upper case of "ß" differs from Python's
+        return compute.ascii_upper(column) if upper else column
+
+    return cast
+
+
+def doubles(column: Any) -> Any:
+    """Return floats from -2**63 to 2**63."""
+    arrow = _pyarrow()
+    if arrow.types.is_decimal(column.type):
+        numbers = column.cast(arrow.string()).cast(arrow.float64())  # as the same number in JSON is read
+    elif arrow.types.is_integer(column.type) or arrow.types.is_floating(column.type):
+        numbers = column.cast(arrow.float64(), safe=False)
+    else:
         return None
-    numbers = column.cast(arrow.float64())
-    compute = arrow.compute
-    if not compute.all(compute.less_equal(compute.abs(numbers), _LARGEST), min_count=0).as_py():  # NaN fails too
-        raise ValueError("not finite, or beyond 64 bits")
-    return _values(numbers)
+    return _where(_between(numbers, -_LARGEST, _LARGEST), numbers)
 
 
-def integers(column: Any) -> list[Any] | None:
+def integers(column: Any) -> Any:
     """Return integers of 64 bits; raises Arrow's error for a larger one."""
-    arrow = pyarrow_module()
-    return _values(column.cast(arrow.int64())) if arrow.types.is_integer(column.type) else None
+    arrow = _pyarrow()
+    return column.cast(arrow.int64()) if arrow.types.is_integer(column.type) else None
 
 
-def timestamps(column: Any) -> list[Any] | None:
-    """Return microseconds since 2000; raises ValueError for a time outside the years 1 to 9999."""
-    arrow = pyarrow_module()
-    if not arrow.types.is_timestamp(column.type):
+def timestamps(column: Any) -> Any:
+    """Return times of the years 1 to 9999; reads ISO 8601 texts if all of them have an offset, or none has."""
+    arrow = _pyarrow()
+    utc = arrow.timestamp("us", tz="UTC")
+    if arrow.types.is_string(column.type):
+        try:
+            column = column.cast(utc)
+        except arrow.ArrowInvalid:
+            column = column.cast(arrow.timestamp("us"))
+    elif not arrow.types.is_timestamp(column.type):
         return None
-    moments = column.cast(arrow.timestamp("us", tz="UTC")).cast(arrow.int64())
-    return _values(arrow.compute.subtract(_within(moments, _FIRST_US, _LAST_US), UNIX_TO_EPOCH_US))
+    ticks = column.cast(arrow.timestamp("us", tz=column.type.tz)).cast(arrow.int64())
+    return _where(_between(ticks, FIRST_US, LAST_US), ticks).cast(arrow.timestamp("us"))
 
 
-def dates(column: Any) -> list[Any] | None:
-    """Return days since 2000; raises ValueError for a date outside the years 1 to 9999."""
-    arrow = pyarrow_module()
-    if not arrow.types.is_date32(column.type):
+def dates(column: Any) -> Any:
+    """Return dates of the years 1 to 9999; reads texts of the form YYYY-MM-DD."""
+    arrow = _pyarrow()
+    if not (arrow.types.is_date32(column.type) or arrow.types.is_string(column.type)):
         return None
-    days = _within(column.cast(arrow.int32()), _FIRST_DAY, _LAST_DAY)
-    return _values(arrow.compute.subtract(days, UNIX_TO_EPOCH_DAYS))
+    days = column.cast(arrow.date32()).cast(arrow.int32())
+    return _where(_between(days, FIRST_DAY, LAST_DAY), days).cast(arrow.date32())
 
 
-def _values(column: Any) -> list[Any]:
-    values: list[Any] = column.to_pylist()
-    return values
+def _between(column: Any, first: float, last: float) -> Any:
+    compute = _pyarrow().compute
+    return compute.and_(compute.greater_equal(column, first), compute.less_equal(column, last))  # false for NaN
 
 
-def _within(column: Any, first: int, last: int) -> Any:
-    bounds = pyarrow_module().compute.min_max(column).as_py()
-    if bounds["min"] is not None and (bounds["min"] < first or bounds["max"] > last):
-        raise ValueError("out of range")
-    return column
+def _where(right: Any, column: Any) -> Any:
+    """Return the column with null where `right` is false."""
+    arrow = _pyarrow()
+    if arrow.compute.all(right, min_count=0).as_py():
+        return column
+    return arrow.compute.if_else(right, column, arrow.scalar(None, column.type))

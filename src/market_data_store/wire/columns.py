@@ -1,135 +1,188 @@
-"""Decoded columns, shared by JSON rows and Arrow tables: defaults, content hashes and unknown fields are filled in."""
+"""Types and checks the rows of many messages at once, as Arrow columns of the types that are stored.
+
+A call of Arrow costs microseconds, and a row in it some nanoseconds. So messages of one form are joined, and values are
+read a column at a time. A row that does not pass is taken out and read by `reader`, which finds the reason, or a value
+that only it can read.
+"""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import lru_cache
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from itertools import chain, repeat
 from typing import Any
 
-from market_data_store.datasets import Dataset
-from market_data_store.errors import InvalidMessage, Reason
+import msgspec
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from market_data_store.datasets import ENQUEUED_AT, Dataset
+from market_data_store.wire.arrow import NO_VALUE, json_values
 from market_data_store.wire.fields import Field, fields_of
 from market_data_store.wire.hashes import content_hashes
-from market_data_store.wire.reasons import reason_of, shown
+from market_data_store.wire.moments import UNIX_TO_EPOCH_US
+from market_data_store.wire.reader import Reject, read_row, with_unknown
+from market_data_store.wire.rows import SentRows
+
+#: Columns beside the dataset's: for each row, the index of its message and its position there.
+MESSAGE, POSITION = "#message", "#position"
+
+#: Raised for a column with a value that Arrow, Python or msgspec cannot represent.
+_NO_COLUMN = (pa.ArrowException, *NO_VALUE, RecursionError)
 
 
 @dataclass(frozen=True, slots=True)
-class Reject:
-    """A row that can never be written; `position` is its index in the message, from 0."""
-
-    position: int
-    reason: str
-    #: The reason with … for each value.
-    pattern: str
-    #: The row as JSON text.
-    row: str
-
-
-@dataclass(slots=True)
 class DecodedRows:
-    """A message's valid rows by column, in the dataset's column order, and its rejects.
-
-    Values are as Postgres stores them: a timestamp is microseconds and a date is days since 2000-01-01 UTC, JSON is
-    bytes.
-    """
+    """The rows of messages of one dataset: the valid ones as columns, the others as rejects."""
 
     dataset: Dataset
-    columns: list[list[Any]]
-    #: Index in the message of each valid row.
-    positions: Sequence[int]
-    rejects: list[Reject] = field(default_factory=list)
-
-    @property
-    def sent(self) -> int:
-        """Number of rows in the message."""
-        return len(self.positions) + len(self.rejects)
+    #: The dataset's columns in its order, then `ENQUEUED_AT`, `MESSAGE` and `POSITION`. The rows are in no order.
+    rows: pa.RecordBatch
+    #: For each message, ordered by position.
+    rejects: list[list[Reject]]
 
 
-def finished(f: Field, column: list[Any]) -> list[Any]:
-    """Return a column's values as they are stored; None stays None."""
-    if None not in column:
-        return f.kind.finish(column)
-    present = iter(f.kind.finish([value for value in column if value is not None]))
-    return [None if value is None else next(present) for value in column]
+@cache
+def _schema_of(dataset: Dataset) -> pa.Schema:
+    """Return the schema of `DecodedRows.rows`; times are UTC."""
+    types = {f.name: f.kind.arrow_type for f in fields_of(dataset)}
+    types |= {ENQUEUED_AT: "timestamp[us]", MESSAGE: "int32", POSITION: "int32"}
+    return pa.schema([(name, pa.type_for_alias(type_)) for name, type_ in types.items()])
 
 
-def completed(
-    dataset: Dataset,
-    stored: Sequence[list[Any] | None],
-    unknown: Sequence[Mapping[str, Any]],
-    standard: Mapping[str, Any],
-    enqueued_at: int,
-    count: int,
-) -> list[list[Any]]:
-    """Fill in defaults and content hashes; returns stored values by column.
-
-    `stored` is None for a column in which no row has a value.
-    """
-    fields = fields_of(dataset)
-    complete: dict[str, list[Any]] = {}
-    for f, column in zip(fields, stored, strict=True):
-        default = standard.get(f.name)
-        if f.rule.enqueued_at and default is None:
-            default = enqueued_at
-        if column is None:
-            complete[f.name] = [default] * count
-        elif default is None or None not in column:
-            complete[f.name] = column
-        else:
-            complete[f.name] = [default if value is None else value for value in column]
-    for f in fields:
-        if f.rule.content_hash and None in complete[f.name]:
-            hashes = content_hashes(f.rule.content_hash, complete, unknown, count)
-            complete[f.name] = [
-                f.kind.from_hash(value) if own is None else own
-                for own, value in zip(complete[f.name], hashes, strict=True)
-            ]
-    return list(complete.values())
-
-
-def with_unknown(column: list[Any] | None, unknown: Sequence[Mapping[str, Any]], count: int) -> list[Any] | None:
-    """Add to each row's metadata the fields that the dataset does not know; None for a row without either."""
-    if not unknown:
-        return column
-    own = column or [None] * count
-    kept = ({k: v for k, v in extra.items() if v is not None} for extra in unknown)
-    return [
-        None if value is None and not extra else {**extra, **(value or {})}
-        for extra, value in zip(kept, own, strict=True)
-    ]
+def decode(dataset: Dataset, messages: Sequence[SentRows], enqueued_at: Sequence[int]) -> DecodedRows:
+    """Type and check the rows of messages; `enqueued_at` has the moment of each message (microseconds since 2000)."""
+    schema = _schema_of(dataset)
+    forms: dict[Any, list[int]] = {}
+    for index, rows in enumerate(messages):
+        forms.setdefault((rows.form, id(rows.standard)), []).append(index)
+    batches: list[pa.RecordBatch] = []
+    alone: list[tuple[int, int]] = []
+    for (form, _), indices in forms.items():
+        together = [messages[index] for index in indices]
+        sizes = [len(rows) for rows in together]
+        moments = _repeated([enqueued_at[index] + UNIX_TO_EPOCH_US for index in indices], sizes)
+        origins = _repeated(indices, sizes), list(chain.from_iterable(map(range, sizes)))
+        beside = [pa.array(values, type_) for values, type_ in zip((moments, *origins), schema.types[-3:], strict=True)]
+        try:
+            columns, passed = _columns(dataset, form, together, beside[0])
+        except _NO_COLUMN:
+            alone += zip(*origins, strict=True)
+            continue
+        batch = pa.RecordBatch.from_arrays([*columns, *beside], schema=schema)
+        if not pc.all(passed, min_count=0).as_py():
+            failed = batch.filter(pc.invert(passed)).select([MESSAGE, POSITION])
+            alone += zip(*(column.to_pylist() for column in failed.columns), strict=True)
+            batch = batch.filter(passed)
+        batches.append(batch)
+    good, rejects = _read_alone(dataset, messages, enqueued_at, alone)
+    if good or not batches:
+        arrays = [pa.array([row[place] for row in good], type_) for place, type_ in enumerate(schema.types)]
+        batches.append(pa.RecordBatch.from_arrays(arrays, schema=schema))
+    if len(batches) > 1:
+        joined = map(pa.concat_arrays, zip(*(batch.columns for batch in batches), strict=True))
+        batches = [pa.RecordBatch.from_arrays(list(joined), schema=schema)]
+    return DecodedRows(dataset, batches[0], rejects)
 
 
-def wire_value(f: Field, value: Any) -> Any:
-    """Convert one value as the decoder of a whole message does: unwrap Celery's objects, read the text null as None."""
-    if isinstance(value, dict) and value.keys() == {"__type__", "__value__"}:
-        value = value["__value__"]
-    # msgspec reads the text `null` as no value, in all fields except texts.
-    return None if isinstance(value, str) and not f.kind.is_text and value.lower() == "null" else value
+def _repeated(values: Iterable[int], counts: Iterable[int]) -> list[int]:
+    return list(chain.from_iterable(map(repeat, values, counts)))
 
 
-@lru_cache(maxsize=256)
-def _encoded_defaults(dataset: Dataset, defaults: bytes) -> dict[str, Any]:
-    given = json.loads(defaults)
-    standard = {}
+def _read_alone(
+    dataset: Dataset, messages: Sequence[SentRows], enqueued_at: Sequence[int], alone: list[tuple[int, int]]
+) -> tuple[list[list[Any]], list[list[Reject]]]:
+    """Read these rows (message, position); returns the good ones as rows of `DecodedRows.rows`, and the rejects."""
+    good: list[list[Any]] = []
+    rejects: list[list[Reject]] = [[] for _ in messages]
+    by_message: dict[int, list[int]] = {}
+    for index, position in sorted(alone):
+        by_message.setdefault(index, []).append(position)
+    for index, positions in by_message.items():
+        moment = enqueued_at[index] + UNIX_TO_EPOCH_US
+        for position, raw in zip(positions, messages[index].at(positions), strict=True):
+            found = read_row(dataset, position, raw, messages[index].standard, moment)
+            if isinstance(found, Reject):
+                rejects[index].append(found)
+            else:
+                good.append([*found, moment, index, position])
+    return good, rejects
+
+
+def _columns(
+    dataset: Dataset, form: Any, messages: Sequence[SentRows], enqueued_at: pa.Array
+) -> tuple[list[pa.Array], pa.Array]:
+    """Return the stored columns of messages of one form, and which rows are valid; may raise any of `_NO_COLUMN`."""
+    if form is None:
+        raise ValueError("rows without a form are read one by one")
+    sent, unknown = form.joined([rows.content for rows in messages])
+    standard, count = messages[0].standard, len(enqueued_at)
+    passed = pa.repeat(True, count)
+    complete: dict[str, pa.Array] = {}
+    for f, type_ in zip(fields_of(dataset), _schema_of(dataset).types, strict=False):
+        values = with_unknown(sent.get(f.name), unknown, count) if f.rule.keeps_unknown else sent.get(f.name)
+        column = pa.nulls(count, type_) if values is None else _stored(f, values, type_)
+        if column.null_count and values is not None:
+            absent = pa.array([value is None for value in values]) if isinstance(values, list) else values.is_null()
+            passed = pc.and_(passed, pc.or_(column.is_valid(), absent))
+        if column.null_count and f.name in standard:
+            column = pc.fill_null(column, pa.scalar(standard[f.name], type_))
+        elif column.null_count and f.rule.enqueued_at:
+            column = pc.coalesce(column, enqueued_at)
+        elif column.null_count and f.required:
+            passed = pc.and_(passed, column.is_valid())
+        complete[f.name] = column
     for f in fields_of(dataset):
-        value = next((wire_value(f, given[name]) for name in f.names if given.get(name) is not None), None)
-        if value is not None:
-            try:
-                (standard[f.name],) = f.kind.finish([f.checked(value)])
-            except ValueError as error:
-                raise InvalidMessage(reason_of(error).at("defaults")) from error
-    return standard
+        if f.rule.content_hash and complete[f.name].null_count:
+            contents = {name: complete[name].to_pylist() for name in f.rule.content_hash if name != "*"}
+            hashes = content_hashes(f.rule.content_hash, contents, unknown, count)
+            made = pa.array([f.kind.from_hash(value) for value in hashes], complete[f.name].type)
+            complete[f.name] = pc.coalesce(complete[f.name], made)
+    return list(complete.values()), passed
 
 
-def stored_defaults(dataset: Dataset, defaults: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the stored values of `defaults`, by column; raises `InvalidMessage`."""
-    if not isinstance(defaults, Mapping):
-        raise InvalidMessage(Reason.of("defaults: expected an object, got {}", shown(defaults)))
+def _stored(f: Field, sent: list[Any] | pa.Array, type_: pa.DataType) -> pa.Array:
+    """Return a column's stored values; a wrong value becomes null."""
+    column: Any = sent
+    if isinstance(sent, list):
+        if f.kind.copy_type == "jsonb":
+            return _read(f, sent, type_)
+        if f.kind.finish is list:  # msgspec has done all checks
+            return pa.array(sent, type_)
+        try:
+            column = pa.array(sent)
+        except _NO_COLUMN:  # values of several types, or integers beyond 64 bits
+            return _read(f, sent, type_)
+    if pa.types.is_null(column.type):
+        return pa.nulls(len(column), type_)
     try:
-        return _encoded_defaults(dataset, json.dumps(dict(defaults), default=str).encode()) if defaults else {}
-    except (TypeError, RecursionError) as error:
-        raise InvalidMessage(Reason.of("defaults: {} is not JSON", shown(defaults))) from error
-    except ValueError as error:
-        raise error if isinstance(error, InvalidMessage) else InvalidMessage(Reason.of("defaults: not JSON")) from error
+        stored = f.kind.cast(column)
+    except _NO_COLUMN:
+        stored = None
+    if stored is not None:
+        return stored
+    if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):  # texts mostly repeat
+        encoded = column.dictionary_encode()
+        return _read(f, json_values(encoded.dictionary), type_).take(encoded.indices)
+    return _read(f, json_values(column), type_)
+
+
+def _read(f: Field, values: list[Any], type_: pa.DataType) -> pa.Array:
+    """Return the stored values of single ones; a wrong value becomes null."""
+    present = [value for value in values if value is not None]
+    try:
+        if f.kind.is_text:  # msgspec accepts NUL characters
+            raise ValueError("texts are read one by one")
+        stored = f.kind.finish(msgspec.convert(present, list[f.kind.wire], strict=False))  # type: ignore[name-defined]
+    except (ValueError, TypeError, RecursionError):
+        stored = [_read_one(f, value) for value in present]
+    found = iter(stored)
+    return pa.array([None if value is None else next(found) for value in values], type_)
+
+
+def _read_one(f: Field, value: Any) -> Any:
+    try:
+        return f.kind.finish([f.checked(value)])[0]
+    except ValueError:
+        return None

@@ -1,7 +1,7 @@
 """The task `store.write`: commits the rows of messages, and gives each message its result.
 
-Runs in pool processes. `coalescing` makes the batches, `wire.rows` and `wire.arrow_columns` type the rows, and
-`postgres.writer` stores them. This module combines them, with the retries of `retrying`.
+Runs in pool processes. `coalescing` makes the batches, `wire.columns` types the rows, and `postgres.writer` stores
+them. This module combines them, with the retries of `retrying`.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 import msgspec
@@ -26,15 +25,13 @@ from market_data_store.config import settings
 from market_data_store.datasets import Dataset
 from market_data_store.dead_letters import DeadLetter
 from market_data_store.errors import DatabaseUnavailable, InvalidMessage, Reason
-from market_data_store.postgres.batch import DecodedMessage
+from market_data_store.postgres.batch import DecodedMessage, decoded
 from market_data_store.protocol import JSON, REPLAYS_HEADER, TASK, Counts, Replayed
 from market_data_store.signals import batch_written, rows_rejected
-from market_data_store.wire.arrow import Frame
-from market_data_store.wire.arrow_columns import decode_frame
+from market_data_store.wire.arrow import Frame, read_table
 from market_data_store.wire.moments import from_epoch_seconds
-from market_data_store.wire.rows import decode_rows
-from market_data_store.wire.text import row_text
-from market_data_store.worker.calls import Call, Rows, parsed, validated_call
+from market_data_store.wire.rows import read_rows
+from market_data_store.worker.calls import Call, parsed, validated_call
 from market_data_store.worker.envelope import Envelope, Failed, GiveBack, Outcome, RunAsTask, Succeeded
 from market_data_store.worker.jobs import CoalescedTask, is_redelivered
 from market_data_store.worker.retrying import persistently, process_writer
@@ -222,35 +219,27 @@ def _replays(envelope: Envelope) -> Replayed | None:
 
 
 def _message(envelope: Envelope, call: Call) -> DecodedMessage:
-    enqueued_at = from_epoch_seconds(envelope.enqueued_at)
     if isinstance(call.rows, Frame):
-        decoded = decode_frame(call.dataset, call.rows, call.defaults, enqueued_at)
+        rows = read_table(call.dataset, call.rows, call.defaults)
     else:
-        decoded = decode_rows(call.dataset, call.rows, call.defaults, enqueued_at)
+        rows = read_rows(call.dataset, call.rows, call.defaults)
     replays = _replays(envelope)
-    if replays is not None and len(replays.ids) != (1 if replays.whole else decoded.sent):
+    if replays is not None and len(replays.ids) != (1 if replays.whole else len(rows)):
         replays = None
     return DecodedMessage(
         task_id=envelope.task_id,
-        decoded=decoded,
-        enqueued_at=enqueued_at,
-        row_text=partial(_row_at, call.rows),
+        dataset=call.dataset,
+        rows=rows,
+        enqueued_at=from_epoch_seconds(envelope.enqueued_at),
         defaults=call.defaults,
         replays=replays,
     )
 
 
-def _row_at(rows: Rows, position: int) -> str:
-    if isinstance(rows, Frame):
-        return rows.row_text(position)
-    # Parsed again, but only for a row that Postgres refused.
-    parts = msgspec.json.decode(rows, type=list[msgspec.Raw]) if isinstance(rows, bytes) else rows
-    return row_text(parts[position])
-
-
 def _write(dataset: Dataset, messages: list[DecodedMessage]) -> list[Counts]:
     started = time.monotonic()
-    counts = persistently(lambda: process_writer().write(dataset, messages))
+    rows = decoded(dataset, messages)
+    counts = persistently(lambda: process_writer().write(rows, messages))
     total = sum(counts, start=Counts())
     seconds = time.monotonic() - started
     batch_written.send(sender=TASK, dataset=dataset.name, counts=total, messages=len(messages), seconds=seconds)

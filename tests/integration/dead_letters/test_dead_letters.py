@@ -23,11 +23,10 @@ from market_data_store.datasets import DATASETS
 from market_data_store.dead_letters import DeadLetter, Letter
 from market_data_store.dead_letters.replay import messages, replay
 from market_data_store.errors import InvalidMessage
-from market_data_store.postgres.batch import DecodedMessage
+from market_data_store.postgres.batch import DecodedMessage, decoded
 from market_data_store.postgres.writer import Writer
 from market_data_store.protocol import Counts, Replayed
-from market_data_store.wire.rows import decode_rows
-from market_data_store.wire.text import row_text
+from market_data_store.wire.rows import read_rows
 
 Stored = Callable[[], list[Bar]]
 
@@ -106,10 +105,9 @@ def write(database_url: str) -> Any:
     writer = Writer(database_url)
 
     def write(rows: list[Any], replays: Replayed | None = None, task_id: str = "again") -> Counts:
-        decoded = decode_rows(DATASETS["bars"], json.dumps(rows).encode(), {}, 0)
-        text = lambda position: row_text(rows[position])  # noqa: E731
-        sent = DecodedMessage(task_id=task_id, decoded=decoded, enqueued_at=0, row_text=text, replays=replays)
-        return writer.write(DATASETS["bars"], [sent])[0]
+        given = read_rows(DATASETS["bars"], json.dumps(rows).encode(), {})
+        sent = DecodedMessage(task_id=task_id, dataset=DATASETS["bars"], rows=given, enqueued_at=0, replays=replays)
+        return writer.write(decoded(DATASETS["bars"], [sent]), [sent])[0]
 
     yield write
     writer.close()

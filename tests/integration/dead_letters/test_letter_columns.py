@@ -31,14 +31,13 @@ from market_data_store.dead_letters import DeadLetter, Letter
 from market_data_store.dead_letters.replay import messages, replay
 from market_data_store.errors import DatabaseUnavailable
 from market_data_store.postgres import schema
-from market_data_store.postgres.batch import DecodedMessage
+from market_data_store.postgres.batch import DecodedMessage, decoded
 from market_data_store.postgres.writer import Writer
 from market_data_store.protocol import ARROW, JSON, Counts
 from market_data_store.service.dead_letters import create_letters
 from market_data_store.status.database import DatabaseReader
 from market_data_store.wire.arrow import frame_of, pack
-from market_data_store.wire.rows import decode_rows
-from market_data_store.wire.text import row_text
+from market_data_store.wire.rows import read_rows
 
 UNKNOWN = json.dumps([["candles", []], {}, {}]).encode()
 #: As version 0.4 stores a letter, and gives one that is refused again its new reason.
@@ -258,21 +257,24 @@ def test_before_the_migration_nothing_that_needs_a_letter_is_taken_or_lost(
     """The message goes back to the broker until the migration has run; others are written."""
 
     def message(*rows: Any) -> DecodedMessage:
-        decoded = decode_rows(DATASETS["bars"], json.dumps(rows).encode(), {}, 0)
-        return DecodedMessage(task_id="t", decoded=decoded, enqueued_at=0, row_text=lambda place: row_text(rows[place]))
+        given = read_rows(DATASETS["bars"], json.dumps(rows).encode(), {})
+        return DecodedMessage(task_id="t", dataset=DATASETS["bars"], rows=given, enqueued_at=0)
+
+    def write(sent: DecodedMessage) -> list[Counts]:
+        return writer.write(decoded(DATASETS["bars"], [sent]), [sent])
 
     writer = Writer(before)
     try:
-        assert writer.write(DATASETS["bars"], [message(bars[0])]) == [Counts(written=1)]
+        assert write(message(bars[0])) == [Counts(written=1)]
         for refused in (
-            lambda: writer.write(DATASETS["bars"], [message(bars[1], 7)]),
+            lambda: write(message(bars[1], 7)),
             lambda: writer.keep([whole("t")]),
         ):
             with pytest.raises(DatabaseUnavailable, match="SQLSTATE 42703"):
                 refused()
         assert old.execute("SELECT FROM bars_ohlcv").rowcount == 1
         schema.upgrade(before)
-        assert writer.write(DATASETS["bars"], [message(bars[1], 7)]) == [Counts(written=1, rejected=1)]
+        assert write(message(bars[1], 7)) == [Counts(written=1, rejected=1)]
         assert [one.position for one in dead_letters.page(old)] == [1]
     finally:
         writer.close()

@@ -19,11 +19,10 @@ from market_data_store.datasets import DATASETS
 from market_data_store.dead_letters import DeadLetter
 from market_data_store.dead_letters.replay import replay
 from market_data_store.dead_letters.summary import NOT_CLASSIFIED, ReasonCount, summary
-from market_data_store.postgres.batch import DecodedMessage
+from market_data_store.postgres.batch import DecodedMessage, decoded
 from market_data_store.postgres.writer import Writer
 from market_data_store.protocol import ARROW, Counts, Replayed
-from market_data_store.wire.rows import decode_rows
-from market_data_store.wire.text import row_text
+from market_data_store.wire.rows import read_rows
 
 #: As version 0.4 stores a letter.
 KEEP_0_4 = """
@@ -51,11 +50,9 @@ def writer(database_url: str) -> Iterator[Writer]:
 
 
 def write(writer: Writer, rows: list[Any], replays: Replayed | None = None) -> Counts:
-    decoded = decode_rows(DATASETS["bars"], json.dumps(rows).encode(), {}, 0)
-    message = DecodedMessage(
-        task_id=uuid(), decoded=decoded, enqueued_at=0, row_text=lambda place: row_text(rows[place]), replays=replays
-    )
-    return writer.write(DATASETS["bars"], [message])[0]
+    given = read_rows(DATASETS["bars"], json.dumps(rows).encode(), {})
+    message = DecodedMessage(task_id=uuid(), dataset=DATASETS["bars"], rows=given, enqueued_at=0, replays=replays)
+    return writer.write(decoded(DATASETS["bars"], [message]), [message])[0]
 
 
 def test_what_decoding_refuses_is_stored_with_its_pattern(

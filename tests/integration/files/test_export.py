@@ -25,12 +25,12 @@ from market_data_store.datasets import DATASETS, Dataset
 from market_data_store.errors import InvalidMessage, MarketDataStoreError
 from market_data_store.files.exporting import Exported, export
 from market_data_store.files.reader import RowFile
-from market_data_store.postgres.batch import DecodedMessage
+from market_data_store.postgres.batch import DecodedMessage, decoded
 from market_data_store.postgres.writer import Writer
 from market_data_store.producer.encoding import encode
 from market_data_store.protocol import Counts
 from market_data_store.wire.moments import microseconds
-from market_data_store.wire.rows import decode_rows
+from market_data_store.wire.rows import read_rows
 
 Row = dict[str, Any]
 
@@ -61,9 +61,8 @@ class Store(NamedTuple):
 
     def write(self, dataset: Dataset, rows: list[Any]) -> Counts:
         text, now = encode(rows, 0), microseconds(datetime.now(UTC))
-        decoded = decode_rows(dataset, text, {}, now)
-        message = DecodedMessage(task_id="t", decoded=decoded, enqueued_at=now, row_text=lambda _: "{}")
-        return self.writer.write(dataset, [message])[0]
+        message = DecodedMessage(task_id="t", dataset=dataset, rows=read_rows(dataset, text, {}), enqueued_at=now)
+        return self.writer.write(decoded(dataset, [message]), [message])[0]
 
     def load(self, dataset: Dataset, file: Path) -> Counts:
         rows, counts = iter(RowFile(file, dataset).rows()), Counts()

@@ -15,7 +15,7 @@ from market_data_store.errors import DatabaseUnavailable
 from market_data_store.postgres.batch import DecodedMessage
 from market_data_store.postgres.writer import Writer
 from market_data_store.protocol import Counts
-from market_data_store.wire.rows import decode_rows
+from market_data_store.wire.rows import read_rows
 
 LETTERS = """
     SELECT task_id, position, dataset, reason, sqlstate, row::jsonb, defaults::jsonb, body, enqueued_at
@@ -88,8 +88,8 @@ def test_whatever_a_rejected_row_holds_its_letter_is_kept(writer: Writer, databa
 
 def test_a_rejected_row_that_is_no_utf_8_is_kept(writer: Writer, database: Connection) -> None:
     text = json.dumps([bar(), bar(symbol="@")]).encode().replace(b"@", b"\xff")
-    decoded = decode_rows(DATASETS["bars"], text, {}, 0)
-    sent = DecodedMessage(task_id="t", decoded=decoded, enqueued_at=0, row_text=str)
+    given = read_rows(DATASETS["bars"], text, {})
+    sent = DecodedMessage(task_id="t", dataset=DATASETS["bars"], rows=given, enqueued_at=0)
     assert write(writer, sent) == [Counts(written=1, rejected=1)]
     assert select(database, "SELECT row->>'symbol' FROM dead_letters") == [("�",)]
 

@@ -5,8 +5,18 @@ from __future__ import annotations
 import pytest
 from support.processes import PYTHON, run
 
-PROGRAM = "from market_data_store import StoreClient; import sys; print(*sys.modules, sep='\\n')"
-UNNEEDED = ["alembic", "celery.worker", "flask", "httpx", "prometheus_client", "psycopg", "pyarrow", "redis"]
+#: Imports the client, and checks a row as `write` does.
+PROGRAM = """
+from market_data_store import StoreClient
+StoreClient
+from market_data_store.datasets import DATASETS
+from market_data_store.producer.encoding import check_rows, encode
+row = {"provider": "p", "symbol": "S", "ts": "2024-01-02T14:30:00Z", "price": 1.5, "venue": "X"}
+check_rows(DATASETS["ticks"], [row], encode([row], 0), {}, 0)
+import sys
+print(*sys.modules, sep="\\n")
+"""
+UNNEEDED = ["alembic", "celery.worker", "flask", "httpx", "pgpq", "prometheus_client", "psycopg", "pyarrow", "redis"]
 
 
 @pytest.fixture(scope="module")

@@ -11,15 +11,14 @@ import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.decoding import DecodedRows, decode_frame, decode_rows
 
 from market_data_store.datasets import DATASETS, MAX_KEY_LENGTH
 from market_data_store.errors import InvalidMessage
 from market_data_store.protocol import is_arrow
 from market_data_store.wire.arrow import Frame, frame_of, pack, unpack
-from market_data_store.wire.arrow_columns import decode_frame
-from market_data_store.wire.columns import DecodedRows
 from market_data_store.wire.moments import microseconds
-from market_data_store.wire.rows import decode_rows
+from market_data_store.wire.text import row_text
 from market_data_store.worker.summary import row_count
 
 Row = dict[str, Any]
@@ -166,7 +165,7 @@ def test_a_body_says_dataset_and_defaults_and_holds_its_part_alone() -> None:
     name, frame, defaults = unpack(body)
     assert (name, len(frame), defaults) == ("bars", 10, {"provider": "x"})
     assert frame.objects()[0]["open"] == 990.0
-    assert json.loads(frame.row_text(9))["open"] == 999.0
+    assert json.loads(row_text(frame.objects()[9]))["open"] == 999.0
     assert row_count("('bars', <10 rows>)", body) == 10
     assert row_count("?", body) == len(body) // 80, "by its size, where nobody says"
 
@@ -264,14 +263,14 @@ def test_nan_in_an_unknown_field_of_a_table_rejects_its_row() -> None:
 def test_a_rejected_tick_that_is_replayed_as_json_has_the_same_sequence() -> None:
     tick = {"provider": "x", "symbol": "A", "ts": NOON, "price": 1.0, "venue_ts": NOON, "venue": "XNYS"}
     frame = table([tick])
-    replayed = decode_rows(DATASETS["ticks"], f"[{frame.row_text(0)}]".encode(), {}, NOW)
+    replayed = decode_rows(DATASETS["ticks"], f"[{row_text(frame.objects()[0])}]".encode(), {}, NOW)
     assert replayed.columns == decode("ticks", frame).columns
 
 
 def test_a_null_in_a_dictionary_is_a_null() -> None:
     symbols = pa.DictionaryArray.from_arrays(pa.array([0, 1]), pa.array(["A", None]))
     columns = {name: [value] * 2 for name, value in SIGNAL.items() if name != "symbol"}
-    (reject,) = decode("signals", Frame(pa.table({**columns, "symbol": symbols}))).rejects
+    (reject,) = decode("signals", frame_of(pa.table({**columns, "symbol": symbols}))).rejects
     assert (reject.position, reject.reason[:12]) == (1, "symbol: null")
 
 

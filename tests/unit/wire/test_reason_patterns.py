@@ -12,15 +12,14 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
+from support.decoding import decode_frame, decode_rows
 
 from market_data_store import config
 from market_data_store.datasets import DATASETS, Dataset
 from market_data_store.errors import InvalidMessage, Reason
 from market_data_store.wire.arrow import Frame, pack
-from market_data_store.wire.arrow_columns import decode_frame
 from market_data_store.wire.fields import fields_of
 from market_data_store.wire.reasons import reason_of
-from market_data_store.wire.rows import decode_rows
 from market_data_store.worker.calls import parsed
 from market_data_store.worker.envelope import Envelope
 

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sqlalchemy import BigInteger, Column, DateTime, Text
 from sqlalchemy.dialects.postgresql import DATE, JSONB
+from support.decoding import DecodedRows, decode_rows
 from support.rows import (
     BAR,
     COMPLETE,
@@ -26,9 +27,7 @@ from support.rows import (
 
 from market_data_store.datasets import DATASETS, Dataset
 from market_data_store.errors import InvalidMessage
-from market_data_store.wire import rows
-from market_data_store.wire.columns import DecodedRows, stored_defaults
-from market_data_store.wire.rows import decode_rows
+from market_data_store.wire.rows import Shape, read_rows
 
 SCALARS = (
     st.none()
@@ -194,11 +193,10 @@ def comparable(decoded: DecodedRows) -> list[Row]:
 @settings(max_examples=200, deadline=None)
 def test_a_message_decoded_at_once_is_what_it_is_row_by_row(message: tuple[Dataset, list[Row], Row]) -> None:
     dataset, given_rows, defaults = message
-    standard = stored_defaults(dataset, defaults)
-    at_once = rows._decode_at_once(dataset, as_text(given_rows), standard, NOW)
-    one_by_one = rows._decode_one_by_one(dataset, given_rows, standard, NOW)
+    assert isinstance(read_rows(dataset, as_text(given_rows), defaults).form, Shape)
+    at_once = decode_rows(dataset, as_text(given_rows), defaults, NOW)
+    one_by_one = decode_rows(dataset, given_rows, defaults, NOW)
     assert one_by_one.rejects == []
-    assert at_once is not None
     assert repr(comparable(at_once)) == repr(comparable(one_by_one))
     check_partition(at_once, given_rows)
 

@@ -33,9 +33,7 @@ from support.rows import (
 
 from market_data_store.datasets import DATASETS
 from market_data_store.errors import InvalidMessage
-from market_data_store.wire import rows
-from market_data_store.wire.columns import stored_defaults
-from market_data_store.wire.rows import decode_rows
+from market_data_store.wire.rows import Shape, read_rows
 
 # --- What producers send ---------------------------------------------------------------------------------------------
 
@@ -152,11 +150,8 @@ produced = pytest.mark.parametrize(
 @pytest.mark.parametrize("count", [1, 500])
 def test_what_producers_send_today_is_decoded_at_once(name: str, row: Row, defaults: Row, count: int) -> None:
     text = msgspec.json.encode([row] * count)
-    standard = stored_defaults(DATASETS[name], defaults)
-    at_once = rows._decode_at_once(DATASETS[name], text, standard, NOW)
-    assert at_once is not None
-    assert at_once == decode(name, text, **defaults)
-    assert list(at_once.positions) == list(range(count))
+    assert isinstance(read_rows(DATASETS[name], text, defaults).form, Shape)
+    assert decode(name, text, **defaults).positions == list(range(count))
 
 
 @produced
@@ -182,9 +177,8 @@ def test_what_producers_send_today_is_stored_under_the_tables_names(name: str, r
 
 @produced
 def test_any_celery_client_may_send_the_rows_that_producers_have(name: str, row: Row, defaults: Row) -> None:
-    standard = stored_defaults(DATASETS[name], defaults)
     assert decode(name, celery_json([row]), **defaults) == decode(name, msgspec.json.encode([row]), **defaults)
-    assert rows._decode_at_once(DATASETS[name], msgspec.json.encode([row]), standard, NOW) is not None
+    assert isinstance(read_rows(DATASETS[name], celery_json([row]), defaults).form, Shape)
 
 
 @produced
@@ -334,7 +328,7 @@ def test_a_wrong_default_is_wrong_for_the_whole_message(defaults: Row, expected:
 @pytest.mark.parametrize("defaults", [["provider", "ibkr"], "ibkr", 7])
 def test_defaults_that_are_no_object_are_an_invalid_message(defaults: Any) -> None:
     with pytest.raises(InvalidMessage, match="defaults: expected an object, got"):
-        decode_rows(DATASETS["bars"], [], defaults, NOW)
+        read_rows(DATASETS["bars"], [], defaults)
 
 
 @pytest.mark.parametrize("value", [AWARE, 10**5_000, Decimal(1)], ids=["datetime", "huge", "Decimal"])

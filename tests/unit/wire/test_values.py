@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from support.decoding import decode_rows
 from support.rows import (
     AWARE,
     BAR,
@@ -30,7 +31,6 @@ from support.rows import (
 
 from market_data_store.datasets import DATASETS
 from market_data_store.wire.moments import microseconds
-from market_data_store.wire.rows import decode_rows
 from market_data_store.wire.text import row_text
 
 # --- Values ----------------------------------------------------------------------------------------------------------
