@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -28,6 +29,10 @@ class Label:
 
 #: The yardstick: its ratio is 1.00.
 COPY = Label("bare COPY")
+#: What the limit commits at once, as many rows as a worker merges, and over how many connections.
+LIMIT_ROWS, LIMIT_CONNECTIONS = 5_000, os.cpu_count() or 1
+#: No store can be faster on this machine.
+LIMIT = Label(f"the limit: ready blocks, {LIMIT_ROWS:,} rows a commit, {LIMIT_CONNECTIONS} connections")
 
 
 @dataclass(frozen=True, slots=True)

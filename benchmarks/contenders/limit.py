@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -11,22 +10,16 @@ from itertools import islice
 import pyarrow as pa
 from pgpq import ArrowToPostgresBinaryEncoder
 
-from benchmarks.contender import Label, Timing, fill
+from benchmarks.contender import LIMIT, LIMIT_CONNECTIONS, LIMIT_ROWS, Timing, fill
 from benchmarks.database import COPY, LONG_AGO, Database
 from benchmarks.workloads import Bar, Workload
-
-#: As many as a worker merges.
-_ROWS_A_COMMIT = 5_000
 
 
 class Limit:
     """What Postgres takes on this machine from clients that do nothing but send."""
 
     def __init__(self, database: Database, workload: Workload) -> None:
-        self._connections = os.cpu_count() or 1
-        self.label = Label(
-            f"the limit: ready blocks, {_ROWS_A_COMMIT:,} rows a commit, {self._connections} connections"
-        )
+        self.label = LIMIT
         self._database, self._workload = database, workload
         self._blocks: list[bytes] = []
 
@@ -37,8 +30,8 @@ class Limit:
 
     def run(self) -> Timing:
         """COPY; each connection has its share of the blocks."""
-        shares = [self._blocks[first :: self._connections] for first in range(self._connections)]
-        with ThreadPoolExecutor(self._connections) as pool:
+        shares = [self._blocks[first::LIMIT_CONNECTIONS] for first in range(LIMIT_CONNECTIONS)]
+        with ThreadPoolExecutor(LIMIT_CONNECTIONS) as pool:
             started = time.perf_counter()
             list(pool.map(self._copy, shares))
             return Timing(self._workload.rows, time.perf_counter() - started)
@@ -51,7 +44,7 @@ class Limit:
 
 
 def _chunks(bars: Iterator[Bar]) -> Iterator[list[Bar]]:
-    while chunk := list(islice(bars, _ROWS_A_COMMIT)):
+    while chunk := list(islice(bars, LIMIT_ROWS)):
         yield chunk
 
 
