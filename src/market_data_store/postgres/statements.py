@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
 
 from psycopg import sql
-from sqlalchemy import Column, Text
-from sqlalchemy.dialects import postgresql
 
 from market_data_store.datasets import ENQUEUED_AT, Dataset
+from market_data_store.wire.fields import fields_of
 
 _COPY = "COPY {table} ({columns}) FROM STDIN (FORMAT BINARY)"
 #: Has the declared types, whatever the owner did to the table: the insert casts. Columns and defaults that the owner
@@ -76,15 +74,16 @@ def statements_of(dataset: Dataset) -> Statements:
         return sql.SQL(", ").join(sql.Identifier(*qualify, name) for name in columns)
 
     values = dataset.values
-    columns = [*dataset.columns, dataset.table.columns[ENQUEUED_AT]]
-    parameters = [f"c{place}" for place in range(len(columns))]
+    types = {f.name: f.kind.copy_type for f in fields_of(dataset)} | {ENQUEUED_AT: "timestamptz"}
+    parameters = [f"c{place}" for place in range(len(types))]
     parts = {
         "table": sql.Identifier(dataset.table.name),
         "stage": sql.Identifier(f"stage_{dataset.table.name}"),
-        "columns": names([c.name for c in columns]),
-        "definitions": sql.SQL(", ").join(sql.Identifier(c.name) + sql.SQL(f" {_type_of(c)}") for c in columns),
+        "columns": names(list(types)),
+        # Without collations: a comparison then uses that of the stored column.
+        "definitions": sql.SQL(", ").join(sql.Identifier(name) + sql.SQL(f" {type_}") for name, type_ in types.items()),
         "arrays": sql.SQL(", ").join(
-            sql.SQL(f"%({name})b::{_type_of(column)}[]") for name, column in zip(parameters, columns, strict=True)
+            sql.SQL(f"%({name})b::{type_}[]") for name, type_ in zip(parameters, types.values(), strict=True)
         ),
         "key": names(dataset.key),
         "same_key": sql.SQL(" AND ").join(
@@ -113,9 +112,3 @@ def statements_of(dataset: Dataset) -> Statements:
         listed=upsert(sql.SQL(_LISTED).format(**parts)),
         parameters=parameters,
     )
-
-
-def _type_of(column: Column[Any]) -> str:
-    """Return the declared type in SQL, without a collation: a comparison then uses that of the stored column."""
-    type_ = Text() if isinstance(column.type, Text) else column.type
-    return type_.compile(dialect=postgresql.dialect())  # type: ignore[no-untyped-call]

@@ -30,6 +30,7 @@ import psycopg
 
 from market_data_store import dead_letters
 from market_data_store.dead_letters import DeadLetter
+from market_data_store.errors import DatabaseUnavailable
 from market_data_store.postgres import attempts
 from market_data_store.postgres.batch import Batch, DecodedMessage
 from market_data_store.postgres.connection import unavailable
@@ -130,9 +131,12 @@ class Writer:
         try:
             yield self._connected()
         except BaseException as error:
+            broken = self._connection is not None and self._connection.broken
             self.close()
             if isinstance(error, psycopg.Error):
                 raise unavailable(error) from error
+            if broken and isinstance(error, ValueError):  # psycopg's, when a pooler ends a COPY
+                raise DatabaseUnavailable("Postgres: the connection was lost") from error
             raise
 
     def _connected(self) -> psycopg.Connection[Any]:
