@@ -78,8 +78,8 @@ def other_clients(url: str, number: int = 2) -> Iterator[None]:
 
     def run() -> None:
         while not done.is_set():
-            # A test may end the sessions.
-            with suppress(psycopg.OperationalError), psycopg.connect(url, prepare_threshold=None) as connection:
+            # A test may end the sessions, in the middle of a statement.
+            with suppress(psycopg.Error), psycopg.connect(url, prepare_threshold=None) as connection:
                 while not done.wait(_NOISE_PAUSE_S):
                     connection.execute("SELECT count(*) FROM pg_class").fetchall()
                     connection.commit()
