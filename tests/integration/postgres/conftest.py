@@ -31,7 +31,7 @@ def pooled_url(pooler_url: str, database_url: str) -> Iterator[str]:
         yield url
 
 
-@pytest.fixture(params=["direct", "pooled"])
+@pytest.fixture(params=["direct", pytest.param("pooled", marks=pytest.mark.slow)])
 def writer_url(request: pytest.FixtureRequest) -> str:
     """This test's database, directly and through a pooler."""
     url: str = request.getfixturevalue({"direct": "database_url", "pooled": "pooled_url"}[request.param])

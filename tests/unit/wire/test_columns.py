@@ -257,7 +257,7 @@ TIMES = st.builds(
 ) | st.text("0123456789-:TZ+. ", max_size=26)
 
 
-@settings(max_examples=1_500, deadline=None)
+@settings(max_examples=400, deadline=None)
 @given(st.lists(TIMES, min_size=1, max_size=4), st.booleans())
 def test_no_text_is_another_time_for_arrow_than_for_the_reader(times: list[str], with_date: bool) -> None:
     name, field = ("options", "expiry") if with_date else ("bars", "ts")
