@@ -23,7 +23,7 @@ from market_data_store.wire.text import row_text
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DecodedMessage:
-    """A message's decoded rows, with what counts and dead letters need of the message."""
+    """A message's rows as they were sent, with what counts and dead letters need of the message."""
 
     task_id: str
     dataset: Dataset
