@@ -1,4 +1,4 @@
-"""Rules about imports that the contract of layers cannot state."""
+"""Rules about modules and their imports that the contract of layers cannot state."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ PACKAGE = Path(market_data_store.__file__).parent
 MODULES = sorted(PACKAGE.rglob("*.py"))
 #: Read once by a server that is just starting, and by nobody else.
 MAY_READ_SETTINGS = {"service/gunicorn_conf.py"}
+MOST_LINES = 305
 
 
 def name_of(path: Path) -> str:
@@ -69,3 +70,7 @@ def test_only_the_worker_imports_celerys_worker(path: Path) -> None:
     if not name_of(path).startswith("worker/"):
         names = imported(ast.parse(path.read_text()))
         assert not [name for name in names if name == "celery.worker" or name.startswith("celery.worker.")]
+
+
+def test_no_module_is_too_long() -> None:
+    assert {name_of(path) for path in MODULES if len(path.read_text().splitlines()) > MOST_LINES} == set()

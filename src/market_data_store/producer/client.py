@@ -145,8 +145,7 @@ class StoreClient:
         with self._writing:
             self._admit()
             room = self._outbox.room(target.name, named)
-            full = self._outbox.take(target.name, named, list(self._packing.rows(target, given, standard, room)))
-            self._send(full)
+            self._send(self._outbox.take(target.name, named, list(self._packing.rows(target, given, standard, room))))
         return len(given)
 
     def write_table(self, dataset: str, table: Any, *, defaults: Mapping[str, Any] | None = None) -> int:
@@ -156,16 +155,14 @@ class StoreClient:
         mapping of columns. Its columns are named as the fields of rows. It is sent at once, in messages of 5,000 rows
         that share no message with the rows of `write`.
         """
-        # Imported here because it imports Arrow, which costs 40 MB and which a producer of rows does not need.
-        from market_data_store.producer.tables import TablePacking, frame_of
+        from market_data_store.producer.tables import frame_of, table_parts  # Arrow: 40 MB that rows do not need
 
         target = dataset_named(dataset)
         standard, named = self._standard(defaults)
         frame = frame_of(table)
-        packing = TablePacking(self._packing.max_bytes, check=self._packing.check)
         with self._writing:
             self._admit()
-            packed = list(packing.table(target, frame, standard, named))
+            packed = list(table_parts(self._packing, target, frame, standard, named))
             self._send(self._outbox.take(target.name, named, packed, columnar=True))
         return len(frame)
 

@@ -10,41 +10,38 @@ from market_data_store.config import settings
 from market_data_store.datasets import Dataset
 from market_data_store.errors import InvalidRow
 from market_data_store.producer.messages import Part
+from market_data_store.producer.packing import Packing
 from market_data_store.wire.arrow import Frame, frame_of, pack, read_table
 from market_data_store.wire.columns import decode
 from market_data_store.wire.moments import microseconds
 
-__all__ = ["TablePacking", "frame_of"]
+__all__ = ["frame_of", "table_parts"]
 
 #: Rows in a table's message: a batch of the worker's. All rows are there, so there is nothing to wait for.
 _TABLE_ROWS = 5_000
 
 
-class TablePacking:
-    """Cuts at 5,000 rows and `max_bytes` bytes, and checks each part by the worker's code if `check` is set.
+def table_parts(
+    packing: Packing, dataset: Dataset, frame: Frame, standard: dict[str, Any], defaults: bytes
+) -> Iterator[Part]:
+    """Yield parts that are whole bodies; `defaults` is `standard` as JSON.
 
-    Raises `InvalidRow`, also for a row that alone is larger than half of MDS_MAX_MESSAGE_BYTES.
+    Cuts at 5,000 rows and at the bytes of `packing`, and checks as it does. Raises `InvalidRow`, also for a row that
+    alone is larger than half of MDS_MAX_MESSAGE_BYTES.
     """
-
-    def __init__(self, max_bytes: int, *, check: bool) -> None:
-        self._max_bytes = max_bytes
-        self._check = check
-
-    def table(self, dataset: Dataset, frame: Frame, standard: dict[str, Any], defaults: bytes) -> Iterator[Part]:
-        """Parts that are whole bodies; `defaults` is `standard` as JSON."""
-        pending = [(start, frame.part(start, _TABLE_ROWS)) for start in range(0, len(frame), _TABLE_ROWS)]
-        while pending:
-            start, part = pending.pop(0)
-            body = pack(dataset.name, defaults, part)
-            if len(body) > self._max_bytes and len(part) > 1:
-                middle = len(part) // 2
-                pending[:0] = [(start, part.part(0, middle)), (start + middle, part.part(middle, len(part)))]
-                continue
-            if len(body) > settings().max_message_bytes // 2:
-                raise InvalidRow(f"row: {len(body):,} bytes are too many for a message", position=start)
-            if self._check:
-                rows = read_table(dataset, part, standard)
-                (rejects,) = decode(dataset, [rows], [microseconds(datetime.now(UTC))]).rejects
-                if rejects:
-                    raise InvalidRow(rejects[0].reason, position=start + rejects[0].position)
-            yield len(part), body
+    pending = [(start, frame.part(start, _TABLE_ROWS)) for start in range(0, len(frame), _TABLE_ROWS)]
+    while pending:
+        start, part = pending.pop(0)
+        body = pack(dataset.name, defaults, part)
+        if len(body) > packing.max_bytes and len(part) > 1:
+            middle = len(part) // 2
+            pending[:0] = [(start, part.part(0, middle)), (start + middle, part.part(middle, len(part)))]
+            continue
+        if len(body) > settings().max_message_bytes // 2:
+            raise InvalidRow(f"row: {len(body):,} bytes are too many for a message", position=start)
+        if packing.check:
+            rows = read_table(dataset, part, standard)
+            (rejects,) = decode(dataset, [rows], [microseconds(datetime.now(UTC))]).rejects
+            if rejects:
+                raise InvalidRow(rejects[0].reason, position=start + rejects[0].position)
+        yield len(part), body
