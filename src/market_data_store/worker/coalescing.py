@@ -101,7 +101,8 @@ class _ConsumerProxy:
 class _Buffer:
     """The requests of one connection to the broker that wait for a batch.
 
-    When the connection is lost its content is void: the broker redelivers the messages.
+    Whatever waits here is full, is due, or has a timer: nothing waits for the next message to arrive. When the
+    connection is lost its content is void: the broker redelivers the messages.
     """
 
     def __init__(self, task: CoalescedTask, consumer: Any) -> None:
@@ -124,7 +125,11 @@ class _Buffer:
         self._rows += request.rows
         if self._is_full():
             self._flush()
-        elif not self._timed:
+        else:
+            self._set_timer()
+
+    def _set_timer(self) -> None:
+        if not self._timed:
             self._timed = True
             self._consumer.timer.call_after(self._task.flush_interval_s, self._on_due)
 
@@ -143,6 +148,8 @@ class _Buffer:
             self._hand_over(self._taken())
         if not self._requests:
             self._due = False
+        elif not self._due and not self._is_full():  # what a full batch left
+            self._set_timer()
 
     def _is_full(self) -> bool:
         return self._rows >= self._batch_rows or len(self._requests) >= self._batch_messages
