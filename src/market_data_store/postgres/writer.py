@@ -56,6 +56,8 @@ class _Novelty:
 
     #: Whether the last upsert wrote every row; then the next one is likely to.
     changing: bool = False
+    #: Whether a copy failed after an upsert that had written every row: the rows change, they are not new.
+    _rewritten: bool = False
     _upserts_left: int = 0
     _penalty: int = _FIRST_UPSERTS
 
@@ -66,12 +68,15 @@ class _Novelty:
 
     def copied(self) -> None:
         self._penalty = _FIRST_UPSERTS
+        self._rewritten = False
 
     def upserted(self, *, every_row: bool) -> None:
         self.changing = every_row
-        self._upserts_left = max(self._upserts_left - 1, 0)
+        # If every row was written, all were new or all have changed. A copy shows which.
+        self._upserts_left = 0 if every_row and not self._rewritten else max(self._upserts_left - 1, 0)
 
     def refuted(self) -> None:
+        self._rewritten = self.changing
         self._upserts_left = self._penalty
         self._penalty = min(self._penalty * 2, _MOST_UPSERTS)
 

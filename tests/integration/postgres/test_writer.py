@@ -79,6 +79,39 @@ def test_replays_are_rarely_tried_as_new_rows(writer: Writer, database: Connecti
     wait_until(lambda: select(database, inserted) == [(50 + 5 * 50 + 50,)])  # after 0, 4, 12, 28 and 60 upserts
 
 
+LOG_WAYS = """
+    CREATE TABLE ways (number serial, way text);
+    CREATE FUNCTION log_way() RETURNS trigger LANGUAGE plpgsql AS
+    'BEGIN
+        INSERT INTO ways (way) VALUES (CASE WHEN current_query() LIKE ''COPY %'' THEN ''copy'' ELSE ''upsert'' END);
+        RETURN NULL;
+    END';
+    CREATE TRIGGER log_way BEFORE INSERT ON bars_ohlcv FOR EACH STATEMENT EXECUTE FUNCTION log_way()
+"""
+
+
+def ways(database: Connection) -> list[str]:
+    return [way for (way,) in select(database, "SELECT way FROM ways ORDER BY number")]
+
+
+def test_new_rows_after_replays_are_soon_copied_again(writer: Writer, database: Connection) -> None:
+    for _ in range(20):
+        write(writer, message(bars(50)))
+    database.execute(LOG_WAYS)
+    for symbol in ("N1", "N2", "N3"):
+        assert write(writer, message(bars(50, symbol=symbol))) == [Counts(written=50)]
+    assert ways(database) == ["upsert", "copy", "copy"]
+
+
+def test_rows_that_change_again_and_again_are_rarely_tried_as_new_ones(writer: Writer, database: Connection) -> None:
+    write(writer, message(bars(50)))
+    for at in range(1, 61):
+        assert write(writer, message(bars(50, close=float(at)), at=at)) == [Counts(written=50)]
+    writer.close()
+    inserted = "SELECT n_tup_ins FROM pg_stat_user_tables WHERE relname = 'bars_ohlcv'"
+    wait_until(lambda: select(database, inserted) == [(50 + 5 * 50,)])  # after 0, 1, 9, 25 and 57 upserts
+
+
 def test_a_newer_message_overwrites_what_differs_and_nothing_else(writer: Writer, database: Connection) -> None:
     write(writer, message(bars(3)))
     before = select(database, "SELECT ctid::text FROM bars_ohlcv ORDER BY ts")
