@@ -9,9 +9,11 @@ When `Writer.write` returns, for each of its messages:
 * all valid rows are committed, and each rejected one is a dead letter;
 * the letter of a replayed row was deleted in the commit that wrote the row; if the row was refused again, it stays;
 * a row changed what is stored only if it differs and its message was not enqueued before the stored row's;
-* concurrent writers take their row locks in key order, and so never deadlock.
+* concurrent writers take their row locks in key order, and so never deadlock (on one server: Citus may end one of them,
+  and its rows are written at the next try).
 
-A row that Postgres itself refuses (SQLSTATE classes 22, 23, 54) is found by halving the batch until the row is alone.
+A row that Postgres itself refuses (SQLSTATE classes 22, 23, 54) is found by halving the batch until the row is alone. A
+batch that exceeds a limit of the server (53400) is halved too.
 Any other error of Postgres is raised as `DatabaseUnavailable`: nothing is acknowledged, and the caller tries again.
 
 The writer keeps no settings, tables or prepared statements in its session, and works behind a pooler that gives each
@@ -190,7 +192,7 @@ class Writer:
             if rows and copies and not _is_the_servers(error):
                 novelty.refuted()
                 self._write(connection, batch, rows, letters, copies=False)
-            elif not _refuses_a_row(error):
+            elif not (_refuses_a_row(error) or (_is_too_much(error) and len(rows) > 1)):
                 raise
             elif len(rows) > 1:
                 middle = len(rows) // 2
@@ -225,6 +227,11 @@ def _copied(connection: psycopg.Connection[Any], batch: Batch, rows: range) -> O
 
 def _is_the_servers(error: psycopg.Error) -> bool:
     return error.sqlstate is None or error.sqlstate[:2] in _SERVER_ERRORS
+
+
+def _is_too_much(error: psycopg.Error) -> bool:
+    # Fewer rows at once may pass: TimescaleDB limits how many compressed rows one statement may decompress.
+    return error.sqlstate == "53400"
 
 
 def _refuses_a_row(error: psycopg.Error) -> bool:

@@ -11,7 +11,7 @@ import psycopg
 import pytest
 from support.databases import Connection
 from support.waiting import wait_until
-from support.writing import TIMEOUT_S, bar, closes, letter, message, select, write
+from support.writing import AT, TIMEOUT_S, bar, bars, closes, letter, message, select, write
 
 from market_data_store.errors import DatabaseUnavailable
 from market_data_store.postgres import schema
@@ -62,6 +62,43 @@ def test_a_write_that_is_interrupted_is_written_not_at_all(
     assert closes(database) == [1.0]
     assert select(database, "SELECT count(*) FROM dead_letters") == [(0,)]
     assert write(writer, sent) == [Counts(written=2, rejected=1)]
+
+
+def test_a_session_that_is_lost_in_the_middle_of_a_copy_is_an_outage(
+    writer: Writer, database: Connection, database_url: str
+) -> None:
+    stored = "INSERT INTO bars_ohlcv SELECT 'ibkr', 'AAPL', '1m', %s, 1, 1, 1, 1, NULL, NULL, NULL, now()"
+    waiting = "SELECT pid FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+    with psycopg.connect(database_url) as other, ThreadPoolExecutor(1) as pool:
+        other.execute(stored, [AT])
+        attempt = pool.submit(write, writer, message([bar()]))
+        wait_until(lambda: select(database, waiting))
+        database.execute("SELECT pg_terminate_backend(%s, 5000)", select(database, waiting)[0])
+        assert isinstance(attempt.exception(TIMEOUT_S), DatabaseUnavailable)
+        other.rollback()
+    assert write(writer, message([bar()])) == [Counts(written=1)]
+
+
+TOO_MUCH = """
+    CREATE FUNCTION too_much() RETURNS trigger LANGUAGE plpgsql AS
+    'BEGIN IF (SELECT count(*) FROM inserted) > {} THEN RAISE SQLSTATE ''53400''; END IF; RETURN NULL; END';
+    CREATE TRIGGER too_much AFTER INSERT ON bars_ohlcv REFERENCING NEW TABLE AS inserted
+    FOR EACH STATEMENT EXECUTE FUNCTION too_much()
+"""
+
+
+def test_a_batch_that_exceeds_a_limit_of_the_server_is_written_in_parts(writer: Writer, database: Connection) -> None:
+    # As TimescaleDB's limit on rows that a statement decompresses.
+    database.execute(TOO_MUCH.format(30))
+    assert write(writer, message([*bars(100), 7])) == [Counts(written=100, rejected=1)]
+    assert select(database, "SELECT count(*) FROM dead_letters") == [(1,)]
+
+
+def test_a_limit_that_one_row_exceeds_is_an_outage(writer: Writer, database: Connection) -> None:
+    database.execute(TOO_MUCH.format(0))
+    with pytest.raises(DatabaseUnavailable, match="53400"):
+        write(writer, message(bars(3)))
+    assert select(database, "SELECT count(*) FROM dead_letters") == [(0,)]
 
 
 @pytest.mark.parametrize(
