@@ -9,23 +9,27 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from sqlalchemy import (
-    Column,
-)
+from sqlalchemy import Column
 from sqlalchemy.dialects.postgresql import DATE
 
 from market_data_store.datasets.declaration import (
     Dataset,
     Rule,
+    code_column,
+    conditions_column,
     count_column,
     declare,
+    final_column,
     metadata_column,
+    nanos_column,
     number_column,
     provider_column,
+    received_column,
     seq_column,
     symbol_column,
     text_column,
     ts_column,
+    venue_column,
 )
 from market_data_store.errors import InvalidMessage, Reason
 
@@ -47,6 +51,7 @@ DATASETS: Mapping[str, Dataset] = MappingProxyType(
                 number_column("volume"),
                 number_column("vwap"),
                 count_column("trade_count"),
+                added=(final_column(), metadata_column(later=True)),
             ),
             declare(
                 "ticks",
@@ -59,6 +64,15 @@ DATASETS: Mapping[str, Dataset] = MappingProxyType(
                 number_column("size", "quantity", "qty"),
                 number_column("bid"),
                 number_column("ask"),
+                added=(
+                    code_column("trade_id", "id", "tid"),
+                    code_column("side", "taker_side", "aggressor_side"),
+                    venue_column(),
+                    conditions_column(),
+                    received_column(),
+                    nanos_column(),
+                    metadata_column(later=True),
+                ),
             ),
             declare(
                 "quotes",
@@ -73,6 +87,7 @@ DATASETS: Mapping[str, Dataset] = MappingProxyType(
                 number_column("bid_size"),
                 number_column("ask_size"),
                 number_column("volume"),
+                added=(venue_column(), received_column(), nanos_column(), metadata_column(later=True)),
             ),
             declare(
                 "options",
@@ -95,6 +110,7 @@ DATASETS: Mapping[str, Dataset] = MappingProxyType(
                 number_column("theta"),
                 number_column("vega"),
                 number_column("spot", "underlying_price"),
+                added=(metadata_column(later=True),),
             ),
             declare(
                 "fundamentals",
@@ -115,7 +131,7 @@ DATASETS: Mapping[str, Dataset] = MappingProxyType(
                 ts_column("published_at"),
                 text_column("id", key=True, aliases=("news_id",), content_hash=("title", "url")),
                 text_column("title", aliases=("headline",)),
-                text_column("symbol", nullable=True, upper=True, aliases=("ticker",)),
+                text_column("symbol", nullable=True, trimmed=True, aliases=("ticker",)),
                 text_column("url", nullable=True),
                 number_column("sentiment_score", "sentiment"),
                 metadata_column(),

@@ -11,13 +11,15 @@ from typing import Any
 
 from sqlalchemy import (
     BigInteger,
+    Boolean,
     Column,
     DateTime,
+    Integer,
     MetaData,
     Table,
     Text,
 )
-from sqlalchemy.dialects.postgresql import DOUBLE_PRECISION, JSONB
+from sqlalchemy.dialects.postgresql import ARRAY, DOUBLE_PRECISION, JSONB
 
 #: Maximum length of a text in the key, in characters. Four key columns of 128 characters with 4 bytes each stay below
 #: the 2,704 bytes of a btree entry.
@@ -33,8 +35,10 @@ class Rule:
 
     #: Other names under which producers may send it; the first one that is present wins.
     aliases: tuple[str, ...] = ()
-    #: Whether the text is stored in upper case.
-    upper: bool = False
+    #: Whether whitespace around the text is removed, because it is a name or an id.
+    trimmed: bool = False
+    #: Whether a number is accepted as its text: some feeds number their trades, sides or venues.
+    numbered: bool = False
     #: A row without a value gets a hash of these columns, so that a replay gets the same value. `*` stands for the
     #: fields that the dataset does not know: two trades that differ only in their exchange are two trades.
     content_hash: tuple[str, ...] = ()
@@ -44,6 +48,11 @@ class Rule:
     letters: str = ""
     #: Whether the column also holds the fields of a row that the dataset does not know.
     keeps_unknown: bool = False
+    #: If given, the smallest and the largest number that the column takes.
+    within: tuple[int, int] | None = None
+    #: Whether the column came after version 0.4.0, which knew none of its names. What is sent under them counts in a
+    #: content hash as an unknown field, so that the hashes of that version stay.
+    later: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,9 +84,10 @@ ENQUEUED_AT = "enqueued_at"
 
 
 def text_column(name: str, *, key: bool = False, nullable: bool = False, **rule: Any) -> Column[Any]:
-    """Declare a text column; in the key its values have at most `MAX_KEY_LENGTH` characters."""
+    """Declare a text column; in the key it is a name of at most `MAX_KEY_LENGTH` characters."""
     # COLLATE "C": keys compare bytewise, as Python sorts them, whatever the database's locale.
-    return Column(name, Text(collation="C"), primary_key=key, nullable=nullable, info={"rule": Rule(**rule)})
+    rules = {"rule": Rule(**{"trimmed": key, **rule})}
+    return Column(name, Text(collation="C"), primary_key=key, nullable=nullable, info=rules)
 
 
 def number_column(name: str, *aliases: str, key: bool = False, nullable: bool = True) -> Column[Any]:
@@ -104,15 +114,52 @@ def seq_column(*content: str) -> Column[Any]:
     return Column("seq", BigInteger, primary_key=True, autoincrement=False, info={"rule": rule})
 
 
-def metadata_column() -> Column[Any]:
+def metadata_column(**rule: Any) -> Column[Any]:
     """Declare the column `metadata`, which holds what a row has beyond the dataset's fields."""
-    return Column("metadata", JSONB, nullable=True, info={"rule": Rule(keeps_unknown=True)})
+    return Column("metadata", JSONB, nullable=True, info={"rule": Rule(keeps_unknown=True, **rule)})
 
 
-def declare(name: str, table: str, *columns: Column[Any]) -> Dataset:
-    """Declare a dataset with these columns and the column `enqueued_at`."""
+def later_column(name: str, type_: Any, *aliases: str, **rule: Any) -> Column[Any]:
+    """Declare a nullable column that came after version 0.4.0."""
+    return Column(name, type_, nullable=True, info={"rule": Rule(aliases=aliases, later=True, **rule)})
+
+
+def code_column(name: str, *aliases: str) -> Column[Any]:
+    """Declare a later column of names that may be numbers, such as `side` or `trade_id`."""
+    return later_column(name, Text(collation="C"), *aliases, trimmed=True, numbered=True)
+
+
+def venue_column() -> Column[Any]:
+    """Declare the column `venue`, where a trade or a quote was made."""
+    return code_column("venue", "exchange", "market", "ex")
+
+
+def received_column() -> Column[Any]:
+    """Declare the column `received_at`, when whoever recorded the row received it."""
+    return later_column(
+        "received_at", DateTime(timezone=True), "receipt_timestamp", "receive_timestamp", "local_timestamp", "ts_recv"
+    )
+
+
+def nanos_column() -> Column[Any]:
+    """Declare the column `nanos`, the nanoseconds of `ts` beyond its microseconds."""
+    return later_column("nanos", Integer, within=(0, 999))
+
+
+def conditions_column() -> Column[Any]:
+    """Declare the column `conditions`, a list of texts."""
+    return later_column("conditions", ARRAY(Text), "condition_codes", "sale_conditions", numbered=True)
+
+
+def final_column() -> Column[Any]:
+    """Declare the column `final`, whether a bar no longer changes."""
+    return later_column("final", Boolean, "closed", "is_closed", "is_final", "complete")
+
+
+def declare(name: str, table: str, *columns: Column[Any], added: tuple[Column[Any], ...] = ()) -> Dataset:
+    """Declare a dataset with these columns and the column `enqueued_at`; behind it, those that migrations added."""
     enqueued_at = Column(ENQUEUED_AT, DateTime(timezone=True), nullable=False)
-    return Dataset(name, Table(table, metadata, *columns, enqueued_at))
+    return Dataset(name, Table(table, metadata, *columns, enqueued_at, *added))
 
 
 def provider_column() -> Column[Any]:
@@ -122,4 +169,4 @@ def provider_column() -> Column[Any]:
 
 def symbol_column() -> Column[Any]:
     """Declare the key column `symbol`, the instrument."""
-    return text_column("symbol", key=True, upper=True, aliases=("ticker",))
+    return text_column("symbol", key=True, aliases=("ticker",))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
@@ -189,6 +190,8 @@ def _differ(left: pa.RecordBatch, right: pa.RecordBatch, names: Sequence[str]) -
     distinct = None
     for name in names:
         one, other = left.column(name), right.column(name)
+        if pa.types.is_list(one.type):  # Arrow does not compare lists
+            one, other = (pa.array(map(json.dumps, column.to_pylist())) for column in (one, other))
         differs = pc.not_equal(one, other)
         if differs.null_count:
             differs = pc.coalesce(differs, pc.not_equal(one.is_null(), other.is_null()))

@@ -61,7 +61,15 @@ def _values(column: pa.Array, *, adapted: bool = False) -> list[Any]:
         ticks, since, wrap = column.cast(pa.int64()), UNIX_TO_EPOCH_US, _Timestamp
     elif pa.types.is_date(column.type):
         ticks, since, wrap = column.cast(pa.int32()), UNIX_TO_EPOCH_DAYS, _Date
+    elif pa.types.is_list(column.type):
+        return [None if texts is None else _array_text(texts) for texts in column.to_pylist()]
     else:
         return list(column.to_pylist())
     numbers: list[Any] = pc.subtract(ticks, pa.scalar(since, ticks.type)).to_pylist()
     return [value if value is None else wrap(value) for value in numbers] if adapted else numbers
+
+
+def _array_text(texts: list[str]) -> str:
+    """Return an array of texts in Postgres's form."""
+    escaped = (text.replace("\\", "\\\\").replace('"', '\\"') for text in texts)
+    return "{" + ",".join(f'"{text}"' for text in escaped) + "}"

@@ -16,8 +16,9 @@ _COPY = "COPY {table} ({columns}) FROM STDIN (FORMAT BINARY)"
 #: added are not in it.
 _STAGE = "CREATE TEMPORARY TABLE {stage} ({definitions}, n integer) ON COMMIT DROP"
 _COPY_TO_STAGE = "COPY {stage} ({columns}, n) FROM STDIN (FORMAT BINARY)"
-#: The rows as parameters, one array for each column.
-_LISTED = "unnest({arrays}, %(n)b::integer[]) AS staged ({columns}, n)"
+#: The rows as parameters, one array for each column. Postgres would unnest an array of arrays to its elements: a column
+#: of arrays is sent as their texts.
+_LISTED = "(SELECT {from_texts}, n FROM unnest({arrays}, %(n)b::integer[]) AS sent ({columns}, n)) AS staged"
 #: Returns the numbers of the rows that need no writing: false with those that equal the stored row, true with those
 #: that differ from a newer one.
 #:
@@ -83,7 +84,12 @@ def statements_of(dataset: Dataset) -> Statements:
         # Without collations: a comparison then uses that of the stored column.
         "definitions": sql.SQL(", ").join(sql.Identifier(name) + sql.SQL(f" {type_}") for name, type_ in types.items()),
         "arrays": sql.SQL(", ").join(
-            sql.SQL(f"%({name})b::{type_}[]") for name, type_ in zip(parameters, types.values(), strict=True)
+            sql.SQL(f"%({name})b::{'text' if type_.endswith('[]') else type_}[]")
+            for name, type_ in zip(parameters, types.values(), strict=True)
+        ),
+        "from_texts": sql.SQL(", ").join(
+            sql.SQL(f"{{0}}::{type_} AS {{0}}" if type_.endswith("[]") else "{0}").format(sql.Identifier(name))
+            for name, type_ in types.items()
         ),
         "key": names(dataset.key),
         "same_key": sql.SQL(" AND ").join(

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from market_data_store.wire.moments import FIRST_DAY, FIRST_US, LAST_DAY, LAST_US
+from market_data_store.wire.text import SPACES
 
 #: The largest number of 64 bits that a field takes.
 _LARGEST = 2.0**63
@@ -29,23 +30,30 @@ def unread(_: Any) -> None:
     """Leave all columns of a kind to be read value by value."""
 
 
-def texts(limit: int, *, upper: bool) -> Cast:
-    """Make the cast for texts of 1 to `limit` characters without NUL, stored in upper case if `upper`."""
+def texts(limit: int, *, trimmed: bool, numbered: bool) -> Cast:
+    """Make the cast for texts of 1 to `limit` characters without NUL.
+
+    `trimmed` removes whitespace around them; `numbered` accepts integers as their texts.
+    """
 
     def cast(column: Any) -> Any:
         arrow = _pyarrow()
         compute = arrow.compute
-        if arrow.types.is_large_string(column.type):
+        if arrow.types.is_large_string(column.type) or (numbered and arrow.types.is_integer(column.type)):
             column = column.cast(arrow.string())
         if not arrow.types.is_string(column.type):
             return None
+        if trimmed:
+            column = compute.utf8_trim(column, characters=SPACES)
         clean = compute.invert(compute.match_substring(column, "\0"))
-        column = _where(compute.and_(clean, _between(compute.utf8_length(column), 1, limit)), column)
-        if upper and not compute.all(compute.string_is_ascii(column), min_count=0).as_py():
-            return None  # Arrow's upper case of "ß" differs from Python's
-        return compute.ascii_upper(column) if upper else column
+        return _where(compute.and_(clean, _between(compute.utf8_length(column), 1, limit)), column)
 
     return cast
+
+
+def booleans(column: Any) -> Any:
+    """Return truth values as they are."""
+    return column if _pyarrow().types.is_boolean(column.type) else None
 
 
 def doubles(column: Any) -> Any:
@@ -64,6 +72,16 @@ def integers(column: Any) -> Any:
     """Return integers of 64 bits; raises Arrow's error for a larger one."""
     arrow = _pyarrow()
     return column.cast(arrow.int64()) if arrow.types.is_integer(column.type) else None
+
+
+def small_integers(first: int, last: int) -> Cast:
+    """Make the cast for integers between these two, of 32 bits."""
+
+    def cast(column: Any) -> Any:
+        numbers = integers(column)
+        return None if numbers is None else _where(_between(numbers, first, last), numbers).cast("int32")
+
+    return cast
 
 
 def timestamps(column: Any) -> Any:

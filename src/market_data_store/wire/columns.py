@@ -48,7 +48,8 @@ def _schema_of(dataset: Dataset) -> pa.Schema:
     """Return the schema of `DecodedRows.rows`; times are UTC."""
     types = {f.name: f.kind.arrow_type for f in fields_of(dataset)}
     types |= {ENQUEUED_AT: "timestamp[us]", MESSAGE: "int32", POSITION: "int32"}
-    return pa.schema([(name, pa.type_for_alias(type_)) for name, type_ in types.items()])
+    lists = {"list<string>": pa.list_(pa.string())}
+    return pa.schema([(name, lists.get(type_) or pa.type_for_alias(type_)) for name, type_ in types.items()])
 
 
 def decode(dataset: Dataset, messages: Sequence[SentRows], enqueued_at: Sequence[int]) -> DecodedRows:

@@ -15,8 +15,8 @@ from types import MappingProxyType
 from typing import Annotated, Any
 
 import msgspec
-from sqlalchemy import BigInteger, Column, DateTime, Text
-from sqlalchemy.dialects.postgresql import DATE, DOUBLE_PRECISION, JSONB
+from sqlalchemy import BigInteger, Boolean, Column, DateTime, Integer, Text
+from sqlalchemy.dialects.postgresql import ARRAY, DATE, DOUBLE_PRECISION, JSONB
 
 from market_data_store.datasets import MAX_KEY_LENGTH, MAX_TEXT_LENGTH, Rule
 from market_data_store.errors import ConfigurationError, Reason
@@ -24,15 +24,18 @@ from market_data_store.wire import arrow_casts
 from market_data_store.wire.hashes import hash63
 from market_data_store.wire.moments import FIRST_US, LAST_US, MICROSECOND, UNIX_EPOCH, UNIX_EPOCH_DATE, aware
 from market_data_store.wire.reasons import (
+    boolean_problem,
     date_problem,
     integer_problem,
     json_problem,
     letters_problem,
     number_problem,
+    small_integer_problem,
     text_problem,
+    texts_problem,
     ts_problem,
 )
-from market_data_store.wire.text import has_nul, json_cell
+from market_data_store.wire.text import has_nul, json_cell, list_cell, name_of
 
 #: A number beyond 64 bits is a mistake in any field, even in one stored as double precision. NaN fails too.
 _Number = Annotated[float, msgspec.Meta(ge=-(2.0**63), le=2.0**63)]
@@ -85,13 +88,15 @@ def kind_of(column: Column[Any]) -> Kind:
 def _text(column: Column[Any]) -> Kind:
     rule: Rule = column.info["rule"]
     limit = MAX_KEY_LENGTH if column.primary_key else MAX_TEXT_LENGTH
+    text = Annotated[str, msgspec.Meta(min_length=1, max_length=limit)]
     kind = Kind(
-        wire=Annotated[str, msgspec.Meta(min_length=1, max_length=limit)],
+        wire=text | int if rule.numbered else text,
         problem=text_problem(limit),
         copy_type="text",
         arrow_type="string",
-        cast=arrow_casts.texts(limit, upper=rule.upper),
-        finish=_upper if rule.upper else list,
+        cast=arrow_casts.texts(limit, trimmed=rule.trimmed, numbered=rule.numbered),
+        finish=_names if rule.trimmed else list,
+        prepare=_without_spaces if rule.trimmed else lambda value: value,
         is_text=True,
         from_hash=lambda value: f"{value:016x}",
     )
@@ -115,8 +120,51 @@ def _bigint(column: Column[Any]) -> Kind:
     return replace(kind, wire=_IntegerOrId, finish=_sequences, from_csv=_sequence_cell, is_text=True)
 
 
-def _upper(column: list[Any]) -> list[Any]:
-    return [value.upper() for value in column]
+def _integer(column: Column[Any]) -> Kind:
+    rule: Rule = column.info["rule"]
+    first, last = rule.within or (-(2**31), 2**31 - 1)
+    return Kind(
+        wire=Annotated[int, msgspec.Meta(ge=first, le=last)],
+        problem=small_integer_problem(first, last),
+        copy_type="int4",
+        arrow_type="int32",
+        cast=arrow_casts.small_integers(first, last),
+    )
+
+
+def _array(column: Column[Any]) -> Kind:
+    if not isinstance(column.type, ARRAY) or type(column.type.item_type) is not Text:
+        raise ConfigurationError(f"{column}: only arrays of Text are supported")
+    return Kind(
+        wire=list[str | int] | str,
+        problem=texts_problem,
+        copy_type="text[]",
+        arrow_type="list<string>",
+        cast=arrow_casts.unread,
+        finish=_lists_of_texts,
+        from_csv=list_cell,
+        export="to_json({0})",  # CSV too: JSON, not Postgres's own form
+        is_text=True,
+    )
+
+
+def _without_spaces(value: Any) -> Any:
+    return name_of(value) if isinstance(value, str) else value
+
+
+def _names(column: list[Any]) -> list[Any]:
+    names = [name_of(value) if isinstance(value, str) else str(value) for value in column]
+    if not all(names):
+        raise ValueError("empty")
+    return names
+
+
+def _lists_of_texts(column: list[Any]) -> list[Any]:
+    lists = [[value] if isinstance(value, str) else list(map(str, value)) for value in column]
+    # A text with half of a surrogate pair cannot be encoded.
+    if any(len(text.encode()) > MAX_TEXT_LENGTH or "\0" in text for texts in lists for text in texts):
+        raise ValueError("too long or with NUL")
+    return lists
 
 
 def _letters(letters: str) -> Finish:
@@ -125,7 +173,7 @@ def _letters(letters: str) -> Finish:
 
     def finish(column: list[Any]) -> list[Any]:
         try:
-            return [stored[value.upper()] for value in column]
+            return [stored[name_of(value).upper()] for value in column]
         except KeyError as error:
             raise ValueError("unknown") from error
 
@@ -213,11 +261,22 @@ _JSON = Kind(
     finish=_json_texts,
     from_csv=json_cell,
 )
+_BOOLEAN = Kind(
+    wire=bool,
+    problem=boolean_problem,
+    copy_type="bool",
+    arrow_type="bool",
+    cast=arrow_casts.booleans,
+    export="to_json({0})",  # CSV too, where Postgres writes t and f
+)
 
 _KINDS: Mapping[type, Callable[[Column[Any]], Kind]] = MappingProxyType(
     {
         Text: _text,
         BigInteger: _bigint,
+        Integer: _integer,
+        Boolean: lambda _: _BOOLEAN,
+        ARRAY: _array,
         DOUBLE_PRECISION: lambda _: _DOUBLE,
         DateTime: lambda _: _TIMESTAMP,
         DATE: lambda _: _DATE,

@@ -62,6 +62,27 @@ def integer_problem(value: Any) -> Reason:
     return Reason.of("{} is not an integer", shown(value))
 
 
+def small_integer_problem(first: int, last: int) -> Callable[[Any], Reason]:
+    """Make a function that says what is wrong with an integer between these two."""
+
+    def problem(value: Any) -> Reason:
+        template = "{} is not an integer from {first} to {last}"
+        return Reason.of(template, shown(value), first=str(first), last=str(last))
+
+    return problem
+
+
+def boolean_problem(value: Any) -> Reason:
+    """Say what is wrong with a truth value."""
+    return Reason.of("{} is not true or false", shown(value))
+
+
+def texts_problem(value: Any) -> Reason:
+    """Say what is wrong with a list of texts."""
+    template = "{} is not a list of texts, or too long, or holds a NUL character; send a JSON list of strings"
+    return Reason.of(template, shown(value))
+
+
 def ts_problem(value: Any) -> Reason:
     """Say what is wrong with a time."""
     return Reason.of("{} is not a time from year 1 to 9999; send ISO 8601 or seconds since 1970", shown(value))

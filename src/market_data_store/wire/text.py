@@ -12,6 +12,18 @@ import msgspec
 #: NUL as JSON writes it, after an even number of backslashes; Postgres accepts it in no text.
 _NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
 
+#: What is removed around names: all whitespace of Unicode, the no-break kinds included, and the spaces without width
+#: (U+200B, U+2060, U+FEFF), which Python does not count as whitespace.
+SPACES = (
+    "\t\n\v\f\r\x1c\x1d\x1e\x1f \x85\xa0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a"
+    "\u2028\u2029\u202f\u205f\u3000\u200b\u2060\ufeff"
+)
+
+
+def name_of(text: str) -> str:
+    """Return a name without the whitespace around it."""
+    return text.strip(SPACES)
+
 
 class Unreadable:
     """A value that JSON or Arrow allows and Python does not, such as an integer of 5,000 digits; no field takes it."""
@@ -54,6 +66,11 @@ def has_nul(text: bytes) -> bool:
 def json_cell(text: str) -> Any:
     """Return JSON text undecoded; text that is not JSON (such as NaN) stays a text, which the worker rejects."""
     return msgspec.Raw(text.strip().encode()) if not isinstance(python_value(text), str) else text.strip()
+
+
+def list_cell(text: str) -> Any:
+    """Return a JSON list undecoded; any other text stays a text, of which the list then consists."""
+    return msgspec.Raw(text.strip().encode()) if isinstance(python_value(text), list) else text.strip()
 
 
 def python_value(text: str) -> Any:
