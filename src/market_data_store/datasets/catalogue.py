@@ -52,6 +52,8 @@ DATASETS: Mapping[str, Dataset] = MappingProxyType(
                 number_column("vwap"),
                 count_column("trade_count"),
                 added=(final_column(), metadata_column(later=True)),
+                # market-data-pipeline's: the first is the same in all rows, the second differs at every attempt.
+                ignored=("tenant_id", "idempotency_key"),
             ),
             declare(
                 "ticks",

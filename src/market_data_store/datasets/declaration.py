@@ -61,10 +61,12 @@ class Dataset:
 
     name: str
     table: Table
+    #: Fields that producers send and nobody needs: known, and not stored.
+    ignored: frozenset[str] = frozenset()
 
     @property
     def columns(self) -> tuple[Column[Any], ...]:
-        """The columns that a message can fill, in table order."""
+        """The columns that a message can fill, in table order: the key first."""
         return tuple(c for c in self.table.columns if c.name != ENQUEUED_AT)
 
     @property
@@ -156,10 +158,16 @@ def final_column() -> Column[Any]:
     return later_column("final", Boolean, "closed", "is_closed", "is_final", "complete")
 
 
-def declare(name: str, table: str, *columns: Column[Any], added: tuple[Column[Any], ...] = ()) -> Dataset:
+def declare(
+    name: str,
+    table: str,
+    *columns: Column[Any],
+    added: tuple[Column[Any], ...] = (),
+    ignored: tuple[str, ...] = (),
+) -> Dataset:
     """Declare a dataset with these columns and the column `enqueued_at`; behind it, those that migrations added."""
     enqueued_at = Column(ENQUEUED_AT, DateTime(timezone=True), nullable=False)
-    return Dataset(name, Table(table, metadata, *columns, enqueued_at, *added))
+    return Dataset(name, Table(table, metadata, *columns, enqueued_at, *added), frozenset(ignored))
 
 
 def provider_column() -> Column[Any]:

@@ -19,10 +19,11 @@ import pyarrow.compute as pc
 
 from market_data_store.datasets import Dataset
 from market_data_store.errors import InvalidMessage, Reason
-from market_data_store.wire.fields import fields_of
+from market_data_store.wire.fields import fields_of, names_of
 from market_data_store.wire.reader import stored_defaults
 from market_data_store.wire.rows import SentRows
 from market_data_store.wire.text import Unreadable
+from market_data_store.wire.unknown import Joined, hashed_of, kept_of
 
 #: Types whose values point into shared buffers, and the types that they are converted to.
 _PLAIN = {"string_view": "large_string", "binary_view": "large_binary"}
@@ -154,26 +155,41 @@ class TableForm:
     dataset: Dataset
     schema: pa.Schema
 
-    def joined(self, contents: Sequence[pa.Table]) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-        """Join tables; returns the column of each field, and for each row the fields that the dataset does not know."""
+    def joined(self, contents: Sequence[pa.Table]) -> Joined:
+        """Join tables; raises ValueError if rows must be read one by one."""
         table = pa.concat_tables(contents)
         columns: dict[str, Any] = {}
-        fields = fields_of(self.dataset)
-        others = set(table.column_names)
-        for f in fields:
-            present = [name for name in f.names if name in others]
-            if len(present) > 1:
+        kept: list[dict[str, Any]] = []
+        names = names_of(self.dataset)
+        others = set(table.column_names) - names.ignored
+        for f in fields_of(self.dataset):
+            present = [name for name in f.names if name in table.column_names]
+            if not names.shared.issuperset(present[1:]):
                 raise ValueError(f"{f.name} has several names")  # which of them has the value may differ by row
-            for name in present:
-                column = table.column(name).combine_chunks()
-                if f.rule.keeps_unknown:
-                    column = [None if value is None else f.checked(value) for value in json_values(column)]
-                columns[f.name] = column
+            if not present:
+                continue
             others.difference_update(present)
-        unknown = Frame(table.select(sorted(others))).objects() if others and fields.use_unknown else []
-        if any(f.rule.keeps_unknown for f in fields):
-            json.dumps(unknown, allow_nan=False)
-        return columns, unknown
+            column = table.column(present[0]).combine_chunks()
+            for name in present[1:] if column.null_count else ():
+                other = table.column(name).combine_chunks()
+                if other.type != column.type:
+                    raise ValueError(f"{f.name} has values of two types")
+                column = pc.coalesce(column, other)
+            if f.rule.keeps_unknown:
+                column = [None if value is None else f.checked(value) for value in json_values(column)]
+            columns[f.name] = column
+            if f.kind.loses is not None and present[0] not in names.shared:
+                texts = json_values(table.column(present[0]))
+                if any(isinstance(text, str) and f.kind.loses(text) for text in texts):
+                    raise ValueError(f"{f.name} loses texts")
+        if others and fields_of(self.dataset).keep_unknown:
+            kept = [kept_of(row) for row in Frame(table.select(sorted(others))).objects()]
+
+        def hashed() -> list[dict[str, Any]]:
+            hashed = [name for name in table.column_names if names.hashed(name)]
+            return [hashed_of(row) for row in Frame(table.select(hashed)).objects()] if hashed else []
+
+        return Joined(columns, kept, hashed)
 
 
 def _readable(table: pa.Table) -> Frame:

@@ -22,8 +22,9 @@ from market_data_store.wire.arrow import NO_VALUE, json_values
 from market_data_store.wire.fields import Field, fields_of
 from market_data_store.wire.hashes import content_hashes
 from market_data_store.wire.moments import UNIX_TO_EPOCH_US
-from market_data_store.wire.reader import Reject, read_row, with_unknown
+from market_data_store.wire.reader import Reject, read_row
 from market_data_store.wire.rows import SentRows
+from market_data_store.wire.unknown import Joined, with_unknown
 
 #: Columns beside the dataset's: for each row, the index of its message and its position there.
 MESSAGE, POSITION = "#message", "#position"
@@ -127,12 +128,13 @@ def _columns(
     """Return the stored columns of messages of one form, and which rows are valid; may raise any of `_NO_COLUMN`."""
     if form is None:
         raise ValueError("rows without a form are read one by one")
-    sent, unknown = form.joined([rows.content for rows in messages])
+    joined: Joined = form.joined([rows.content for rows in messages])
+    sent = joined.columns
     standard, count = messages[0].standard, len(enqueued_at)
     passed = pa.repeat(True, count)
     complete: dict[str, pa.Array] = {}
     for f, type_ in zip(fields_of(dataset), _schema_of(dataset).types, strict=False):
-        values = with_unknown(sent.get(f.name), unknown, count) if f.rule.keeps_unknown else sent.get(f.name)
+        values = with_unknown(sent.get(f.name), joined.kept, count) if f.rule.keeps_unknown else sent.get(f.name)
         column = pa.nulls(count, type_) if values is None else _stored(f, values, type_)
         if column.null_count and values is not None:
             absent = pa.array([value is None for value in values]) if isinstance(values, list) else values.is_null()
@@ -147,7 +149,7 @@ def _columns(
     for f in fields_of(dataset):
         if f.rule.content_hash and complete[f.name].null_count:
             contents = {name: complete[name].to_pylist() for name in f.rule.content_hash if name != "*"}
-            hashes = content_hashes(f.rule.content_hash, contents, unknown, count)
+            hashes = content_hashes(f.rule.content_hash, contents, joined.hashed(), count)
             made = pa.array([f.kind.from_hash(value) for value in hashes], complete[f.name].type)
             complete[f.name] = pc.coalesce(complete[f.name], made)
     return list(complete.values()), passed
@@ -157,9 +159,9 @@ def _stored(f: Field, sent: list[Any] | pa.Array, type_: pa.DataType) -> pa.Arra
     """Return a column's stored values; a wrong value becomes null."""
     column: Any = sent
     if isinstance(sent, list):
-        if f.kind.copy_type == "jsonb":
+        if f.kind.copy_type in ("jsonb", "text[]"):
             return _read(f, sent, type_)
-        if f.kind.finish is list:  # msgspec has done all checks
+        if f.kind.finish is list and not f.rule.later:  # msgspec has done all checks
             return pa.array(sent, type_)
         try:
             column = pa.array(sent)
@@ -183,7 +185,7 @@ def _read(f: Field, values: list[Any], type_: pa.DataType) -> pa.Array:
     """Return the stored values of single ones; a wrong value becomes null."""
     present = [value for value in values if value is not None]
     try:
-        if f.kind.is_text:  # msgspec accepts NUL characters
+        if f.kind.is_text and f.kind.copy_type != "text[]":  # msgspec accepts NUL characters
             raise ValueError("texts are read one by one")
         stored = f.kind.finish(msgspec.convert(present, list[f.kind.wire], strict=False))  # type: ignore[name-defined]
     except (ValueError, TypeError, RecursionError):

@@ -5,7 +5,7 @@ The fields follow from the declaration in `datasets`. `kinds` says what values e
 
 from __future__ import annotations
 
-import json
+from collections import Counter
 from dataclasses import dataclass
 from datetime import date, datetime
 from decimal import Decimal
@@ -16,6 +16,7 @@ from uuid import UUID
 import msgspec
 
 from market_data_store.datasets import Dataset, Rule
+from market_data_store.wire.hashes import OCCURRENCE
 from market_data_store.wire.kinds import Kind, kind_of
 from market_data_store.wire.reasons import WrongValue
 
@@ -37,9 +38,7 @@ class Field:
         try:
             if isinstance(value, Decimal | date | UUID) and not isinstance(value, datetime):
                 value = str(value)  # Celery's JSON decoder makes these objects
-            elif isinstance(value, dict):
-                json.dumps(value, allow_nan=False)  # msgspec would write null
-            else:
+            elif not isinstance(value, dict):
                 value = self.kind.prepare(value)
             decoded = msgspec.convert(value, self.kind.wire, strict=False)
             if isinstance(decoded, str):
@@ -58,15 +57,48 @@ class Fields(tuple[Field, ...]):
     __slots__ = ()
 
     @property
-    def use_unknown(self) -> bool:
-        """Whether the fields that the dataset does not know are used: kept in a column, or part of a hash."""
-        return any(f.rule.keeps_unknown or "*" in f.rule.content_hash for f in self)
+    def keep_unknown(self) -> bool:
+        """Whether a column keeps the fields that the dataset does not know."""
+        return any(f.rule.keeps_unknown for f in self)
+
+
+@dataclass(frozen=True, slots=True)
+class Names:
+    """A dataset's names of fields, beyond those of a single field."""
+
+    #: Names that fill two columns: a `trade_id` is kept as it is, and in `seq`.
+    shared: frozenset[str]
+    #: Names that are not stored.
+    ignored: frozenset[str]
+    #: Whether a hash of a row's content covers the fields that version 0.4.0 did not know. Then equal rows without an
+    #: id are told apart by their number, see `hashes`.
+    numbered: bool
+    #: The names that version 0.4.0 knew.
+    first: frozenset[str]
+
+    def hashed(self, name: str) -> bool:
+        """Return whether a hash of a row's content counts a field of this name as unknown."""
+        return self.numbered and name not in self.first
 
 
 @cache
 def fields_of(dataset: Dataset) -> Fields:
     """Return the dataset's fields, in table order."""
     return Fields(_field_of(column) for column in dataset.columns)
+
+
+@cache
+def names_of(dataset: Dataset) -> Names:
+    """Return what the dataset's names mean."""
+    fields = fields_of(dataset)
+    every = Counter(name for f in fields for name in f.names)
+    numbered = any("*" in f.rule.content_hash for f in fields)
+    return Names(
+        shared=frozenset(name for name, number in every.items() if number > 1),
+        ignored=dataset.ignored | {OCCURRENCE} if numbered else dataset.ignored,
+        numbered=numbered,
+        first=frozenset(name for f in fields if not f.rule.later for name in f.names),
+    )
 
 
 def _field_of(column: Any) -> Field:

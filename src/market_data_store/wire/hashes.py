@@ -1,4 +1,10 @@
-"""Hashes of a row's content, used as key values, so that a replayed row has the same key."""
+"""Hashes of a row's content, used as key values, so that a replayed row has the same key.
+
+Keys stay: a hash covers what it covered in version 0.4.0, whether a field has a column now or not. Of several equal
+rows, the first has the hash that it would have alone. The others have their number (2, 3, ...) in the hash, as if it
+were a field of the row. A producer that splits a call over messages sends the number as that field, so that a worker of
+version 0.4.0 makes the same hash of it.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +13,10 @@ from hashlib import blake2b
 from typing import Any
 
 import msgspec
+
+#: The field with a row's number among equal rows without an id. In `defaults`, 1 says that the producer has numbered
+#: them; a worker numbers the rows of other messages.
+OCCURRENCE = "#occurrence"
 
 
 def hash63(content: bytes) -> int:
@@ -19,12 +29,26 @@ def content_hashes(
 ) -> Iterator[int]:
     """Yield for each row the hash of its stored values in the columns `names`.
 
-    The name `*` means the fields that the dataset does not know. `unknown` holds these by row, or is empty if no row
+    The name `*` means the fields that version 0.4.0 did not know. `unknown` holds these by row, or is empty if no row
     has any.
     """
     encode = msgspec.json.Encoder(order="deterministic").encode
     contents = zip(*(columns[name] for name in names if name != "*"), strict=True)
-    extras: Sequence[Mapping[str, Any]] = unknown if "*" in names and unknown else [{}] * count
-    for content, extra in zip(contents, extras, strict=True):
+    if "*" not in names or not unknown:
+        yield from map(hash63, map(encode, contents))
+        return
+    for content, extra in zip(contents, unknown, strict=True):
         rest = {k: v for k, v in extra.items() if v is not None}
         yield hash63(encode((content, rest) if rest else content))
+
+
+def number_of(value: Any) -> int | None:
+    """Return a row's number among its equals, as a hash counts it: None for the first.
+
+    Raises ValueError for a value that is not a positive integer.
+    """
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 < value < 2**63:
+        raise ValueError("not a positive integer")
+    return value if value > 1 else None

@@ -72,6 +72,8 @@ class Kind:
     export: str = "{0}"
     #: Whether the text `null` is a text; msgspec would read it as no value.
     is_text: bool = False
+    #: Whether a text that is stored as a number could not be read back from it.
+    loses: Callable[[str], bool] | None = None
     #: Makes the stored value from the hash of a row's content, for a row without a value.
     from_hash: Callable[[int], Any] = lambda value: value
 
@@ -117,7 +119,7 @@ def _bigint(column: Column[Any]) -> Kind:
     )
     if not rule.content_hash:
         return kind
-    return replace(kind, wire=_IntegerOrId, finish=_sequences, from_csv=_sequence_cell, is_text=True)
+    return replace(kind, wire=_IntegerOrId, finish=_sequences, from_csv=_sequence_cell, is_text=True, loses=_loses)
 
 
 def _integer(column: Column[Any]) -> Kind:
@@ -189,6 +191,10 @@ def _sequence(value: str) -> int:
     if value.isascii() and value.isdigit() and len(value) < 19:
         return int(value)
     return hash63(value.encode())
+
+
+def _loses(text: str) -> bool:
+    return str(_sequence(text)) != text
 
 
 def _sequence_cell(text: str) -> int | str:

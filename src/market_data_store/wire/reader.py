@@ -6,7 +6,7 @@ Producers and workers run this code, so both report a mistake in the same words.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -15,10 +15,11 @@ import msgspec
 
 from market_data_store.datasets import Dataset
 from market_data_store.errors import InvalidMessage, Reason
-from market_data_store.wire.fields import Field, fields_of
-from market_data_store.wire.hashes import content_hashes
-from market_data_store.wire.reasons import WrongValue, json_problem, reason_of, shown
+from market_data_store.wire.fields import Field, fields_of, names_of
+from market_data_store.wire.hashes import OCCURRENCE, content_hashes, number_of
+from market_data_store.wire.reasons import WrongValue, json_problem, occurrence_problem, reason_of, shown
 from market_data_store.wire.text import Unreadable, row_text
+from market_data_store.wire.unknown import hashed_of, kept_of, with_unknown
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,15 +35,23 @@ class Reject:
 
 
 def read_row(
-    dataset: Dataset, position: int, raw: Any, standard: Mapping[str, Any], enqueued_at: int
+    dataset: Dataset,
+    position: int,
+    raw: Any,
+    standard: Mapping[str, Any],
+    enqueued_at: int,
+    *,
+    occurrence: int | None = None,
 ) -> list[Any] | Reject:
     """Return a row's stored values in the dataset's column order, or its reject.
 
     `raw` is an object, or its JSON text as `msgspec.Raw`. `standard` fills fields that are missing or null.
     `enqueued_at` (microseconds since 1970) is the time of a row without one, where the dataset allows that.
+    `occurrence` is its number among equal rows of its message, if its producer has not numbered them.
     """
     try:
-        return _stored(dataset, _loads(raw) if isinstance(raw, msgspec.Raw) else raw, standard, enqueued_at)
+        row = _loads(raw) if isinstance(raw, msgspec.Raw) else raw
+        return _stored(dataset, row, standard, enqueued_at, occurrence)
     except RecursionError:
         # Kept as one string: Postgres's JSON parser limits the depth too.
         return _reject(position, Reason.of("row: nested too deeply"), json.dumps(row_text(raw)))
@@ -79,64 +88,78 @@ def _encoded_defaults(dataset: Dataset, defaults: bytes) -> Mapping[str, Any]:
                 (standard[f.name],) = f.kind.finish([f.checked(value)])
             except ValueError as error:
                 raise InvalidMessage(reason_of(error).at("defaults")) from error
+    if names_of(dataset).numbered and given.get(OCCURRENCE) is not None:
+        standard[OCCURRENCE] = given[OCCURRENCE]
     return standard
 
 
-def with_unknown(column: list[Any] | None, unknown: Sequence[Mapping[str, Any]], count: int) -> list[Any] | None:
-    """Add to each row's metadata the fields that the dataset does not know; None for a row without either."""
-    if not unknown:
-        return column
-    own = column or [None] * count
-    kept = ({k: v for k, v in extra.items() if v is not None} for extra in unknown)
-    return [
-        None if value is None and not extra else {**extra, **(value or {})}
-        for extra, value in zip(kept, own, strict=True)
-    ]
-
-
-def _stored(dataset: Dataset, row: Any, standard: Mapping[str, Any], enqueued_at: int) -> list[Any]:
+def _stored(
+    dataset: Dataset, row: Any, standard: Mapping[str, Any], enqueued_at: int, occurrence: int | None
+) -> list[Any]:
     """Return one row's stored values; raises `WrongValue`."""
     if not isinstance(row, dict):
         raise WrongValue(Reason.of("row: expected an object, got {}", shown(row)))
-    fields = fields_of(dataset)
+    names = names_of(dataset)
     values: dict[str, Any] = {}
-    used: set[str] = set()
-    for f in fields:
+    beyond = {name: value for name, value in row.items() if name not in names.ignored}
+    for f in fields_of(dataset):
         present = [name for name in f.names if name in row]
         name = next((name for name in present if row[name] is not None), present[0] if present else None)
         value = None if name is None else _wire_value(f, row[name])
-        used.update(present)
         if value is None and f.required and f.name not in standard:
             kind = "key column" if f.key else "required"
             state = "missing" if name is None else "null"
             reason = Reason.of("{state} ({kind}); give it in the row or in defaults", state=state, kind=kind)
             raise WrongValue(reason.at(f.name))
         values[f.name] = None if value is None else f.checked(value)
-    unknown = {name: value for name, value in row.items() if name not in used and not isinstance(value, Unreadable)}
+        for other in present:
+            if other in names.shared or not _is_kept(f, row[other], values[f.name], chosen=other == name):
+                beyond.pop(other, None)
+    kept = kept_of(beyond)
     try:
-        if any(f.rule.keeps_unknown for f in fields):
-            json.dumps(unknown, allow_nan=False)
-        return _completed(dataset, values, unknown, standard, enqueued_at)
+        hashed = hashed_of({k: v for k, v in row.items() if names.hashed(k)})
+    except ValueError as error:
+        raise WrongValue(occurrence_problem(row[OCCURRENCE]).at(OCCURRENCE)) from error
+    if occurrence is not None and not (OCCURRENCE in row or OCCURRENCE in standard):
+        hashed[OCCURRENCE] = number_of(occurrence)
+    try:
+        return _completed(dataset, values, kept, hashed, standard, enqueued_at)
     except (ValueError, TypeError) as error:  # all known fields are checked, so an unknown one is wrong
-        raise WrongValue(json_problem(unknown).at("metadata")) from error
+        raise WrongValue(json_problem(kept).at("metadata")) from error
+
+
+def _is_kept(f: Field, value: Any, stored: Any, *, chosen: bool) -> bool:
+    """Return whether a field is kept beside its column: if the column would lose it."""
+    if chosen:
+        return isinstance(value, str) and f.kind.loses is not None and f.kind.loses(value)
+    try:
+        other = _wire_value(f, value)
+        return other is not None and f.kind.finish([f.checked(other)]) != f.kind.finish([stored])
+    except ValueError:
+        return True
 
 
 def _completed(
-    dataset: Dataset, values: dict[str, Any], unknown: dict[str, Any], standard: Mapping[str, Any], enqueued_at: int
+    dataset: Dataset,
+    values: dict[str, Any],
+    kept: dict[str, Any],
+    hashed: dict[str, Any],
+    standard: Mapping[str, Any],
+    enqueued_at: int,
 ) -> list[Any]:
     """Fill in defaults and content hashes; returns stored values."""
     fields = fields_of(dataset)
     columns: dict[str, list[Any]] = {}
     for f in fields:
         value = values[f.name]
-        if f.rule.keeps_unknown and unknown:
-            (value,) = with_unknown([value], [unknown], 1) or [None]
+        if f.rule.keeps_unknown and kept:
+            (value,) = with_unknown([value], [kept], 1) or [None]
         default = standard.get(f.name, enqueued_at if f.rule.enqueued_at else None)
         columns[f.name] = [default] if value is None else f.kind.finish([value])
     for f in fields:
         if f.rule.content_hash and columns[f.name] == [None]:
-            (hashed,) = content_hashes(f.rule.content_hash, columns, [unknown], 1)
-            columns[f.name] = [f.kind.from_hash(hashed)]
+            (made,) = content_hashes(f.rule.content_hash, columns, [hashed], 1)
+            columns[f.name] = [f.kind.from_hash(made)]
     return [value for (value,) in columns.values()]
 
 

@@ -93,6 +93,11 @@ def date_problem(value: Any) -> Reason:
     return Reason.of("{} is not a date; send YYYY-MM-DD", shown(value))
 
 
+def occurrence_problem(value: Any) -> Reason:
+    """Say what is wrong with a row's number among its equals."""
+    return Reason.of("{} is not a positive integer", shown(value))
+
+
 def text_problem(limit: int) -> Callable[[Any], Reason]:
     """Make a function that says what is wrong with a text of at most `limit` characters."""
 

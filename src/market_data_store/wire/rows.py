@@ -22,10 +22,11 @@ import msgspec
 
 from market_data_store.datasets import Dataset
 from market_data_store.errors import InvalidMessage, Reason
-from market_data_store.wire.fields import fields_of
-from market_data_store.wire.reader import Reject, read_row, stored_defaults, with_unknown
+from market_data_store.wire.fields import fields_of, names_of
+from market_data_store.wire.reader import Reject, read_row, stored_defaults
 from market_data_store.wire.reasons import shown
 from market_data_store.wire.text import has_nul
+from market_data_store.wire.unknown import Joined, hashed_of, with_unknown
 
 #: Rows with more fields than this are decoded one by one, without a shape.
 _MAX_SHAPE_FIELDS = 64
@@ -58,44 +59,78 @@ class Shape:
     """A decoder for lists of rows with the field names `names`, when `defaults` has values for `defaulted`."""
 
     def __init__(self, dataset: Dataset, names: frozenset[str], defaulted: frozenset[str]) -> None:
-        members: list[tuple[str, Any, Any]] = []
-        rename: dict[str, str] = {}
-        #: For each column in rows of this shape, returns its value in a struct.
-        self._getters: dict[str, Callable[[Any], Any]] = {}
-        #: The same for each field that the dataset does not know but uses.
-        self._unknown: dict[str, Callable[[Any], Any]] = {}
+        members: dict[str, tuple[str, Any, Any]] = {}
+        self._fields = fields_of(dataset)
+        meanings = names_of(dataset)
+        #: For each column in rows of this shape, returns its value in a struct; of several values the first counts.
+        self._getters: dict[str, list[Callable[[Any], Any]]] = {}
+        #: The same for each field that is kept beside the columns, and for each that a hash counts as unknown.
+        self._kept: dict[str, Callable[[Any], Any]] = {}
+        self._hashed: dict[str, Callable[[Any], Any]] = {}
+        #: The same for each field of which the column loses some texts.
+        self._lossy: list[tuple[str, Callable[[str], bool], Callable[[Any], Any]]] = []
 
         def member(wire_name: str, type_: Any, default: Any = None) -> Callable[[Any], Any]:
-            own = f"f{len(members)}"
-            rename[own] = wire_name
-            members.append((own, type_, default))
-            return attrgetter(own)
+            name, *_ = members.setdefault(wire_name, (f"f{len(members)}", type_, default))
+            return attrgetter(name)
 
-        fields = fields_of(dataset)
-        for f in fields:
+        for f in self._fields:
             present = [name for name in f.names if name in names]
-            if len(present) > 1:
+            if not meanings.shared.issuperset(present[1:]):
                 raise ValueError(f"{f.name} has several names")  # which of them has the value may differ by row
             optional = not f.required or f.name in defaulted
-            if present:
+            if not present and not optional:
+                raise ValueError(f"{f.name} is missing")
+            for name in present:
                 type_ = f.kind.column_wire or f.kind.wire
                 made = (type_ | None, None) if optional else (type_, msgspec.NODEFAULT)
-                self._getters[f.name] = member(present[0], *made)
-            elif not optional:
-                raise ValueError(f"{f.name} is missing")
-        for name in sorted(names.difference(rename.values())):
-            getter = member(name, Any if fields.use_unknown else msgspec.Raw)
-            if fields.use_unknown:
-                self._unknown[name] = getter
-        struct = msgspec.defstruct("Row", members, rename=rename, kw_only=True, forbid_unknown_fields=True, gc=False)
+                # A hash counts the value as it was sent.
+                getter = member(name, *((Any, None) if meanings.hashed(name) else made))
+                self._getters.setdefault(f.name, []).append(getter)
+                if f.kind.loses is not None and name not in meanings.shared:
+                    self._lossy.append((name, f.kind.loses, getter))
+        for name in sorted(names):
+            is_kept = self._fields.keep_unknown and name not in members and name not in meanings.ignored
+            is_hashed = meanings.hashed(name)
+            getter = member(name, Any if is_kept or is_hashed else msgspec.Raw)
+            if is_kept:
+                self._kept[name] = getter
+            if is_hashed:
+                self._hashed[name] = getter
+        rename = {own: wire_name for wire_name, (own, *_) in members.items()}
+        struct = msgspec.defstruct(
+            "Row", list(members.values()), rename=rename, kw_only=True, forbid_unknown_fields=True, gc=False
+        )
         self.decode = msgspec.json.Decoder(list[struct], strict=False).decode  # type: ignore[valid-type]
 
-    def joined(self, contents: Sequence[list[Any]]) -> tuple[dict[str, list[Any]], list[dict[str, Any]]]:
-        """Join lists of structs; returns values by column, and for each row the fields unknown to the dataset."""
+    def joined(self, contents: Sequence[list[Any]]) -> Joined:
+        """Join lists of structs."""
         structs = list(chain.from_iterable(contents))
-        columns = {name: list(map(getter, structs)) for name, getter in self._getters.items()}
-        unknown = zip(*(map(getter, structs) for getter in self._unknown.values()), strict=True)
-        return columns, [dict(zip(self._unknown, values, strict=True)) for values in unknown]
+        columns = {name: _first_values(getters, structs) for name, getters in self._getters.items()}
+        kept = _dicts(self._kept, structs)
+        for name, loses, getter in self._lossy:
+            values = list(map(getter, structs))
+            if str in set(map(type, values)):
+                kept = kept or [{} for _ in structs]
+                for extra, value in zip(kept, values, strict=True):
+                    if isinstance(value, str) and loses(value):
+                        extra[name] = value
+        return Joined(columns, kept, lambda: [hashed_of(fields) for fields in _dicts(self._hashed, structs)])
+
+
+def _first_values(getters: list[Callable[[Any], Any]], structs: list[Any]) -> list[Any]:
+    """Return for each struct the first value that is not None."""
+    values = list(map(getters[0], structs))
+    for getter in getters[1:]:
+        others = map(getter, structs)
+        values = [other if value is None else value for value, other in zip(values, others, strict=True)]
+    return values
+
+
+def _dicts(getters: Mapping[str, Callable[[Any], Any]], structs: list[Any]) -> list[dict[str, Any]]:
+    """Return for each struct its values by name; an empty list without getters."""
+    rows = zip(*(map(getter, structs) for getter in getters.values()), strict=True)
+    return [dict(zip(getters, values, strict=True)) for values in rows]
 
 
 _shape = lru_cache(maxsize=256)(Shape)
@@ -131,14 +166,14 @@ def first_reject(dataset: Dataset, rows: bytes | list[Any], defaults: Mapping[st
 
 def _passes(dataset: Dataset, shape: Shape, structs: list[Any]) -> bool:
     """Return whether all rows are valid; false if one must be read by itself."""
-    columns, unknown = shape.joined([structs])
+    joined = shape.joined([structs])
     try:
         for f in fields_of(dataset):
-            values = columns.get(f.name)
+            values = joined.columns.get(f.name)
             if f.rule.keeps_unknown:
-                values = with_unknown(values, unknown, len(structs))
+                values = with_unknown(values, joined.kept, len(structs))
             present = [value for value in values or () if value is not None]
-            if f.kind.column_wire is not None:
+            if f.kind.column_wire is not None or f.rule.later:
                 present = msgspec.convert(present, list[f.kind.wire], strict=False)  # type: ignore[name-defined]
             f.kind.finish(present)
     except (ValueError, RecursionError):

@@ -1,0 +1,78 @@
+"""What a row has beyond its dataset's fields: `metadata` keeps it, and hashes of a row's content cover it.
+
+Both are made of fields as they were sent, under their own names. Three kinds of field are kept besides those that the
+dataset does not know: a second name of a column, if its value is not the column's; a text that `seq` stores as a number
+from which it could not be read back; and what neither JSON nor Arrow can represent in Python, as its text.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from market_data_store.wire.fields import Field
+from market_data_store.wire.hashes import OCCURRENCE, number_of
+from market_data_store.wire.text import Unreadable
+
+
+@dataclass(frozen=True, slots=True)
+class Joined:
+    """The fields of several messages' rows as they were sent."""
+
+    #: By field, the rows' values: a list, or an Arrow array.
+    columns: Mapping[str, Any]
+    #: For each row what `metadata` keeps; empty if no row has any such field.
+    kept: Sequence[Mapping[str, Any]] = ()
+    #: Returns for each row what a content hash counts as unknown; empty if no row has any such field. May raise
+    #: ValueError.
+    hashed: Callable[[], Sequence[Mapping[str, Any]]] = tuple
+
+
+def hashed_of(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Return these fields, of which a content hash counts each as unknown, as it counts them.
+
+    Raises ValueError for a wrong number of a row among its equals.
+    """
+    hashed = {name: value for name, value in fields.items() if not isinstance(value, Unreadable)}
+    if OCCURRENCE in hashed:
+        hashed[OCCURRENCE] = number_of(hashed[OCCURRENCE])
+    return hashed
+
+
+def kept_of(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fields that have a value, as JSON can hold them."""
+    return {name: _readable(value) for name, value in fields.items() if _has_value(value)}
+
+
+def _has_value(value: Any) -> bool:
+    return not (value is None or (isinstance(value, float) and not math.isfinite(value)))
+
+
+def _readable(value: Any) -> Any:
+    if not isinstance(value, Unreadable):
+        return value
+    text = repr(value)
+    return msgspec.Raw(text.encode()) if text.lstrip("-").isdigit() else text
+
+
+def loses_text(f: Field, value: Any) -> bool:
+    """Return whether the text could not be read back from what the column stores of it."""
+    return isinstance(value, str) and f.kind.loses is not None and f.kind.loses(value)
+
+
+def with_unknown(column: list[Any] | None, unknown: Sequence[Mapping[str, Any]], count: int) -> list[Any] | None:
+    """Add to each row's metadata what else is kept of it; None for a row without either."""
+    if not unknown:
+        return column
+    merged: list[Any] = []
+    for extra, own in zip(unknown, column or [None] * count, strict=True):
+        kept = {k: v for k, v in extra.items() if v is not None}
+        if own is None:
+            merged.append(kept or None)
+        else:
+            merged.append({**kept, **own} if isinstance(own, Mapping) else own)  # its own fields win
+    return merged
