@@ -62,10 +62,10 @@ def latest_prices(
 ) -> list[Row]:
     """Return the newest tick of each symbol and provider, ordered by symbol and provider.
 
-    Columns: provider, symbol, ts, seq, price, size, bid, ask. A symbol without ticks has no row. Of several ticks at
-    one instant, the one with the highest `seq` is the newest. Without `provider`, all providers are read.
+    They have all columns of the dataset `ticks`. A symbol without ticks has no row; its case counts. Of several ticks
+    at one instant, the one with the highest `seq` is the newest. Without `provider`, all providers are read.
     """
-    wanted = {symbol.upper() for symbol in ([symbols] if isinstance(symbols, str) else symbols)}
+    wanted = {symbols} if isinstance(symbols, str) else set(symbols)
     ticks = DATASETS["ticks"]
     parameters = {"providers": _providers(connection, ticks, provider), "symbols": list(wanted)}
     return _rows(connection, ticks, _LATEST, parameters)
@@ -82,13 +82,12 @@ def bars(
 ) -> list[Row]:
     """Return a symbol's bars from `start` (inclusive) to `end` (exclusive), ordered by time and provider.
 
-    Columns: provider, symbol, interval, ts, open, high, low, close, volume, vwap, trade_count. A naive time is UTC.
-    Without `provider`, all providers are read.
+    They have all columns of the dataset `bars`. A naive time is UTC. Without `provider`, all providers are read.
     """
     dataset = DATASETS["bars"]
     parameters = {
         "providers": _providers(connection, dataset, provider),
-        "symbol": symbol.upper(),
+        "symbol": symbol,
         "interval": interval,
         "start": aware(start),
         "end": aware(end),
@@ -110,7 +109,7 @@ def ticks(
     """
     parameters = {
         "provider": provider,
-        "symbols": [symbol.upper() for symbol in symbols],
+        "symbols": list(symbols),
         "start": aware(start),
         "end": aware(end),
         "limit": limit,

@@ -178,7 +178,7 @@ def test_migrate_goes_down_and_up_again(up: Up, tmp_path: Path) -> None:
         connection.execute("DROP DATABASE IF EXISTS other")
         connection.execute("CREATE DATABASE other")
     other = url.replace("/market_data", "/other")
-    steps = [([], "none -> 0004", 0), (["--status"], "revision 0004 of 0004", 0), (["--down"], "0004 -> 0003", 0)]
+    steps = [([], "none -> 0005", 0), (["--status"], "revision 0005 of 0005", 0), (["--down"], "0005 -> 0004", 0)]
     for arguments, said, code in [*steps, (["--status"], "revision 0003 of 0004", 1), ([], "0003 -> 0004", 0)]:
         done = mds(tmp_path, "migrate", *arguments, DATABASE_URL=other)
         assert (done.returncode, said in done.stdout) == (code, True), done

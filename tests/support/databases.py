@@ -10,6 +10,8 @@ from uuid import uuid4
 
 import psycopg
 
+from market_data_store.postgres import schema
+
 Connection = psycopg.Connection[tuple[Any, ...]]
 
 _TABLES = "SELECT tablename FROM pg_tables WHERE schemaname = 'public' AND tablename <> 'alembic_version'"
@@ -30,6 +32,12 @@ def new_database(postgres_url: str, template: str = "template1") -> Iterator[str
             yield database_at(postgres_url, name)
         finally:
             connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+def take_down(url: str, revision: str) -> None:
+    """Undo migrations down to a revision."""
+    while schema.downgrade(url)[1].current != revision:
+        pass
 
 
 def empty(database: Connection) -> None:

@@ -53,7 +53,7 @@ def command(dataset: str, file: Path, symbol: str | None, interval: str | None, 
     if not to_stdout:
         format_of(file)  # refuse a wrong name before connecting
     console = Console(highlight=False, stderr=to_stdout)
-    criteria |= {"symbol": symbol and symbol.upper(), "interval": interval}
+    criteria |= {"symbol": symbol, "interval": interval}
     with connect(settings().require_database_url()) as connection, progress(console) as show:
 
         def on_progress(so_far: Exported, total: int) -> None:

@@ -19,7 +19,9 @@ from market_data_store.files.chunks import chunks
 from market_data_store.files.reader import RowFile
 from market_data_store.postgres.connection import connect
 from market_data_store.producer.client import StoreClient
+from market_data_store.producer.occurrences import Occurrences
 from market_data_store.protocol import QUEUE, Counts
+from market_data_store.wire.fields import names_of
 
 #: A load fails when nothing has been stored for this long: probably no worker is running.
 _STALL_TIMEOUT_S = 60.0
@@ -96,8 +98,9 @@ def load_file(
             return done, summary
 
         next_look = 0.0
+        occurrences = Occurrences() if names_of(source.dataset).numbered else None
         for rows in chunks(source.rows(), _ROWS_AT_ONCE):
-            client.write(source.dataset.name, rows)
+            client.write(source.dataset.name, rows, occurrences=occurrences)
             if time.monotonic() > next_look:
                 follow()
                 next_look = time.monotonic() + _FOLLOW_INTERVAL_S

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any
 
 import psycopg
@@ -18,8 +19,10 @@ from market_data_store.errors import Reason
 from market_data_store.postgres.connection import first_line
 from market_data_store.protocol import Counts, Replayed
 from market_data_store.wire.columns import MESSAGE, POSITION, DecodedRows, decode
+from market_data_store.wire.fields import names_of
+from market_data_store.wire.occurrences import hashed_field, id_of, renumbered
 from market_data_store.wire.rows import SentRows
-from market_data_store.wire.text import row_text
+from market_data_store.wire.text import row_text, with_number
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,7 +75,7 @@ class Batch:
         ]
         self._replays = any(message.replays for message in messages)
         #: All rows in key order; the last of equal keys is the newest.
-        self._sorted = _in_key_order(decoded)
+        self._sorted = _told_apart(decoded, messages)
         #: The rows to write, and the place of each in `_sorted`.
         self._rows = self._sorted
         self._places: Sequence[int] = range(len(self._sorted))
@@ -118,7 +121,16 @@ class Batch:
         # Postgres's message is not part of the pattern: it may be in any language, or come from a user's trigger.
         pattern = f"Postgres refuses the row (SQLSTATE {error.sqlstate})"
         reason = Reason(f"Postgres refuses the row: {first_line(error)}", pattern)
-        return message.refuse(position, reason, row_text(sent), error.sqlstate)
+        return message.refuse(position, reason, self._with_id(row, message.rows, sent), error.sqlstate)
+
+    def _with_id(self, row: int, message: SentRows, sent: Any) -> str:
+        """Return a row as sent, with its id if only its equals in the message have made it: they are not replayed."""
+        text = row_text(sent)
+        if not names_of(self.dataset).numbered:
+            return text
+        place, made = hashed_field(self.dataset)
+        id_ = self.columns([row]).column(place)[0].as_py()
+        return text if id_of(self.dataset, sent, message.standard) == id_ else with_number(text, made.name, id_)
 
     def replayed(self, rows: range) -> list[tuple[int, str]]:
         """Return the letters (id, task id) of these rows and of the older rows that they replaced, where replayed."""
@@ -178,11 +190,40 @@ def decoded(dataset: Dataset, messages: Sequence[DecodedMessage]) -> DecodedRows
     return decode(dataset, [message.rows for message in messages], [message.enqueued_at for message in messages])
 
 
-def _in_key_order(decoded: DecodedRows) -> pa.RecordBatch:
+def _told_apart(decoded: DecodedRows, messages: Sequence[DecodedMessage]) -> pa.RecordBatch:
+    """Return the rows in key order, after equal rows of one message that have no id were told apart."""
+    dataset = decoded.dataset
+    rows = _in_key_order(dataset, decoded.rows)
+    if not names_of(dataset).numbered or len(rows) < 2:
+        return rows
+    differ = _differ(rows.slice(0, len(rows) - 1), rows.slice(1), (*dataset.key, MESSAGE))
+    if pc.all(differ).as_py():
+        return rows
+    place, made = hashed_field(dataset)
+    ids = rows.column(place).to_pylist()
+    origins = list(zip(rows.column(MESSAGE).to_pylist(), rows.column(POSITION).to_pylist(), strict=True))
+    runs = _runs(differ.to_pylist())
+    found = renumbered(dataset, ids, origins, runs, [message.rows for message in messages])
+    if not found:
+        return rows
+    ids = pa.array([found.get(number, id_) for number, id_ in enumerate(ids)], rows.schema.types[place])
+    return _in_key_order(dataset, rows.set_column(place, made.name, ids))
+
+
+def _runs(differ: Sequence[bool]) -> Iterator[list[int]]:
+    """Yield the places of equal neighbours; `differ` says of each row but the last whether the next one is another."""
+    run = [0]
+    for place, is_other in enumerate(chain(differ, [True]), 1):
+        if is_other and len(run) > 1:
+            yield run
+        run = [place] if is_other else [*run, place]
+
+
+def _in_key_order(dataset: Dataset, rows: pa.RecordBatch) -> pa.RecordBatch:
     # Texts compare bytewise, as the key columns' COLLATE "C" does.
-    names = (*decoded.dataset.key, ENQUEUED_AT, MESSAGE, POSITION)
-    order = pc.sort_indices(decoded.rows, sort_keys=[(name, "ascending") for name in names])
-    return decoded.rows.take(order)
+    names = (*dataset.key, ENQUEUED_AT, MESSAGE, POSITION)
+    order = pc.sort_indices(rows, sort_keys=[(name, "ascending") for name in names])
+    return rows.take(order)
 
 
 def _differ(left: pa.RecordBatch, right: pa.RecordBatch, names: Sequence[str]) -> pa.Array:

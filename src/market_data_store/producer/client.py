@@ -21,7 +21,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
 
-import msgspec
 from celery import Celery
 
 from market_data_store.app import app as store_app
@@ -32,8 +31,9 @@ from market_data_store.datasets import dataset_named
 from market_data_store.errors import Backpressure, BrokerUnavailable, InvalidMessage
 from market_data_store.producer.brake import Brake
 from market_data_store.producer.confirming import Confirming
-from market_data_store.producer.encoding import listed, with_moment
+from market_data_store.producer.encoding import encode_defaults, listed, with_moment
 from market_data_store.producer.messages import Gathering
+from market_data_store.producer.occurrences import Occurrences
 from market_data_store.producer.outbox import Outbox
 from market_data_store.producer.packing import Packing
 from market_data_store.producer.publishing import Publisher
@@ -42,6 +42,7 @@ from market_data_store.producer.spool import Spool
 from market_data_store.producer.throttle import Throttle
 from market_data_store.protocol import QUEUE, Counts
 from market_data_store.wire.fields import fields_of
+from market_data_store.wire.hashes import OCCURRENCE
 
 logger = logging.getLogger(__name__)
 
@@ -128,8 +129,18 @@ class StoreClient:
             confirming=self._confirming,
         )
 
-    def write(self, dataset: str, rows: Iterable[Any], *, defaults: Mapping[str, Any] | None = None) -> int:
+    def write(
+        self,
+        dataset: str,
+        rows: Iterable[Any],
+        *,
+        defaults: Mapping[str, Any] | None = None,
+        occurrences: Occurrences | None = None,
+    ) -> int:
         """Take rows for a dataset; returns how many. Takes all of them, or raises and takes none.
+
+        Equal ticks or quotes without an id are different ones if they are in one call, and the same if they are in
+        different calls, unless these have the same `occurrences`, as the calls for one file have.
 
         With a spool the rows are in it when this returns, and an unreachable broker neither delays nor raises.
 
@@ -138,14 +149,17 @@ class StoreClient:
         messages of earlier calls cannot be sent.
         """
         target = dataset_named(dataset)
-        standard, named = self._standard(defaults)
+        standard, named = encode_defaults(target, {**self._defaults, **(defaults or {})})
         given = listed(rows)
         if any(f.rule.enqueued_at for f in fields_of(target)):
             given = [with_moment(row) for row in given]
         with self._writing:
             self._admit()
             room = self._outbox.room(target.name, named)
-            self._send(self._outbox.take(target.name, named, list(self._packing.rows(target, given, standard, room))))
+            if occurrences is None and OCCURRENCE in standard and len(given) > 1:
+                occurrences = Occurrences()
+            parts = list(self._packing.rows(target, given, standard, room, occurrences))
+            self._send(self._outbox.take(target.name, named, parts))
         return len(given)
 
     def write_table(self, dataset: str, table: Any, *, defaults: Mapping[str, Any] | None = None) -> int:
@@ -158,21 +172,13 @@ class StoreClient:
         from market_data_store.producer.tables import frame_of, table_parts  # Arrow: 40 MB that rows do not need
 
         target = dataset_named(dataset)
-        standard, named = self._standard(defaults)
+        standard, named = encode_defaults(target, {**self._defaults, **(defaults or {})})
         frame = frame_of(table)
         with self._writing:
             self._admit()
             packed = list(table_parts(self._packing, target, frame, standard, named))
             self._send(self._outbox.take(target.name, named, packed, columnar=True))
         return len(frame)
-
-    def _standard(self, defaults: Mapping[str, Any] | None) -> tuple[dict[str, Any], bytes]:
-        """The defaults of a call, and the same as JSON."""
-        standard = {**self._defaults, **(defaults or {})}
-        try:
-            return standard, msgspec.json.encode(standard, order="deterministic")
-        except (TypeError, ValueError, RecursionError) as error:
-            raise InvalidMessage(f"defaults: expected an object of JSON values: {error}") from error
 
     async def write_async(self, dataset: str, rows: Iterable[Any], *, defaults: Mapping[str, Any] | None = None) -> int:
         """As `write`, for coroutines: the event loop keeps running while the client waits."""

@@ -13,7 +13,12 @@ from pydantic import BaseModel
 
 from market_data_store.datasets import Dataset
 from market_data_store.errors import InvalidMessage, InvalidRow
-from market_data_store.wire.rows import first_reject
+from market_data_store.producer.occurrences import Occurrences
+from market_data_store.wire.fields import names_of
+from market_data_store.wire.hashes import OCCURRENCE
+from market_data_store.wire.occurrences import keys_of
+from market_data_store.wire.rows import first_reject, read_rows
+from market_data_store.wire.text import with_number
 
 
 def listed(rows: Iterable[Any]) -> list[Any]:
@@ -23,6 +28,17 @@ def listed(rows: Iterable[Any]) -> list[Any]:
     if isinstance(rows, str | bytes | Mapping | BaseModel) or is_dataclass(rows) or not isinstance(rows, Iterable):
         raise InvalidMessage(f"rows: expected a list of objects, got {str(rows)[:80]!r}")
     return list(rows)
+
+
+def encode_defaults(dataset: Dataset, defaults: Mapping[str, Any]) -> tuple[dict[str, Any], bytes]:
+    """The defaults of a call as its messages have them, and the same as JSON; raises `InvalidMessage`."""
+    standard = dict(defaults)
+    if names_of(dataset).numbered:
+        standard[OCCURRENCE] = 1  # a worker must not count rows of different calls
+    try:
+        return standard, msgspec.json.encode(standard, order="deterministic")
+    except (TypeError, ValueError, RecursionError) as error:
+        raise InvalidMessage(f"defaults: expected an object of JSON values: {error}") from error
 
 
 def encode(rows: list[Any], start: int) -> bytes:
@@ -54,6 +70,26 @@ def check_rows(dataset: Dataset, rows: list[Any], text: bytes, defaults: dict[st
     reject = first_reject(dataset, given, defaults)
     if reject is not None:
         raise InvalidRow(reject.reason, position=start + reject.position)
+
+
+def numbered(
+    dataset: Dataset, rows: list[Any], text: bytes, defaults: dict[str, Any], occurrences: Occurrences
+) -> bytes:
+    """Return the rows' JSON list with the numbers of those that equal earlier rows and have no id."""
+    try:
+        keys = keys_of(dataset, read_rows(dataset, text, defaults))
+    except InvalidMessage:  # unchecked defaults may be wrong: the worker says so
+        return text
+    numbers = occurrences.numbers(keys)
+    if all(number == 1 for number in numbers):
+        return text
+    return encode(
+        [row if number == 1 else _numbered(row, number) for row, number in zip(rows, numbers, strict=True)], 0
+    )
+
+
+def _numbered(row: Any, number: int) -> msgspec.Raw:
+    return msgspec.Raw(with_number(encode([row], 0)[1:-1].decode(), OCCURRENCE, number).encode())
 
 
 def _objects(rows: list[Any]) -> list[Any]:

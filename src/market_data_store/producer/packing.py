@@ -8,8 +8,9 @@ from typing import Any
 from market_data_store.config import settings
 from market_data_store.datasets import Dataset
 from market_data_store.errors import InvalidRow
-from market_data_store.producer.encoding import check_rows, encode
+from market_data_store.producer.encoding import check_rows, encode, numbered
 from market_data_store.producer.messages import Part
+from market_data_store.producer.occurrences import Occurrences
 
 
 class Packing:
@@ -23,14 +24,21 @@ class Packing:
         self.max_bytes = max_bytes
         self.check = check
 
-    def rows(self, dataset: Dataset, rows: list[Any], defaults: dict[str, Any], room: int) -> Iterator[Part]:
-        """Parts of JSON objects joined by commas; the first part has at most `room` rows."""
+    def rows(
+        self, dataset: Dataset, rows: list[Any], defaults: dict[str, Any], room: int, occurrences: Occurrences | None
+    ) -> Iterator[Part]:
+        """Parts of JSON objects joined by commas; the first part has at most `room` rows.
+
+        With `occurrences`, equal rows without an id get their numbers.
+        """
         start = 0
         while start < len(rows):
             part = rows[start : start + room]
             for fitting, text, first in self._fitting(part, start):
                 if self.check:
                     check_rows(dataset, fitting, text, defaults, first)
+                if occurrences is not None:
+                    text = numbered(dataset, fitting, text, defaults, occurrences)
                 yield len(fitting), text[1:-1]
             start += len(part)
             room = self._max_rows

@@ -6,14 +6,20 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
 
+import pyarrow as pa
+
 from market_data_store.config import settings
 from market_data_store.datasets import Dataset
-from market_data_store.errors import InvalidRow
+from market_data_store.errors import InvalidMessage, InvalidRow
 from market_data_store.producer.messages import Part
+from market_data_store.producer.occurrences import Occurrences
 from market_data_store.producer.packing import Packing
 from market_data_store.wire.arrow import Frame, frame_of, pack, read_table
-from market_data_store.wire.columns import decode
+from market_data_store.wire.columns import POSITION, decode
+from market_data_store.wire.fields import names_of
+from market_data_store.wire.hashes import OCCURRENCE
 from market_data_store.wire.moments import microseconds
+from market_data_store.wire.occurrences import Key, hashed_field
 
 __all__ = ["frame_of", "table_parts"]
 
@@ -29,6 +35,8 @@ def table_parts(
     Cuts at 5,000 rows and at the bytes of `packing`, and checks as it does. Raises `InvalidRow`, also for a row that
     alone is larger than half of MDS_MAX_MESSAGE_BYTES.
     """
+    if names_of(dataset).numbered:
+        frame = _numbered(dataset, frame, standard)
     pending = [(start, frame.part(start, _TABLE_ROWS)) for start in range(0, len(frame), _TABLE_ROWS)]
     while pending:
         start, part = pending.pop(0)
@@ -45,3 +53,28 @@ def table_parts(
             if rejects:
                 raise InvalidRow(rejects[0].reason, position=start + rejects[0].position)
         yield len(part), body
+
+
+def _numbered(dataset: Dataset, frame: Frame, standard: dict[str, Any]) -> Frame:
+    """Return the frame with the numbers of rows that equal earlier ones and have no id."""
+    _, made = hashed_field(dataset)
+    given = set(frame.table.column_names)
+    if OCCURRENCE in given or any(not frame.table.column(name).null_count for name in given.intersection(made.names)):
+        return frame
+    occurrences, numbers = Occurrences(), []
+    for start in range(0, len(frame), _TABLE_ROWS):
+        part = frame.part(start, _TABLE_ROWS)
+        try:
+            rows = decode(dataset, [read_table(dataset, part, standard)], [0]).rows
+        except InvalidMessage:  # unchecked defaults may be wrong: the worker says so
+            return frame
+        # A row with an id may be counted too: its number has no effect.
+        keys: list[Key | None] = [None] * len(part)
+        columns = [rows.column(name).cast("int64") if name == "ts" else rows.column(name) for name in dataset.key]
+        for position, *key in zip(rows.column(POSITION).to_pylist(), *(c.to_pylist() for c in columns), strict=True):
+            keys[position] = tuple(key)
+        numbers += occurrences.numbers(keys)
+    if all(number == 1 for number in numbers):
+        return frame
+    column = pa.array([None if number == 1 else number for number in numbers], pa.int64())
+    return Frame(frame.table.append_column(OCCURRENCE, column))

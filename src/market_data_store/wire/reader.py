@@ -120,7 +120,7 @@ def _stored(
         hashed = hashed_of({k: v for k, v in row.items() if names.hashed(k)})
     except ValueError as error:
         raise WrongValue(occurrence_problem(row[OCCURRENCE]).at(OCCURRENCE)) from error
-    if occurrence is not None and not (OCCURRENCE in row or OCCURRENCE in standard):
+    if occurrence is not None and row.get(OCCURRENCE) is None and OCCURRENCE not in standard:
         hashed[OCCURRENCE] = number_of(occurrence)
     try:
         return _completed(dataset, values, kept, hashed, standard, enqueued_at)

@@ -23,10 +23,11 @@ import msgspec
 from market_data_store.datasets import Dataset
 from market_data_store.errors import InvalidMessage, Reason
 from market_data_store.wire.fields import fields_of, names_of
+from market_data_store.wire.hashes import OCCURRENCE, number_of
 from market_data_store.wire.reader import Reject, read_row, stored_defaults
 from market_data_store.wire.reasons import shown
 from market_data_store.wire.text import has_nul
-from market_data_store.wire.unknown import Joined, hashed_of, with_unknown
+from market_data_store.wire.unknown import Joined, with_unknown
 
 #: Rows with more fields than this are decoded one by one, without a shape.
 _MAX_SHAPE_FIELDS = 64
@@ -89,14 +90,18 @@ class Shape:
                 self._getters.setdefault(f.name, []).append(getter)
                 if f.kind.loses is not None and name not in meanings.shared:
                     self._lossy.append((name, f.kind.loses, getter))
-        for name in sorted(names):
-            is_kept = self._fields.keep_unknown and name not in members and name not in meanings.ignored
+        #: A row's number among its equals; only few rows have one.
+        self._occurrence = member(OCCURRENCE, Any) if meanings.numbered else None
+        for name in sorted(names - meanings.ignored):
+            is_kept = self._fields.keep_unknown and name not in members
             is_hashed = meanings.hashed(name)
             getter = member(name, Any if is_kept or is_hashed else msgspec.Raw)
             if is_kept:
                 self._kept[name] = getter
             if is_hashed:
                 self._hashed[name] = getter
+        for name in names & meanings.ignored:
+            member(name, msgspec.Raw)
         rename = {own: wire_name for wire_name, (own, *_) in members.items()}
         struct = msgspec.defstruct(
             "Row", list(members.values()), rename=rename, kw_only=True, forbid_unknown_fields=True, gc=False
@@ -115,7 +120,16 @@ class Shape:
                 for extra, value in zip(kept, values, strict=True):
                     if isinstance(value, str) and loses(value):
                         extra[name] = value
-        return Joined(columns, kept, lambda: [hashed_of(fields) for fields in _dicts(self._hashed, structs)])
+        return Joined(columns, kept, lambda: self._hashed_fields(structs))
+
+    def _hashed_fields(self, structs: list[Any]) -> list[dict[str, Any]]:
+        rows = _dicts(self._hashed, structs)
+        numbers = [] if self._occurrence is None else list(map(self._occurrence, structs))
+        if any(number is not None for number in numbers):
+            rows = rows or [{} for _ in structs]
+            for row, number in zip(rows, numbers, strict=True):
+                row[OCCURRENCE] = number_of(number)
+        return rows
 
 
 def _first_values(getters: list[Callable[[Any], Any]], structs: list[Any]) -> list[Any]:

@@ -15,8 +15,8 @@ import psycopg
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from sqlalchemy import Text
-from sqlalchemy.dialects.postgresql import DATE, DOUBLE_PRECISION, JSONB
+from sqlalchemy import Boolean, Integer, Text
+from sqlalchemy.dialects.postgresql import ARRAY, DATE, DOUBLE_PRECISION, JSONB
 from sqlalchemy.types import BigInteger, DateTime
 from support.fixtures.store import StartWorker
 from support.processes import PYTHON, mds, run
@@ -31,6 +31,7 @@ from market_data_store.producer.encoding import encode
 from market_data_store.protocol import Counts
 from market_data_store.wire.moments import microseconds
 from market_data_store.wire.rows import read_rows
+from market_data_store.wire.text import name_of
 
 Row = dict[str, Any]
 
@@ -99,7 +100,13 @@ def awkward(dataset: Dataset) -> list[Row]:
         if column.name == "option_type":
             values = ["C", "P"]
         elif isinstance(column.type, Text):
-            values = TEXTS
+            values = [text for text in TEXTS if name_of(text)] if column.info["rule"].trimmed else TEXTS
+        elif isinstance(column.type, ARRAY):
+            values = [[], TEXTS, ["null"], ["["], ['"', "\\", "a,b", "{}"]]
+        elif isinstance(column.type, Boolean):
+            values = [True, False]
+        elif isinstance(column.type, Integer) and not isinstance(column.type, BigInteger):
+            values = [0, 7, 999]
         elif isinstance(column.type, DOUBLE_PRECISION):
             values = NUMBERS
         elif isinstance(column.type, DateTime):
@@ -146,7 +153,7 @@ json_values = st.recursive(
 )
 signals = st.fixed_dictionaries(
     {
-        **dict.fromkeys(("provider", "symbol", "name"), texts),
+        **dict.fromkeys(("provider", "symbol", "name"), texts.filter(name_of)),
         "ts": st.datetimes().map(datetime.isoformat),
         **dict.fromkeys(("value", "score"), numbers),
         "metadata": st.dictionaries(texts, json_values, max_size=3) | st.none(),

@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 
 import psycopg
 import pytest
-from support.databases import Connection, database_at, new_database
+from support.databases import Connection, database_at, new_database, take_down
 from support.pgbouncer import other_clients, pgbouncer
 from support.requirements import require_pgbouncer
 
@@ -50,8 +50,16 @@ def before_0004(postgres_url: str) -> Iterator[str]:
     """A database in which the migrations have run up to the one before 0004."""
     with new_database(postgres_url) as url:
         schema.upgrade(url)
-        while schema.downgrade(url)[1].current != "0003":
-            pass
+        take_down(url, "0003")
+        yield url
+
+
+@pytest.fixture
+def before_0005(postgres_url: str) -> Iterator[str]:
+    """A database in which the migrations have run up to the one before 0005."""
+    with new_database(postgres_url) as url:
+        schema.upgrade(url)
+        take_down(url, "0004")
         yield url
 
 

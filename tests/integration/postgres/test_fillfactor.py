@@ -8,7 +8,7 @@ from contextlib import closing
 
 import psycopg
 import pytest
-from support.databases import Connection
+from support.databases import Connection, take_down
 from support.waiting import wait_until
 from support.writing import bars, message, select, write
 
@@ -27,7 +27,7 @@ def test_tables_whose_rows_are_updated_have_room_on_their_pages(before_0004: str
     schema.upgrade(before_0004)
     with_room = ["bars_ohlcv", "fundamentals", "news", "options_snap", "signals"]
     assert select(old, OPTIONS) == [(name, ROOM) for name in with_room]
-    schema.downgrade(before_0004)
+    take_down(before_0004, "0003")
     assert select(old, OPTIONS) == []
 
 
@@ -38,7 +38,7 @@ def test_the_owners_choice_stays(before_0004: str, old: Connection) -> None:
     found = dict(select(old, OPTIONS))
     assert found["bars_ohlcv"] == ["fillfactor=95", "autovacuum_enabled=off"]
     assert found["news"] == ["autovacuum_enabled=off", *ROOM]
-    schema.downgrade(before_0004)
+    take_down(before_0004, "0003")
     assert select(old, OPTIONS) == [
         ("bars_ohlcv", ["fillfactor=95", "autovacuum_enabled=off"]),
         ("news", ["autovacuum_enabled=off"]),

@@ -6,7 +6,8 @@ import re
 from pathlib import Path
 
 import pytest
-from sqlalchemy import Column, MetaData, Numeric, Table
+from sqlalchemy import Column, Integer, MetaData, Numeric, Table
+from sqlalchemy.dialects.postgresql import ARRAY
 
 import market_data_store
 from market_data_store.datasets import DATASETS, Dataset, Rule
@@ -17,10 +18,13 @@ from market_data_store.wire.kinds import kind_of
 every_dataset = pytest.mark.parametrize("dataset", DATASETS.values(), ids=lambda dataset: dataset.name)
 
 
+KINDS = {"text", "text[]", "int4", "int8", "date", "timestamptz", "float8", "jsonb", "bool"}
+
+
 @every_dataset
 def test_each_declared_column_has_a_kind(dataset: Dataset) -> None:
     assert [f.name for f in fields_of(dataset)] == [column.name for column in dataset.columns]
-    assert {f.kind.copy_type for f in fields_of(dataset)} <= {"text", "int8", "date", "timestamptz", "float8", "jsonb"}
+    assert {f.kind.copy_type for f in fields_of(dataset)} <= KINDS
 
 
 def test_a_type_without_a_kind_is_named_with_its_column() -> None:
@@ -31,12 +35,15 @@ def test_a_type_without_a_kind_is_named_with_its_column() -> None:
         kind_of(table.columns["price"])
 
 
-def test_only_the_column_that_keeps_unknown_fields_is_special() -> None:
-    keepers = {
-        dataset.name: [f.name for f in fields_of(dataset) if f.rule.keeps_unknown] for dataset in DATASETS.values()
-    }
-    assert {name for name, columns in keepers.items() if columns} == {"fundamentals", "news", "signals"}
-    assert all(columns in ([], ["metadata"]) for columns in keepers.values())
+@every_dataset
+def test_only_metadata_keeps_unknown_fields(dataset: Dataset) -> None:
+    assert [f.name for f in fields_of(dataset) if f.rule.keeps_unknown] == ["metadata"]
+
+
+def test_an_array_of_anything_but_texts_is_not_supported() -> None:
+    table = Table("t", MetaData(), Column("levels", ARRAY(Integer), info={"rule": Rule()}))
+    with pytest.raises(ConfigurationError, match="only arrays of Text"):
+        kind_of(table.columns["levels"])
 
 
 def test_nothing_else_asks_for_a_type_of_sqlalchemy() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from typing import Any
@@ -39,10 +40,18 @@ COMPLETE: dict[str, Row] = {
 
 
 def row_by_row(dataset: Dataset, rows: SentRows, enqueued_at: int) -> list[list[Any] | Reject]:
-    """What the reader makes of each row by itself."""
+    """What the reader makes of each row by itself, where it knows how many equal rows are before it."""
     moment = enqueued_at + 946_684_800_000_000
-    given_rows = rows.at(range(len(rows)))
-    return [read_row(dataset, n, row, rows.standard, moment) for n, row in enumerate(given_rows)]
+    seen: Counter[tuple[Any, ...]] = Counter()
+    found = []
+    for n, raw in enumerate(rows.at(range(len(rows)))):
+        row = read_row(dataset, n, raw, rows.standard, moment)
+        if not isinstance(row, Reject):
+            key = tuple(row[: len(dataset.key)])
+            seen[key] += 1
+            row = read_row(dataset, n, raw, rows.standard, moment, occurrence=seen[key])
+        found.append(row)
+    return found
 
 
 def stored(batch: pa.RecordBatch, dataset: Dataset) -> list[list[Any]]:

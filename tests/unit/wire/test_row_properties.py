@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sqlalchemy import BigInteger, Column, DateTime, Text
-from sqlalchemy.dialects.postgresql import DATE, JSONB
+from sqlalchemy import BigInteger, Boolean, Column, DateTime, Integer, Text
+from sqlalchemy.dialects.postgresql import ARRAY, DATE, JSONB
 from support.decoding import DecodedRows, decode_rows
 from support.rows import (
     BAR,
@@ -28,6 +28,7 @@ from support.rows import (
 from market_data_store.datasets import DATASETS, Dataset
 from market_data_store.errors import InvalidMessage
 from market_data_store.wire.rows import Shape, read_rows
+from market_data_store.wire.text import name_of
 
 SCALARS = (
     st.none()
@@ -83,7 +84,11 @@ def check_storable(column: Column[Any], value: Any) -> None:
     elif isinstance(column.type, JSONB):
         assert type(value) is bytes
         json.loads(value, parse_constant=refuse_constant)
-    elif isinstance(column.type, DateTime | DATE | BigInteger):
+    elif isinstance(column.type, ARRAY):
+        assert all(type(text) is str and "\0" not in text for text in value)
+    elif isinstance(column.type, Boolean):
+        assert type(value) is bool
+    elif isinstance(column.type, DateTime | DATE | Integer):
         assert type(value) is int
         assert -(2**63) <= value < 2**63
     else:
@@ -128,18 +133,27 @@ TIMES = (
 )
 CHARACTERS = st.characters(exclude_categories=["Cs"], exclude_characters="\0")
 TEXTS = st.text(CHARACTERS, min_size=1, max_size=10)
+NAMES = (TEXTS | st.sampled_from(["\ufeffAAPL\xa0", " a b\u200b"])).filter(name_of)
 PLAIN_JSON = st.recursive(
     st.none() | st.booleans() | INTEGERS | FINITE | st.text(CHARACTERS, max_size=5),
     lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(CHARACTERS, max_size=3), inner, max_size=2),
     max_leaves=4,
 )
 #: None of them is a dataset's field.
-UNKNOWN_NAMES = st.sampled_from(["x", "exchange", "Provider", "", "tenant id", "ünï"])
+UNKNOWN_NAMES = st.sampled_from(["x", "exchange name", "Provider", "", "tenant id", "ünï"])
 
 
 def valid(column: Column[Any]) -> st.SearchStrategy[Any]:
     if isinstance(column.type, Text):
-        return st.sampled_from(["C", "p", "call", "PUT"]) if rule(column).letters else TEXTS
+        texts = NAMES if rule(column).trimmed else TEXTS
+        codes = texts | INTEGERS if rule(column).numbered else texts
+        return st.sampled_from(["C", "p", "call", " PUT"]) if rule(column).letters else codes
+    if isinstance(column.type, ARRAY):
+        return st.lists(TEXTS | INTEGERS, max_size=3) | TEXTS
+    if isinstance(column.type, Boolean):
+        return st.booleans() | st.sampled_from(["true", "False", "1", 0])
+    if isinstance(column.type, Integer) and not isinstance(column.type, BigInteger):
+        return st.integers(*(rule(column).within or (-(2**31), 2**31 - 1)))
     if isinstance(column.type, DateTime):
         return TIMES
     if isinstance(column.type, DATE):
@@ -164,7 +178,9 @@ def valid_messages(draw: st.DrawFn) -> tuple[Dataset, list[Row], Row]:
     required: dict[str, st.SearchStrategy[Any]] = {}
     optional: dict[str, st.SearchStrategy[Any]] = {}
     for column in dataset.columns:
-        name = draw(st.sampled_from([str(column.name), *rule(column).aliases]))
+        # A trade_id that is also the sequence, beside an id, would be a second name of one column.
+        aliases = [alias for alias in rule(column).aliases if alias != "trade_id" or dataset.name != "ticks"]
+        name = draw(st.sampled_from([str(column.name), *aliases]))
         may_be_left_out = column.nullable or bool(rule(column).content_hash) or rule(column).enqueued_at
         if draw(st.integers(0, 4)) == 0:
             defaults[draw(st.sampled_from([str(column.name), *rule(column).aliases]))] = draw(valid(column))

@@ -210,6 +210,10 @@ def test_a_rejected_row_may_hold_the_objects_that_celery_makes_of_its_json(value
     assert json.loads(decoded.rejects[0].row)["symbol"] == 7
 
 
+#: Values of columns that do not take the text 7.
+SAMPLES = {"final": True, "conditions": ["@"], "received_at": "2024-01-02T14:30:01Z"}
+
+
 # --- Names -----------------------------------------------------------------------------------------------------------
 
 
@@ -224,16 +228,24 @@ def test_a_rejected_row_may_hold_the_objects_that_celery_makes_of_its_json(value
 )
 @both_ways
 def test_an_alias_is_as_good_as_the_columns_name(name: str, column: str, alias: str, send: Send) -> None:
-    row = {**COMPLETE[name], **({} if column in COMPLETE[name] else {column: "7"})}
+    row = {column: SAMPLES.get(column, "7"), **COMPLETE[name]}
     renamed = {alias if field == column else field: value for field, value in row.items()}
-    assert only(decode(name, send([renamed]))) == only(decode(name, send([row])))
+    expected, got = only(decode(name, send([row]))), only(decode(name, send([renamed])))
+    if alias == "trade_id" and name == "ticks":  # fills a second column
+        assert got.pop("trade_id") == "7"
+        del expected["trade_id"]
+    elif rule(DATASETS[name].table.columns[column]).later and "seq" in got:
+        # Counts in the hash under the name that was sent, as in version 0.4.0.
+        assert got.pop("seq") != expected.pop("seq")
+    assert got == expected
 
 
 @both_ways
-def test_the_columns_own_name_wins_over_an_alias(send: Send) -> None:
-    assert only(decode("bars", send([{**BAR, "vendor": "other", "open_price": 9}]))) == only(
-        decode("bars", send([BAR]))
-    )
+def test_the_columns_own_name_wins_over_an_alias_which_is_kept_if_it_says_something_else(send: Send) -> None:
+    got = only(decode("bars", send([{**BAR, "vendor": "other", "open_price": "1.00", "timestamp": None}])))
+    assert json.loads(got.pop("metadata")) == {"vendor": "other"}
+    expected = only(decode("bars", send([BAR])))
+    assert got == {name: value for name, value in expected.items() if name != "metadata"}
 
 
 def test_each_row_of_a_message_may_use_another_alias() -> None:
@@ -242,10 +254,26 @@ def test_each_row_of_a_message_may_use_another_alias() -> None:
     assert [row["bid"] for row in stored(decode("quotes", as_text([first, second])))] == [1.0, 1.0]
 
 
+@pytest.mark.parametrize("name", COMPLETE)
 @both_ways
-def test_fields_that_a_dataset_does_not_know_are_ignored(send: Send) -> None:
-    known = only(decode("bars", send([BAR])))
-    assert only(decode("bars", send([{**BAR, "x": 1, "": [], 'a"b\\': None, "\ud800": 1}]))) == known
+def test_fields_that_a_dataset_does_not_know_are_kept_under_their_own_names(name: str, send: Send) -> None:
+    unknown = {"w": 1, "": [], 'a"b\\': {"é": [1.5, None]}, "EXCHANGE": "x ", "big": 2**70}
+    row = {**COMPLETE[name], **unknown, "null": None}
+    got = only(decode(name, send([row])))
+    assert json.loads(got["metadata"]) == unknown
+
+
+@both_ways
+def test_what_the_pipeline_sends_for_itself_is_not_stored(send: Send) -> None:
+    row = {**BAR, "tenant_id": "t", "idempotency_key": "k"}
+    assert only(decode("bars", send([row]))) == only(decode("bars", send([BAR])))
+    assert json.loads(only(decode("ticks", send([{**TICK, "tenant_id": "t"}])))["metadata"]) == {"tenant_id": "t"}
+
+
+@both_ways
+def test_a_field_whose_name_is_no_unicode_rejects_the_row(send: Send) -> None:
+    (reject,) = decode("bars", send([BAR, {**BAR, "\ud800": 1}])).rejects
+    assert (reject.position, reject.reason[:10]) == (1, "metadata: ")
 
 
 @both_ways
@@ -300,7 +328,7 @@ def test_rows_may_consist_of_defaults_alone(send: Send) -> None:
 def test_defaults_are_stored_as_a_rows_own_values_are(send: Send) -> None:
     untimed = {name: value for name, value in OPTION.items() if name not in ("symbol", "option_type", "expiry")}
     got = only(decode("options", send([untimed]), ticker="aapl", right="put", expiration="2024-01-19"))
-    assert (got["symbol"], got["option_type"], got["expiry"]) == ("AAPL", "P", (date(2024, 1, 19) - EPOCH.date()).days)
+    assert (got["symbol"], got["option_type"], got["expiry"]) == ("aapl", "P", (date(2024, 1, 19) - EPOCH.date()).days)
 
 
 @both_ways

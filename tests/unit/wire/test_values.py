@@ -37,9 +37,10 @@ from market_data_store.wire.text import row_text
 
 
 @both_ways
-def test_keys_are_stored_as_they_came_but_symbols_in_upper_case(send: Send) -> None:
-    got = only(decode("bars", send([{**BAR, "provider": "Yahoo", "symbol": "brk.b é", "interval": "1h"}])))
-    assert (got["provider"], got["symbol"], got["interval"]) == ("Yahoo", "BRK.B É", "1h")
+def test_names_keep_their_case(send: Send) -> None:
+    got = only(decode("bars", send([{**BAR, "provider": "Yahoo", "symbol": "AMpB é", "interval": "1h"}])))
+    assert (got["provider"], got["symbol"], got["interval"]) == ("Yahoo", "AMpB é", "1h")
+    assert only(decode("news", send([{**NEWS, "symbol": "aapl"}])))["symbol"] == "aapl"
 
 
 @pytest.mark.parametrize(
