@@ -13,8 +13,8 @@ from typing import Any
 import click
 import pytest
 from pydantic_core import PydanticUndefined
-from sqlalchemy import BigInteger, DateTime, Text
-from sqlalchemy.dialects.postgresql import DATE, JSONB
+from sqlalchemy import Boolean, DateTime, Integer, Text
+from sqlalchemy.dialects.postgresql import ARRAY, DATE, JSONB
 
 from market_data_store.cli.main import cli
 from market_data_store.config import Settings
@@ -190,7 +190,10 @@ def test_datasets_md_lists_every_column_with_its_names(name: str) -> None:
 
 
 def type_of(column: Any) -> str:
-    words = {Text: "text", DateTime: "time", DATE: "date", JSONB: "object", BigInteger: "integer"}
+    words = {
+        **{Text: "text", DateTime: "time", DATE: "date", JSONB: "object", Integer: "integer"},
+        **{Boolean: "true or false", ARRAY: "list of texts"},
+    }
     return next((word for kind, word in words.items() if isinstance(column.type, kind)), "number")
 
 

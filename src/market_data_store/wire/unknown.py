@@ -14,7 +14,6 @@ from typing import Any
 
 import msgspec
 
-from market_data_store.wire.fields import Field
 from market_data_store.wire.hashes import OCCURRENCE, number_of
 from market_data_store.wire.text import Unreadable
 
@@ -57,11 +56,6 @@ def _readable(value: Any) -> Any:
         return value
     text = repr(value)
     return msgspec.Raw(text.encode()) if text.lstrip("-").isdigit() else text
-
-
-def loses_text(f: Field, value: Any) -> bool:
-    """Return whether the text could not be read back from what the column stores of it."""
-    return isinstance(value, str) and f.kind.loses is not None and f.kind.loses(value)
 
 
 def with_unknown(column: list[Any] | None, unknown: Sequence[Mapping[str, Any]], count: int) -> list[Any] | None:

@@ -152,8 +152,8 @@ def test_any_row_has_the_seq_that_version_0_4_0_gave_it(tmp_path: Path) -> None:
         found.append(message)
 
     gather()
-    for message, then in zip(found, Version040(tmp_path).take(found), strict=True):
-        text = json.dumps(message["rows"]).encode()
-        now = decode_rows(DATASETS[message["dataset"]], text, message["defaults"], 0)
+    for given_message, then in zip(found, Version040(tmp_path).take(found), strict=True):
+        text = json.dumps(given_message["rows"]).encode()
+        now = decode_rows(DATASETS[given_message["dataset"]], text, given_message["defaults"], 0)
         assert now.rejects == []
-        assert now.columns[3] == then, message
+        assert now.columns[3] == then, given_message
