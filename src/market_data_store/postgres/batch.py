@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
-from itertools import chain
 from typing import Any
 
 import psycopg
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from market_data_store.datasets import ENQUEUED_AT, Dataset
+from market_data_store.datasets import Dataset
 from market_data_store.dead_letters import DeadLetter
 from market_data_store.errors import Reason
 from market_data_store.postgres.connection import first_line
+from market_data_store.postgres.key_order import differ, in_key_order
 from market_data_store.protocol import Counts, Replayed
 from market_data_store.wire.columns import MESSAGE, POSITION, DecodedRows, decode
 from market_data_store.wire.fields import names_of
-from market_data_store.wire.occurrences import hashed_field, id_of, renumbered
+from market_data_store.wire.occurrences import hashed_field, id_of
 from market_data_store.wire.rows import SentRows
 from market_data_store.wire.text import row_text, with_number
 
@@ -75,7 +74,7 @@ class Batch:
         ]
         self._replays = any(message.replays for message in messages)
         #: All rows in key order; the last of equal keys is the newest.
-        self._sorted = _told_apart(decoded, messages)
+        self._sorted = in_key_order(decoded, [message.rows for message in messages])
         #: The rows to write, and the place of each in `_sorted`.
         self._rows = self._sorted
         self._places: Sequence[int] = range(len(self._sorted))
@@ -91,7 +90,7 @@ class Batch:
         if len(self._sorted) < 2:
             return
         # Each row of a key but the newest is followed by one with the same key.
-        equal = pc.invert(_differ(self._sorted.slice(0, len(self) - 1), self._sorted.slice(1), self.dataset.key))
+        equal = pc.invert(differ(self._sorted.slice(0, len(self) - 1), self._sorted.slice(1), self.dataset.key))
         if not pc.any(equal).as_py():
             return
         places: list[int] = []
@@ -176,8 +175,8 @@ class Batch:
             return
         older = self._sorted.take(pa.array([place for _, place in superseded]))
         newest = self._rows.take(pa.array([row for row, _ in superseded]))
-        differ = _differ(older, newest, [column.name for column in self.dataset.columns])
-        for index, differs in zip(older.column(MESSAGE).to_pylist(), differ.to_pylist(), strict=True):
+        distinct = differ(older, newest, [column.name for column in self.dataset.columns])
+        for index, differs in zip(older.column(MESSAGE).to_pylist(), distinct.to_pylist(), strict=True):
             self.counts[index].stale += differs
             self.counts[index].unchanged += not differs
 
@@ -188,53 +187,3 @@ class Batch:
 def decoded(dataset: Dataset, messages: Sequence[DecodedMessage]) -> DecodedRows:
     """Type and check the rows of these messages."""
     return decode(dataset, [message.rows for message in messages], [message.enqueued_at for message in messages])
-
-
-def _told_apart(decoded: DecodedRows, messages: Sequence[DecodedMessage]) -> pa.RecordBatch:
-    """Return the rows in key order, after equal rows of one message that have no id were told apart."""
-    dataset = decoded.dataset
-    rows = _in_key_order(dataset, decoded.rows)
-    if not names_of(dataset).numbered or len(rows) < 2:
-        return rows
-    differ = _differ(rows.slice(0, len(rows) - 1), rows.slice(1), (*dataset.key, MESSAGE))
-    if pc.all(differ).as_py():
-        return rows
-    place, made = hashed_field(dataset)
-    ids = rows.column(place).to_pylist()
-    origins = list(zip(rows.column(MESSAGE).to_pylist(), rows.column(POSITION).to_pylist(), strict=True))
-    runs = _runs(differ.to_pylist())
-    found = renumbered(dataset, ids, origins, runs, [message.rows for message in messages])
-    if not found:
-        return rows
-    ids = pa.array([found.get(number, id_) for number, id_ in enumerate(ids)], rows.schema.types[place])
-    return _in_key_order(dataset, rows.set_column(place, made.name, ids))
-
-
-def _runs(differ: Sequence[bool]) -> Iterator[list[int]]:
-    """Yield the places of equal neighbours; `differ` says of each row but the last whether the next one is another."""
-    run = [0]
-    for place, is_other in enumerate(chain(differ, [True]), 1):
-        if is_other and len(run) > 1:
-            yield run
-        run = [place] if is_other else [*run, place]
-
-
-def _in_key_order(dataset: Dataset, rows: pa.RecordBatch) -> pa.RecordBatch:
-    # Texts compare bytewise, as the key columns' COLLATE "C" does.
-    names = (*dataset.key, ENQUEUED_AT, MESSAGE, POSITION)
-    order = pc.sort_indices(rows, sort_keys=[(name, "ascending") for name in names])
-    return rows.take(order)
-
-
-def _differ(left: pa.RecordBatch, right: pa.RecordBatch, names: Sequence[str]) -> pa.Array:
-    """Return for each row whether the two sides are distinct in one of the columns; null equals null."""
-    distinct = None
-    for name in names:
-        one, other = left.column(name), right.column(name)
-        if pa.types.is_list(one.type):  # Arrow does not compare lists
-            one, other = (pa.array(map(json.dumps, column.to_pylist())) for column in (one, other))
-        differs = pc.not_equal(one, other)
-        if differs.null_count:
-            differs = pc.coalesce(differs, pc.not_equal(one.is_null(), other.is_null()))
-        distinct = differs if distinct is None else pc.or_(distinct, differs)
-    return distinct

@@ -155,10 +155,11 @@ def _without_spaces(value: Any) -> Any:
 
 
 def _names(column: list[Any]) -> list[Any]:
-    names = [name_of(value) if isinstance(value, str) else str(value) for value in column]
-    if not all(names):
+    # Names mostly repeat.
+    names = {value: name_of(value) if isinstance(value, str) else str(value) for value in set(column)}
+    if not all(names.values()):
         raise ValueError("empty")
-    return names
+    return [names[value] for value in column]
 
 
 def _lists_of_texts(column: list[Any]) -> list[Any]:
