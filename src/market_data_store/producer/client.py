@@ -42,7 +42,6 @@ from market_data_store.producer.spool import Spool
 from market_data_store.producer.throttle import Throttle
 from market_data_store.protocol import QUEUE, Counts
 from market_data_store.wire.fields import fields_of
-from market_data_store.wire.hashes import OCCURRENCE
 
 logger = logging.getLogger(__name__)
 
@@ -139,8 +138,7 @@ class StoreClient:
     ) -> int:
         """Take rows for a dataset; returns how many. Takes all of them, or raises and takes none.
 
-        Equal ticks or quotes without an id are different ones if they are in one call, and the same if they are in
-        different calls, unless these have the same `occurrences`, as the calls for one file have.
+        Equal ticks or quotes without an id are different ones in one call, and in calls with the same `occurrences`.
 
         With a spool the rows are in it when this returns, and an unreachable broker neither delays nor raises.
 
@@ -156,8 +154,6 @@ class StoreClient:
         with self._writing:
             self._admit()
             room = self._outbox.room(target.name, named)
-            if occurrences is None and OCCURRENCE in standard and len(given) > 1:
-                occurrences = Occurrences()
             parts = list(self._packing.rows(target, given, standard, room, occurrences))
             self._send(self._outbox.take(target.name, named, parts))
         return len(given)

@@ -11,6 +11,7 @@ from market_data_store.errors import InvalidRow
 from market_data_store.producer.encoding import check_rows, encode, numbered
 from market_data_store.producer.messages import Part
 from market_data_store.producer.occurrences import Occurrences
+from market_data_store.wire.hashes import OCCURRENCE
 
 
 class Packing:
@@ -29,8 +30,10 @@ class Packing:
     ) -> Iterator[Part]:
         """Parts of JSON objects joined by commas; the first part has at most `room` rows.
 
-        With `occurrences`, equal rows without an id get their numbers.
+        In a numbered dataset, equal rows without an id get their numbers: in this call, or as `occurrences` says.
         """
+        if occurrences is None and OCCURRENCE in defaults and len(rows) > 1:
+            occurrences = Occurrences()
         start = 0
         while start < len(rows):
             part = rows[start : start + room]
