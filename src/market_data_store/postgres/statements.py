@@ -16,9 +16,11 @@ _COPY = "COPY {table} ({columns}) FROM STDIN (FORMAT BINARY)"
 #: added are not in it.
 _STAGE = "CREATE TEMPORARY TABLE {stage} ({definitions}, n integer) ON COMMIT DROP"
 _COPY_TO_STAGE = "COPY {stage} ({columns}, n) FROM STDIN (FORMAT BINARY)"
-#: The rows as parameters, one array for each column. Postgres would unnest an array of arrays to its elements: a column
-#: of arrays is sent as their texts.
-_LISTED = "(SELECT {from_texts}, n FROM unnest({arrays}, %(n)b::integer[]) AS sent ({columns}, n)) AS staged"
+#: The rows as parameters, one array for each column.
+_LISTED = "unnest({arrays}, %(n)b::integer[]) AS staged ({columns}, n)"
+#: The same where a column has arrays itself. Postgres would unnest an array of arrays to its elements, so such a column
+#: is sent as the texts of its arrays.
+_LISTED_AS_TEXTS = "(SELECT {from_texts}, n FROM unnest({arrays}, %(n)b::integer[]) AS sent ({columns}, n)) AS staged"
 #: Returns the numbers of the rows that need no writing: false with those that equal the stored row, true with those
 #: that differ from a newer one.
 #:
@@ -76,6 +78,7 @@ def statements_of(dataset: Dataset) -> Statements:
 
     values = dataset.values
     types = {f.name: f.kind.copy_type for f in fields_of(dataset)} | {ENQUEUED_AT: "timestamptz"}
+    has_arrays = any(type_.endswith("[]") for type_ in types.values())
     parameters = [f"c{place}" for place in range(len(types))]
     parts = {
         "table": sql.Identifier(dataset.table.name),
@@ -115,6 +118,6 @@ def statements_of(dataset: Dataset) -> Statements:
         stage=sql.SQL(_STAGE).format(**parts),
         copy_to_stage=sql.SQL(_COPY_TO_STAGE).format(**parts),
         staged=upsert(sql.SQL("{stage} AS staged").format(**parts)),
-        listed=upsert(sql.SQL(_LISTED).format(**parts)),
+        listed=upsert(sql.SQL(_LISTED_AS_TEXTS if has_arrays else _LISTED).format(**parts)),
         parameters=parameters,
     )
