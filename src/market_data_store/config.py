@@ -167,6 +167,8 @@ class Settings(BaseSettings):
     retention_days: Annotated[dict[str, Days], NoDecode, BeforeValidator(_days_by_dataset)] = _env(
         "MDS_RETENTION_DAYS", default={}
     )
+    #: Whether rows may have times before 1900 and after 2100, which mostly are mistakes.
+    any_year: bool = _env("MDS_ANY_YEAR", default=False)
     #: The directory for the data of `mds up`'s servers and for the spools of `AsyncStoreClient`.
     home: Path = _env("MDS_HOME", default=Path(".mds"))
 

@@ -56,7 +56,7 @@ async def read_by_core(url: str, count: int) -> list[CoreFeedbackEvent]:
 
 
 def rows(numbers: range) -> list[dict[str, Any]]:
-    return [{**ROW, "ts": number, "value": number} for number in numbers]
+    return [{**ROW, "ts": 1_704_067_200 + number, "value": number} for number in numbers]
 
 
 def send_messages(app: Celery, count: int) -> None:

@@ -88,7 +88,7 @@ def send(producer: Celery, rows: range, rows_a_message: int) -> None:
     for start in range(rows.start, rows.stop, rows_a_message):
         numbers = range(start, min(start + rows_a_message, rows.stop))
         message = [{"provider": "p", "symbol": "S", "name": "n", "ts": n, "value": n} for n in numbers]
-        producer.send_task(TASK, args=["signals", message], queue=QUEUE, ignore_result=True)
+        producer.send_task(TASK, args=["signals", message, {"time_unit": "s"}], queue=QUEUE, ignore_result=True)
 
 
 def stored(database: Connection) -> int:

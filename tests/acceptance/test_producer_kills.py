@@ -20,7 +20,7 @@ import os, random, sys
 from market_data_store import StoreClient
 spool, first, seed = sys.argv[1], int(sys.argv[2]), sys.argv[3]
 chance = random.Random(seed)
-defaults = {"provider": "p", "symbol": "S", "name": "n"}
+defaults = {"provider": "p", "symbol": "S", "name": "n", "time_unit": "s"}
 store = StoreClient(spool=spool, confirm=True, confirm_timeout_s=1, defaults=defaults)
 while True:
     end = first + chance.choice([1, 1, 2, 30, 499, 700])

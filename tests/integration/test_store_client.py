@@ -62,7 +62,16 @@ def test_rows_are_written_and_read_back(store: Any, start_worker: Callable[..., 
         tables = ("tick_data", "signals", "bars_ohlcv", "dead_letters")
         return database.execute("SELECT " + ", ".join(f"(SELECT count(*) FROM {t})" for t in tables)).fetchall()
 
-    bar = {"provider": "p", "symbol": "S", "interval": "1m", "ts": 0, "open": 1, "high": 1, "low": 1, "close": 1}
+    bar = {
+        "provider": "p",
+        "symbol": "S",
+        "interval": "1m",
+        "ts": 1_704_067_200,
+        "open": 1,
+        "high": 1,
+        "low": 1,
+        "close": 1,
+    }
     bad_and_good = [{**bar, "close": math.nan}, bar]
     start_worker()
     read = asyncio.run(write())

@@ -48,7 +48,7 @@ def main(name: str, directory: str, confirm: str) -> None:
     path = Path(directory) / f"{name}.ledger"
     number, chance = accepted(path), random.Random(name)  # noqa: S311  # no secret
     ledger = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
-    defaults = {"provider": name, "symbol": "S", "name": "n"}
+    defaults = {"provider": name, "symbol": "S", "name": "n", "time_unit": "s"}
     spool = Path(directory) / f"{name}.spool"
     with StoreClient(defaults=defaults, spool=spool, confirm=confirm == "confirm", confirm_timeout_s=20) as client:
         while not stopping:

@@ -50,6 +50,8 @@ class Rule:
     keeps_unknown: bool = False
     #: If given, the smallest and the largest number that the column takes.
     within: tuple[int, int] | None = None
+    #: If not empty, the column holds the nanoseconds of this column beyond its microseconds.
+    nanos_of: str = ""
     #: Whether the column came after version 0.4.0, which knew none of its names. What is sent under them counts in a
     #: content hash as an unknown field, so that the hashes of that version stay.
     later: bool = False
@@ -145,7 +147,7 @@ def received_column() -> Column[Any]:
 
 def nanos_column() -> Column[Any]:
     """Declare the column `nanos`, the nanoseconds of `ts` beyond its microseconds."""
-    return later_column("nanos", Integer, within=(0, 999))
+    return later_column("nanos", Integer, within=(0, 999), nanos_of="ts")
 
 
 def conditions_column() -> Column[Any]:

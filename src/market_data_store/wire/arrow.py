@@ -20,15 +20,18 @@ import pyarrow.compute as pc
 from market_data_store.datasets import Dataset
 from market_data_store.errors import InvalidMessage, Reason
 from market_data_store.wire.fields import fields_of, names_of
+from market_data_store.wire.moments import UNIX_EPOCH
 from market_data_store.wire.reader import stored_defaults
 from market_data_store.wire.rows import SentRows
-from market_data_store.wire.text import Unreadable
+from market_data_store.wire.text import TableRow, Unreadable
 from market_data_store.wire.unknown import Joined, hashed_of, kept_of
 
 #: Types whose values point into shared buffers, and the types that they are converted to.
 _PLAIN = {"string_view": "large_string", "binary_view": "large_binary"}
 #: The most bytes that a column of categories may take as plain texts: a small dictionary can stand for any number.
 _MAX_EXPANDED_BYTES = 64 * 1024 * 1024
+#: The length of a time with microseconds, as `2024-01-02T14:30:00.000001+00:00`.
+_CUT_LENGTH = 32
 #: Raised for an Arrow value that Python cannot represent, such as a time after the year 9999.
 NO_VALUE = (ValueError, OverflowError, TypeError, LookupError, NotImplementedError, ImportError)
 
@@ -43,12 +46,15 @@ class Frame:
         """Return the number of rows."""
         return int(self.table.num_rows)
 
-    def objects(self) -> list[dict[str, Any]]:
+    def objects(self) -> list[TableRow]:
         """Return the rows as JSON objects: times, dates and decimals are texts."""
-        rows: list[dict[str, Any]] = [{} for _ in range(len(self))]  # a table may have rows and no columns
+        rows = [TableRow() for _ in range(len(self))]  # a table may have rows and no columns
         for name in self.table.column_names:
-            for row, value in zip(rows, json_values(self.table.column(name)), strict=True):
+            column = self.table.column(name)
+            for row, value in zip(rows, json_values(column), strict=True):
                 row[name] = value
+                if _has_nanoseconds(column.type) and value is not None and len(value) > _CUT_LENGTH:
+                    row.cut = {**row.cut, name: value[:26].removesuffix(".000000") + value[29:]}
         return rows
 
     def part(self, start: int, rows: int) -> Frame:
@@ -187,13 +193,14 @@ class TableForm:
 
         def hashed() -> list[dict[str, Any]]:
             hashed = [name for name in table.column_names if names.hashed(name)]
-            return [hashed_of(row) for row in Frame(table.select(hashed)).objects()] if hashed else []
+            rows = Frame(table.select(hashed)).objects() if hashed else []
+            return [hashed_of({**row, **row.cut}) for row in rows]
 
         return Joined(columns, kept, hashed)
 
 
 def _readable(table: pa.Table) -> Frame:
-    """Convert categories to plain texts, times to UTC, and nanoseconds to microseconds; raises `InvalidMessage`."""
+    """Convert categories to plain texts, and times to UTC; raises `InvalidMessage`."""
     names = table.column_names
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
@@ -207,10 +214,7 @@ def _readable(table: pa.Table) -> Frame:
         if pa.types.is_timestamp(column.type):
             # The number counts from 1970 in UTC, whatever the zone, so Python need not know the zone. A naive time is
             # UTC.
-            ticks, unit = column.cast(pa.int64()), column.type.unit
-            if unit == "ns":
-                ticks, unit = pc.divide(ticks, 1_000), "us"
-            column = ticks.cast(pa.timestamp(unit, tz="UTC"))
+            column = column.cast(pa.int64()).cast(pa.timestamp(column.type.unit, tz="UTC"))
         if column is not sent:
             table = table.set_column(place, field.name, column)
     return Frame(table.replace_schema_metadata())
@@ -230,11 +234,31 @@ def _expanded(name: str, column: pa.ChunkedArray) -> pa.ChunkedArray:
 
 def json_values(column: Any) -> list[Any]:
     """Return a column's values as JSON has them; `Unreadable` for those that Python cannot represent."""
+    if _has_nanoseconds(column.type):
+        return _nanosecond_texts(column)
     try:
         values = column.to_pylist()
     except NO_VALUE:
         values = map(_python_value, column)
     return [_as_json(value) for value in values]
+
+
+def _has_nanoseconds(type_: pa.DataType) -> bool:
+    return bool(pa.types.is_timestamp(type_)) and type_.unit == "ns"
+
+
+def _nanosecond_texts(column: Any) -> list[str | None]:
+    """Return times as texts, which have nine digits where Python's datetime loses some."""
+    return [None if ticks is None else _nanosecond_text(ticks) for ticks in column.cast(pa.int64()).to_pylist()]
+
+
+def _nanosecond_text(ticks: int) -> str:
+    microseconds, nanos = divmod(ticks, 1_000)
+    moment = UNIX_EPOCH + timedelta(microseconds=microseconds)
+    if not nanos:
+        return moment.isoformat()
+    text = moment.isoformat(timespec="microseconds")
+    return f"{text[:26]}{nanos:03}{text[26:]}"
 
 
 def _python_value(scalar: Any) -> Any:

@@ -1,7 +1,8 @@
 """Casts Arrow columns to stored values.
 
 A wrong value becomes null. A cast returns None, or raises one of Arrow's errors, for a column that must be read value
-by value. pyarrow is imported at the first call, as a producer of rows does not need it.
+by value. pyarrow is imported at the first call, as a producer of rows does not need it. Times and dates are in
+`arrow_times`.
 """
 
 from __future__ import annotations
@@ -9,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from market_data_store.wire.moments import FIRST_DAY, FIRST_US, LAST_DAY, LAST_US
 from market_data_store.wire.text import SPACES
 
 #: The largest number of 64 bits that a field takes.
@@ -31,7 +31,7 @@ def unread(_: Any) -> None:
 
 
 def texts(limit: int, *, trimmed: bool, numbered: bool) -> Cast:
-    """Make the cast for texts of 1 to `limit` characters without NUL.
+    """Make the cast for texts of 1 to `limit` characters, not all of them spaces, and without NUL.
 
     `trimmed` removes whitespace around them; `numbered` accepts integers as their texts.
     """
@@ -43,10 +43,14 @@ def texts(limit: int, *, trimmed: bool, numbered: bool) -> Cast:
             column = column.cast(arrow.string())
         if not arrow.types.is_string(column.type):
             return None
+        inner = compute.utf8_trim(column, characters=SPACES)
         if trimmed:
-            column = compute.utf8_trim(column, characters=SPACES)
+            column = inner
+        filled = compute.and_(
+            compute.greater(compute.binary_length(inner), 0), _between(compute.utf8_length(column), 1, limit)
+        )
         clean = compute.invert(compute.match_substring(column, "\0"))
-        return _where(compute.and_(clean, _between(compute.utf8_length(column), 1, limit)), column)
+        return _where(compute.and_(clean, filled), column)
 
     return cast
 
@@ -84,28 +88,22 @@ def small_integers(first: int, last: int) -> Cast:
     return cast
 
 
-def timestamps(column: Any) -> Any:
-    """Return times of the years 1 to 9999; reads ISO 8601 texts if all of them have an offset, or none has."""
-    arrow = _pyarrow()
-    utc = arrow.timestamp("us", tz="UTC")
-    if arrow.types.is_string(column.type):
-        try:
-            column = column.cast(utc)
-        except arrow.ArrowInvalid:
-            column = column.cast(arrow.timestamp("us"))
-    elif not arrow.types.is_timestamp(column.type):
-        return None
-    ticks = column.cast(arrow.timestamp("us", tz=column.type.tz)).cast(arrow.int64())
-    return _where(_between(ticks, FIRST_US, LAST_US), ticks).cast(arrow.timestamp("us"))
+def times(unit: str | None) -> Cast:
+    """Make the cast for times, which returns a pair, see `arrow_times`."""
+
+    def cast(column: Any) -> Any:
+        from market_data_store.wire import arrow_times
+
+        return arrow_times.times(column, unit)
+
+    return cast
 
 
 def dates(column: Any) -> Any:
-    """Return dates of the years 1 to 9999; reads texts of the form YYYY-MM-DD."""
-    arrow = _pyarrow()
-    if not (arrow.types.is_date32(column.type) or arrow.types.is_string(column.type)):
-        return None
-    days = column.cast(arrow.date32()).cast(arrow.int32())
-    return _where(_between(days, FIRST_DAY, LAST_DAY), days).cast(arrow.date32())
+    """Return plausible dates, see `arrow_times`."""
+    from market_data_store.wire import arrow_times
+
+    return arrow_times.dates(column)
 
 
 def _between(column: Any, first: float, last: float) -> Any:

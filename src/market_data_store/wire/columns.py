@@ -19,12 +19,13 @@ import pyarrow.compute as pc
 
 from market_data_store.datasets import ENQUEUED_AT, Dataset
 from market_data_store.wire.arrow import NO_VALUE, json_values
-from market_data_store.wire.fields import Field, fields_of
+from market_data_store.wire.fields import NO_VALUES, Field, fields_of
 from market_data_store.wire.hashes import content_hashes
-from market_data_store.wire.moments import UNIX_TO_EPOCH_US
+from market_data_store.wire.moments import TIME_UNIT, UNIX_TO_EPOCH_US, nanos_of
 from market_data_store.wire.reader import Reject, read_row
 from market_data_store.wire.rows import SentRows
-from market_data_store.wire.unknown import Joined, with_unknown
+from market_data_store.wire.text import SPACES
+from market_data_store.wire.unknown import Joined, with_nanos, with_unknown
 
 #: Columns beside the dataset's: for each row, the index of its message and its position there.
 MESSAGE, POSITION = "#message", "#position"
@@ -131,71 +132,123 @@ def _columns(
     joined: Joined = form.joined([rows.content for rows in messages])
     sent = joined.columns
     standard, count = messages[0].standard, len(enqueued_at)
+    fields, schema = fields_of(dataset, standard.get(TIME_UNIT)), _schema_of(dataset)
     passed = pa.repeat(True, count)
     complete: dict[str, pa.Array] = {}
-    for f, type_ in zip(fields_of(dataset), _schema_of(dataset).types, strict=False):
-        values = with_unknown(sent.get(f.name), joined.kept, count) if f.rule.keeps_unknown else sent.get(f.name)
-        column = pa.nulls(count, type_) if values is None else _stored(f, values, type_)
-        if column.null_count and values is not None:
-            absent = pa.array([value is None for value in values]) if isinstance(values, list) else values.is_null()
-            passed = pc.and_(passed, pc.or_(column.is_valid(), absent))
+    beyond: dict[str, pa.Array] = {}
+    for f in sorted(fields, key=lambda f: (f.rule.keeps_unknown, f.rule.nanos_of)):
+        type_ = schema.field(f.name).type
+        values = sent.get(f.name)
+        if f.rule.keeps_unknown:
+            homeless = {name: beyond.pop(name).to_pylist() for name in [*beyond]}
+            values = with_unknown(values, with_nanos(values, joined.kept, count, homeless), count)
+        column: Any = pa.nulls(count, type_)
+        nanos = None
+        if values is not None:
+            is_checked = isinstance(values, list) and f.kind.finish is list and not f.rule.later
+            given = _given(f, values, type_ if is_checked else None)
+            column, nanos = (given, None) if is_checked else _stored(f, given, type_)
+            if column.null_count:
+                absent = pa.array([value is None for value in given]) if isinstance(given, list) else given.is_null()
+                passed = pc.and_(passed, pc.or_(column.is_valid(), absent))
+        if f.rule.nanos_of in beyond:
+            passed = pc.and_(passed, pc.coalesce(pc.equal(column, beyond[f.rule.nanos_of]), pa.scalar(True)))
+            column = pc.coalesce(beyond.pop(f.rule.nanos_of), column)
         if column.null_count and f.name in standard:
+            if nanos_of(f.name) in standard:
+                if nanos is not None or column.null_count < count:
+                    raise ValueError("rows of which some take the time of the defaults are read one by one")
+                nanos = pa.repeat(pa.scalar(standard[nanos_of(f.name)], pa.int32()), count)
             column = pc.fill_null(column, pa.scalar(standard[f.name], type_))
         elif column.null_count and f.rule.enqueued_at:
             column = pc.coalesce(column, enqueued_at)
         elif column.null_count and f.required:
             passed = pc.and_(passed, column.is_valid())
+        if nanos is not None:
+            beyond[f.name] = nanos
         complete[f.name] = column
-    for f in fields_of(dataset):
+    if beyond:
+        raise ValueError("rows whose nanoseconds have no place are read one by one")
+    for f in fields:
         if f.rule.content_hash and complete[f.name].null_count:
             contents = {name: complete[name].to_pylist() for name in f.rule.content_hash if name != "*"}
             hashes = content_hashes(f.rule.content_hash, contents, joined.hashed(), count)
             made = pa.array([f.kind.from_hash(value) for value in hashes], complete[f.name].type)
             complete[f.name] = pc.coalesce(complete[f.name], made)
-    return list(complete.values()), passed
+    return [complete[f.name] for f in fields], passed
 
 
-def _stored(f: Field, sent: list[Any] | pa.Array, type_: pa.DataType) -> pa.Array:
-    """Return a column's stored values; a wrong value becomes null."""
+def _given(f: Field, sent: list[Any] | pa.Array, type_: pa.DataType | None) -> list[Any] | pa.Array:
+    """Return what was sent as an Arrow column, or as a list if there is none; null for what stands for no value.
+
+    `type_` is that of values of which msgspec has done all checks.
+    """
     column: Any = sent
     if isinstance(sent, list):
-        if f.kind.copy_type in ("jsonb", "text[]"):
-            return _read(f, sent, type_)
-        if f.kind.finish is list and not f.rule.later:  # msgspec has done all checks
-            return pa.array(sent, type_)
         try:
-            column = pa.array(sent)
+            if f.kind.copy_type in ("jsonb", "text[]"):
+                raise ValueError("objects and lists are read one by one")
+            column = pa.array(sent, type_)
         except _NO_COLUMN:  # values of several types, or integers beyond 64 bits
-            return _read(f, sent, type_)
-    if pa.types.is_null(column.type):
-        return pa.nulls(len(column), type_)
+            return [None if f.is_missing(value) else value for value in sent]
+    return column if f.required else _without_missing(f, column)
+
+
+def _without_missing(f: Field, column: pa.Array) -> pa.Array:
+    if pa.types.is_floating(column.type):
+        present = pc.is_finite(column)
+    elif pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
+        trimmed = pc.utf8_trim(column, characters=SPACES)
+        present = pc.greater(pc.utf8_length(trimmed), 0)
+        if not f.kind.is_text:
+            present = pc.and_(present, pc.invert(pc.is_in(pc.utf8_lower(trimmed), pa.array(NO_VALUES, column.type))))
+    else:
+        return column
+    if pc.all(present, min_count=0).as_py():
+        return column
+    return pc.if_else(present, column, pa.scalar(None, column.type))
+
+
+def _stored(f: Field, given: list[Any] | pa.Array, type_: pa.DataType) -> tuple[pa.Array, pa.Array | None]:
+    """Return a column's stored values, with null for wrong ones, and for times the nanoseconds beyond, if any."""
+    if isinstance(given, list):
+        return _read(f, given, type_)
+    if pa.types.is_null(given.type):
+        return pa.nulls(len(given), type_), None
     try:
-        stored = f.kind.cast(column)
+        stored = f.kind.cast(given)
     except _NO_COLUMN:
         stored = None
     if stored is not None:
-        return stored
-    if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):  # texts mostly repeat
-        encoded = column.dictionary_encode()
-        return _read(f, json_values(encoded.dictionary), type_).take(encoded.indices)
-    return _read(f, json_values(column), type_)
+        return stored if isinstance(stored, tuple) else (stored, None)
+    if pa.types.is_primitive(given.type) or pa.types.is_string(given.type) or pa.types.is_large_string(given.type):
+        encoded = given.dictionary_encode()  # texts mostly repeat, and so do dates
+        column, nanos = _read(f, json_values(encoded.dictionary), type_)
+        return column.take(encoded.indices), None if nanos is None else nanos.take(encoded.indices)
+    return _read(f, json_values(given), type_)
 
 
-def _read(f: Field, values: list[Any], type_: pa.DataType) -> pa.Array:
-    """Return the stored values of single ones; a wrong value becomes null."""
+def _read(f: Field, values: list[Any], type_: pa.DataType) -> tuple[pa.Array, pa.Array | None]:
+    """Return what `_stored` does, for single values."""
     present = [value for value in values if value is not None]
     try:
         if f.kind.is_text and f.kind.copy_type != "text[]":  # msgspec accepts NUL characters
             raise ValueError("texts are read one by one")
-        stored = f.kind.finish(msgspec.convert(present, list[f.kind.wire], strict=False))  # type: ignore[name-defined]
+        wire = msgspec.convert(present, list[f.kind.wire], strict=False)  # type: ignore[name-defined]
+        stored, beyond = f.kind.finish(wire), f.kind.beyond(wire)
     except (ValueError, TypeError, RecursionError):
-        stored = [_read_one(f, value) for value in present]
-    found = iter(stored)
-    return pa.array([None if value is None else next(found) for value in values], type_)
+        pairs = [_read_one(f, value) for value in present]
+        stored, beyond = [value for value, _ in pairs], [nanos for _, nanos in pairs]
+    found, nanos = iter(stored), iter(beyond)
+    column = pa.array([None if value is None else next(found) for value in values], type_)
+    if not any(beyond):
+        return column, None
+    return column, pa.array([None if value is None else next(nanos) or None for value in values], pa.int32())
 
 
-def _read_one(f: Field, value: Any) -> Any:
+def _read_one(f: Field, value: Any) -> tuple[Any, int]:
     try:
-        return f.kind.finish([f.checked(value)])[0]
+        wire = f.checked(value)
+        return f.kind.finish([wire])[0], next(iter(f.kind.beyond([wire])), 0)
     except ValueError:
-        return None
+        return None, 0

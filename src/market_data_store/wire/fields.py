@@ -5,6 +5,7 @@ The fields follow from the declaration in `datasets`. `kinds` says what values e
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from dataclasses import dataclass
 from datetime import date, datetime
@@ -19,6 +20,17 @@ from market_data_store.datasets import Dataset, Rule
 from market_data_store.wire.hashes import OCCURRENCE
 from market_data_store.wire.kinds import Kind, kind_of
 from market_data_store.wire.reasons import WrongValue
+from market_data_store.wire.text import name_of
+
+#: Texts that stand for no value where a number, a time or the like is optional, in lower case.
+NO_VALUES = ("nan", "+nan", "-nan", "inf", "+inf", "-inf", "infinity", "+infinity", "-infinity", "nat", "<na>")
+
+
+def is_not_finite(value: Any) -> bool:
+    """Return whether a value is NaN or an infinity."""
+    if isinstance(value, Decimal):
+        return not value.is_finite()
+    return isinstance(value, float) and not math.isfinite(value)
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,19 +45,30 @@ class Field:
     #: A row without it is rejected.
     required: bool
 
+    def is_missing(self, value: Any) -> bool:
+        """Return whether a value stands for none, as NaN and blank texts do in an optional field."""
+        if isinstance(value, str):
+            if not self.kind.is_text and value.lower() == "null":  # so msgspec reads it, in required fields too
+                return True
+            text = name_of(value).lower()
+            return not self.required and (not text or (not self.kind.is_text and text in NO_VALUES))
+        return not self.required and is_not_finite(value)
+
     def checked(self, value: Any) -> Any:
         """Decode one value for `kind.finish`; raises `WrongValue`, which names field, value and remedy."""
         try:
+            if not isinstance(value, dict):
+                value = self.kind.prepare(value)
             if isinstance(value, Decimal | date | UUID) and not isinstance(value, datetime):
                 value = str(value)  # Celery's JSON decoder makes these objects
-            elif not isinstance(value, dict):
-                value = self.kind.prepare(value)
             decoded = msgspec.convert(value, self.kind.wire, strict=False)
             if isinstance(decoded, str):
                 decoded.encode()
                 if "\0" in decoded:
                     raise ValueError("NUL")
             self.kind.finish([decoded])
+        except WrongValue as error:
+            raise WrongValue(error.reason.at(self.name)) from error
         except (ValueError, TypeError, RecursionError) as error:
             raise WrongValue(self.kind.problem(value).at(self.name)) from error
         return decoded
@@ -82,9 +105,15 @@ class Names:
 
 
 @cache
-def fields_of(dataset: Dataset) -> Fields:
-    """Return the dataset's fields, in table order."""
-    return Fields(_field_of(column) for column in dataset.columns)
+def fields_of(dataset: Dataset, time_unit: str | None = None) -> Fields:
+    """Return the dataset's fields, in table order, for a message whose times have this unit."""
+    return Fields(_field_of(column, time_unit) for column in dataset.columns)
+
+
+@cache
+def required_names(dataset: Dataset) -> frozenset[str]:
+    """Return the names of fields that reject their row when their value is NaN; elsewhere NaN is null."""
+    return frozenset(name for f in fields_of(dataset) if f.required for name in f.names)
 
 
 @cache
@@ -101,13 +130,13 @@ def names_of(dataset: Dataset) -> Names:
     )
 
 
-def _field_of(column: Any) -> Field:
+def _field_of(column: Any, time_unit: str | None) -> Field:
     rule: Rule = column.info["rule"]
     return Field(
         name=str(column.name),  # msgspec rejects subclasses of str, such as SQLAlchemy's names
         names=(str(column.name), *rule.aliases),
         rule=rule,
-        kind=kind_of(column),
+        kind=kind_of(column, time_unit),
         key=column.primary_key,
         required=not (column.nullable or rule.content_hash or rule.enqueued_at),
     )

@@ -10,7 +10,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from datetime import date, datetime
 from types import MappingProxyType
 from typing import Annotated, Any
 
@@ -20,9 +19,8 @@ from sqlalchemy.dialects.postgresql import ARRAY, DATE, DOUBLE_PRECISION, JSONB
 
 from market_data_store.datasets import MAX_KEY_LENGTH, MAX_TEXT_LENGTH, Rule
 from market_data_store.errors import ConfigurationError, Reason
-from market_data_store.wire import arrow_casts
+from market_data_store.wire import arrow_casts, moments
 from market_data_store.wire.hashes import hash63
-from market_data_store.wire.moments import FIRST_US, LAST_US, MICROSECOND, UNIX_EPOCH, UNIX_EPOCH_DATE, aware
 from market_data_store.wire.reasons import (
     boolean_problem,
     date_problem,
@@ -40,6 +38,8 @@ from market_data_store.wire.text import has_nul, json_cell, list_cell, name_of
 #: A number beyond 64 bits is a mistake in any field, even in one stored as double precision. NaN fails too.
 _Number = Annotated[float, msgspec.Meta(ge=-(2.0**63), le=2.0**63)]
 _Integer = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
+#: What a time or a date may be in JSON. Text to Arrow costs 0.5 us a value, text to datetime to Arrow 0.85.
+_TIME = str | int | float
 _IntegerOrId = _Integer | Annotated[str, msgspec.Meta(min_length=1)]
 
 _CANONICAL_INTEGER = re.compile("0|-?[1-9][0-9]{0,18}")
@@ -62,8 +62,8 @@ class Kind:
     #: Converts an Arrow column to stored values, see `arrow_casts`.
     cast: arrow_casts.Cast
     finish: Finish = list
-    #: The type that msgspec decodes in a whole message, if it is another: one that is faster and that `cast` reads.
-    column_wire: Any = None
+    #: For times: returns the nanoseconds beyond each microsecond that `finish` returns. `cast` returns both.
+    beyond: Callable[[list[Any]], list[int]] = lambda values: []
     #: Converts one value to what `wire` accepts, where Celery's JSON or Python objects have another form of it.
     prepare: Callable[[Any], Any] = lambda value: value
     #: Converts a CSV cell to its JSON value, for kinds where the cell's text would mean something else in JSON.
@@ -78,13 +78,17 @@ class Kind:
     from_hash: Callable[[int], Any] = lambda value: value
 
 
-def kind_of(column: Column[Any]) -> Kind:
-    """Return the kind of a declared column; raises `ConfigurationError` for a type without a kind."""
+def kind_of(column: Column[Any], time_unit: str | None = None) -> Kind:
+    """Return the kind of a declared column, in a message whose times have this unit.
+
+    Raises `ConfigurationError` for a type without a kind.
+    """
     kind = _KINDS.get(type(column.type))
     if kind is None:
         known = ", ".join(sorted(type_.__name__ for type_ in _KINDS))
         raise ConfigurationError(f"{column}: columns of type {column.type!r} are not supported; use one of {known}")
-    return kind(column)
+    found = kind(column)
+    return _in_unit(found, time_unit) if time_unit else found
 
 
 def _text(column: Column[Any]) -> Kind:
@@ -97,7 +101,7 @@ def _text(column: Column[Any]) -> Kind:
         copy_type="text",
         arrow_type="string",
         cast=arrow_casts.texts(limit, trimmed=rule.trimmed, numbered=rule.numbered),
-        finish=_names if rule.trimmed else list,
+        finish=_names if rule.trimmed else list if column.nullable else _filled,
         prepare=_without_spaces if rule.trimmed else lambda value: value,
         is_text=True,
         from_hash=lambda value: f"{value:016x}",
@@ -162,6 +166,12 @@ def _names(column: list[Any]) -> list[Any]:
     return [names[value] for value in column]
 
 
+def _filled(column: list[Any]) -> list[Any]:
+    if not all(map(name_of, column)):
+        raise ValueError("blank")
+    return column
+
+
 def _lists_of_texts(column: list[Any]) -> list[Any]:
     lists = [[value] if isinstance(value, str) else list(map(str, value)) for value in column]
     # A text with half of a surrogate pair cannot be encoded.
@@ -203,24 +213,34 @@ def _sequence_cell(text: str) -> int | str:
     return int(text) if _CANONICAL_INTEGER.fullmatch(text) and -(2**63) <= int(text) < 2**63 else text
 
 
-def _moment(text: str) -> datetime:
-    try:
-        return msgspec.convert(text, datetime, strict=False)
-    except ValueError:  # Python reads more of ISO 8601: a date without a time, a time without seconds
-        return datetime.fromisoformat(text)
+def _in_unit(kind: Kind, unit: str) -> Kind:
+    return {"timestamptz": _time(unit), "date": _date(unit)}.get(kind.copy_type, kind)
 
 
-def _timestamps(column: list[Any]) -> list[Any]:
-    stored = [(aware(moment) - UNIX_EPOCH) // MICROSECOND for moment in column]
-    if stored and (min(stored) < FIRST_US or max(stored) > LAST_US):
-        raise ValueError("out of range")
-    return stored
+def _time(unit: str | None) -> Kind:
+    return Kind(
+        wire=_TIME,
+        problem=ts_problem,
+        copy_type="timestamptz",
+        arrow_type="timestamp[us]",
+        cast=arrow_casts.times(unit),
+        finish=lambda values: moments.microseconds_of(values, unit),
+        beyond=lambda values: moments.beyond_of(values, unit),
+        prepare=moments.sendable,
+        export="to_json({0}) #>> '{{}}'",  # ISO 8601 in CSV too, where Postgres writes `2024-01-02 14:30:00+00`
+    )
 
 
-def _dates(column: list[Any]) -> list[Any]:
-    # Core's expiry is a datetime at midnight.
-    dates = (date.fromisoformat(v) if len(v) == 10 else datetime.fromisoformat(v).date() for v in column)
-    return [(value - UNIX_EPOCH_DATE).days for value in dates]
+def _date(unit: str | None) -> Kind:
+    return Kind(
+        wire=_TIME,
+        problem=date_problem,
+        copy_type="date",
+        arrow_type="date32",
+        cast=arrow_casts.dates,
+        finish=lambda values: moments.days_of(values, unit),
+        prepare=moments.sendable,
+    )
 
 
 def _json_texts(column: list[Any]) -> list[Any]:
@@ -230,26 +250,6 @@ def _json_texts(column: list[Any]) -> list[Any]:
     return [value.decode() for value in stored]
 
 
-_TIMESTAMP = Kind(
-    wire=datetime,
-    problem=ts_problem,
-    copy_type="timestamptz",
-    arrow_type="timestamp[us]",
-    cast=arrow_casts.timestamps,
-    finish=_timestamps,
-    column_wire=str | int | float,  # text to Arrow costs 0.5 us a value, text to datetime to Arrow 0.85
-    prepare=lambda value: _moment(value) if isinstance(value, str) else value,
-    export="to_json({0}) #>> '{{}}'",  # ISO 8601 in CSV too, where Postgres writes `2024-01-02 14:30:00+00`
-)
-_DATE = Kind(
-    wire=str,
-    problem=date_problem,
-    copy_type="date",
-    arrow_type="date32",
-    cast=arrow_casts.dates,
-    finish=_dates,
-    prepare=lambda value: value.isoformat() if isinstance(value, datetime) else value,
-)
 _DOUBLE = Kind(
     wire=_Number,
     problem=number_problem,
@@ -285,8 +285,8 @@ _KINDS: Mapping[type, Callable[[Column[Any]], Kind]] = MappingProxyType(
         Boolean: lambda _: _BOOLEAN,
         ARRAY: _array,
         DOUBLE_PRECISION: lambda _: _DOUBLE,
-        DateTime: lambda _: _TIMESTAMP,
-        DATE: lambda _: _DATE,
+        DateTime: lambda _: _time(None),
+        DATE: lambda _: _date(None),
         JSONB: lambda _: _JSON,
     }
 )

@@ -12,11 +12,10 @@ from functools import cache
 from itertools import groupby
 from typing import Any
 
-import msgspec
-
 from market_data_store.datasets import Dataset
 from market_data_store.wire.fields import Field, fields_of
 from market_data_store.wire.hashes import OCCURRENCE, content_hashes
+from market_data_store.wire.moments import TIME_UNIT
 from market_data_store.wire.reader import Reject, read_row
 from market_data_store.wire.rows import SentRows, Shape
 
@@ -47,14 +46,15 @@ def _keys_at_once(dataset: Dataset, shape: Shape, structs: list[Any], standard: 
     ids: Sequence[Any] = joined.columns.get(made.name) or [None] * len(structs)
     if made.name in standard or None not in ids:
         return [None] * len(structs)
+    fields = fields_of(dataset, standard.get(TIME_UNIT))
     columns = {
         f.name: _stored(f, joined.columns.get(f.name), standard.get(f.name), len(structs))
-        for f in fields_of(dataset)
-        if f.name in made.rule.content_hash or (f.key and f is not made)
+        for f in fields
+        if f.name in made.rule.content_hash or (f.key and f.name != made.name)
     }
     hashed = joined.hashed()
     hashes = content_hashes(made.rule.content_hash, columns, hashed, len(structs))
-    keys = zip(*(columns[f.name] for f in fields_of(dataset) if f.key and f is not made), hashes, strict=True)
+    keys = zip(*(columns[f.name] for f in fields if f.key and f.name != made.name), hashes, strict=True)
     numbers = (row.get(OCCURRENCE) for row in hashed) if hashed else [None] * len(structs)
     return [
         key if id_ is None and number is None else None for key, id_, number in zip(keys, ids, numbers, strict=True)
@@ -65,8 +65,6 @@ def _stored(f: Field, values: list[Any] | None, default: Any, count: int) -> lis
     if values is None:
         return [default] * count
     present = [value for value in values if value is not None]
-    if f.kind.column_wire is not None:
-        present = msgspec.convert(present, list[f.kind.wire], strict=False)  # type: ignore[name-defined]
     stored = iter(f.kind.finish(present))
     return [default if value is None else next(stored) for value in values]
 

@@ -15,11 +15,12 @@ import msgspec
 
 from market_data_store.datasets import Dataset
 from market_data_store.errors import InvalidMessage, Reason
-from market_data_store.wire.fields import Field, fields_of, names_of
+from market_data_store.wire.fields import Field, Fields, fields_of, names_of
 from market_data_store.wire.hashes import OCCURRENCE, content_hashes, number_of
+from market_data_store.wire.moments import TIME_UNIT, nanos_of, unit_named
 from market_data_store.wire.reasons import WrongValue, json_problem, occurrence_problem, reason_of, shown
-from market_data_store.wire.text import Unreadable, row_text
-from market_data_store.wire.unknown import hashed_of, kept_of, with_unknown
+from market_data_store.wire.text import TableRow, Unreadable, read_float, row_text
+from market_data_store.wire.unknown import hashed_of, kept_of, require_equal, with_nanos, with_unknown
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,14 +81,18 @@ def stored_defaults(dataset: Dataset, defaults: Mapping[str, Any]) -> Mapping[st
 @lru_cache(maxsize=256)
 def _encoded_defaults(dataset: Dataset, defaults: bytes) -> Mapping[str, Any]:
     given = json.loads(defaults)
-    standard = {}
-    for f in fields_of(dataset):
-        value = next((_wire_value(f, given[name]) for name in f.names if given.get(name) is not None), None)
-        if value is not None:
-            try:
-                (standard[f.name],) = f.kind.finish([f.checked(value)])
-            except ValueError as error:
-                raise InvalidMessage(reason_of(error).at("defaults")) from error
+    standard: dict[str, Any] = {}
+    try:
+        if given.get(TIME_UNIT) is not None:
+            standard[TIME_UNIT] = unit_named(given[TIME_UNIT])
+        for f in fields_of(dataset, standard.get(TIME_UNIT)):
+            _, value = _sent_value(f, given)
+            if value is not None:
+                wire = f.checked(value)
+                (standard[f.name],) = f.kind.finish([wire])
+                standard |= {nanos_of(f.name): nanos for nanos in f.kind.beyond([wire]) if nanos}
+    except ValueError as error:
+        raise InvalidMessage(reason_of(error).at("defaults")) from error
     if names_of(dataset).numbered and given.get(OCCURRENCE) is not None:
         standard[OCCURRENCE] = given[OCCURRENCE]
     return standard
@@ -99,31 +104,45 @@ def _stored(
     """Return one row's stored values; raises `WrongValue`."""
     if not isinstance(row, dict):
         raise WrongValue(Reason.of("row: expected an object, got {}", shown(row)))
-    names = names_of(dataset)
+    names, fields = names_of(dataset), fields_of(dataset, standard.get(TIME_UNIT))
     values: dict[str, Any] = {}
     beyond = {name: value for name, value in row.items() if name not in names.ignored}
-    for f in fields_of(dataset):
+    nanos: dict[str, int] = {}
+    for f in fields:
         present = [name for name in f.names if name in row]
-        name = next((name for name in present if row[name] is not None), present[0] if present else None)
-        value = None if name is None else _wire_value(f, row[name])
+        name, value = _sent_value(f, row)
         if value is None and f.required and f.name not in standard:
             kind = "key column" if f.key else "required"
-            state = "missing" if name is None else "null"
+            state = "null" if present else "missing"
             reason = Reason.of("{state} ({kind}); give it in the row or in defaults", state=state, kind=kind)
             raise WrongValue(reason.at(f.name))
         values[f.name] = None if value is None else f.checked(value)
+        nanos[f.name] = standard.get(nanos_of(f.name), 0) if value is None else _nanos(f, values[f.name])
         for other in present:
             if other in names.shared or not _is_kept(f, row[other], values[f.name], chosen=other == name):
                 beyond.pop(other, None)
-    kept = kept_of(beyond)
+    for f in fields:
+        if nanos.get(f.rule.nanos_of):
+            require_equal(f.name, values[f.name], f.rule.nanos_of, nanos[f.rule.nanos_of])
+            values[f.name] = nanos.pop(f.rule.nanos_of)
+    kept: Mapping[str, Any] = kept_of(beyond)
     try:
-        hashed = hashed_of({k: v for k, v in row.items() if names.hashed(k)})
+        sent = {**row, **row.cut} if isinstance(row, TableRow) else row
+        hashed = hashed_of({k: v for k, v in sent.items() if names.hashed(k)})
     except ValueError as error:
         raise WrongValue(occurrence_problem(row[OCCURRENCE]).at(OCCURRENCE)) from error
     if occurrence is not None and row.get(OCCURRENCE) is None and OCCURRENCE not in standard:
         hashed[OCCURRENCE] = number_of(occurrence)
     try:
-        return _completed(dataset, values, kept, hashed, standard, enqueued_at)
+        homeless = {name: [number] for name, number in nanos.items() if number}
+        keeper = next((f.name for f in fields if f.rule.keeps_unknown), None)
+        if homeless and keeper is None:
+            reason = Reason.of("nanoseconds have no place in this dataset; send microseconds")
+            raise WrongValue(reason.at(next(iter(homeless))))
+        (kept,) = with_nanos([values.get(keeper or "")], [kept], 1, homeless)
+        return _completed(fields, values, kept, hashed, standard, enqueued_at)
+    except WrongValue:
+        raise
     except (ValueError, TypeError) as error:  # all known fields are checked, so an unknown one is wrong
         raise WrongValue(json_problem(kept).at("metadata")) from error
 
@@ -134,21 +153,28 @@ def _is_kept(f: Field, value: Any, stored: Any, *, chosen: bool) -> bool:
         return isinstance(value, str) and f.kind.loses is not None and f.kind.loses(value)
     try:
         other = _wire_value(f, value)
-        return other is not None and f.kind.finish([f.checked(other)]) != f.kind.finish([stored])
+        return other is not None and _exact(f, f.checked(other)) != _exact(f, stored)
     except ValueError:
         return True
 
 
+def _exact(f: Field, wire: Any) -> tuple[Any, ...]:
+    return (*f.kind.finish([wire]), *f.kind.beyond([wire]))
+
+
+def _nanos(f: Field, wire: Any) -> int:
+    return next(iter(f.kind.beyond([wire])), 0)
+
+
 def _completed(
-    dataset: Dataset,
+    fields: Fields,
     values: dict[str, Any],
-    kept: dict[str, Any],
+    kept: Mapping[str, Any],
     hashed: dict[str, Any],
     standard: Mapping[str, Any],
     enqueued_at: int,
 ) -> list[Any]:
     """Fill in defaults and content hashes; returns stored values."""
-    fields = fields_of(dataset)
     columns: dict[str, list[Any]] = {}
     for f in fields:
         value = values[f.name]
@@ -163,18 +189,22 @@ def _completed(
     return [value for (value,) in columns.values()]
 
 
+def _sent_value(f: Field, row: Mapping[str, Any]) -> tuple[str | None, Any]:
+    """Return the first of the field's names under which a row has a value, and the value; twice None if none has."""
+    return next(((n, value) for n in f.names if (value := _wire_value(f, row.get(n))) is not None), (None, None))
+
+
 def _wire_value(f: Field, value: Any) -> Any:
-    """Convert one value as the decoder of a whole message does: unwrap Celery's objects, read the text null as None."""
-    if isinstance(value, dict) and value.keys() == {"__type__", "__value__"}:
+    """Return a value as the decoder of a whole message sees it, None for what stands for no value."""
+    if isinstance(value, dict) and value.keys() == {"__type__", "__value__"}:  # Celery's objects
         value = value["__value__"]
-    # msgspec reads the text `null` as no value, in all fields except texts.
-    return None if isinstance(value, str) and not f.kind.is_text and value.lower() == "null" else value
+    return None if f.is_missing(value) else value
 
 
 def _loads(text: msgspec.Raw) -> Any:
     """Read a row as an object; if possible, only a field that cannot be read becomes `Unreadable`."""
     try:
-        return json.loads(bytes(text))
+        return json.loads(bytes(text), parse_float=read_float)
     except ValueError:
         try:
             fields = msgspec.json.decode(text, type=dict[str, msgspec.Raw])
@@ -186,6 +216,6 @@ def _loads(text: msgspec.Raw) -> Any:
 
 def _loads_value(text: msgspec.Raw) -> Any:
     try:
-        return json.loads(bytes(text))
+        return json.loads(bytes(text), parse_float=read_float)
     except ValueError:
         return Unreadable(bytes(text))

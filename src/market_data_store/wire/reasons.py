@@ -8,6 +8,7 @@ from typing import Any
 
 from market_data_store.datasets import MAX_TEXT_LENGTH
 from market_data_store.errors import Reason
+from market_data_store.wire.text import name_of
 
 #: Maximum number of characters of a value in a reason.
 _MAX_SHOWN = 80
@@ -85,12 +86,12 @@ def texts_problem(value: Any) -> Reason:
 
 def ts_problem(value: Any) -> Reason:
     """Say what is wrong with a time."""
-    return Reason.of("{} is not a time from year 1 to 9999; send ISO 8601 or seconds since 1970", shown(value))
+    return Reason.of("{} is not a time; send ISO 8601, or a number of s, ms, us or ns since 1970", shown(value))
 
 
 def date_problem(value: Any) -> Reason:
     """Say what is wrong with a date."""
-    return Reason.of("{} is not a date; send YYYY-MM-DD", shown(value))
+    return Reason.of("{} is not a date; send YYYY-MM-DD or YYYYMMDD", shown(value))
 
 
 def occurrence_problem(value: Any) -> Reason:
@@ -104,7 +105,7 @@ def text_problem(limit: int) -> Callable[[Any], Reason]:
     def problem(value: Any) -> Reason:
         if not isinstance(value, str):
             return Reason.of("{} is not a string", shown(value))
-        if not value:
+        if not name_of(value):
             return Reason.of("{} is empty", shown(value))
         if len(value) > limit:
             return Reason.of("{} is too long; send at most {limit:,} characters", shown(value), limit=limit)

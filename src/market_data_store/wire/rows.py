@@ -22,11 +22,12 @@ import msgspec
 
 from market_data_store.datasets import Dataset
 from market_data_store.errors import InvalidMessage, Reason
-from market_data_store.wire.fields import fields_of, names_of
+from market_data_store.wire.fields import Fields, fields_of, names_of
 from market_data_store.wire.hashes import OCCURRENCE, number_of
+from market_data_store.wire.moments import TIME_UNIT, nanos_of
 from market_data_store.wire.reader import Reject, read_row, stored_defaults
 from market_data_store.wire.reasons import shown
-from market_data_store.wire.text import has_nul
+from market_data_store.wire.text import has_nul, read_float
 from market_data_store.wire.unknown import Joined, with_unknown
 
 #: Rows with more fields than this are decoded one by one, without a shape.
@@ -83,7 +84,7 @@ class Shape:
             if not present and not optional:
                 raise ValueError(f"{f.name} is missing")
             for name in present:
-                type_ = f.kind.column_wire or f.kind.wire
+                type_ = f.kind.wire
                 made = (type_ | None, None) if optional else (type_, msgspec.NODEFAULT)
                 # A hash counts the value as it was sent.
                 getter = member(name, *((Any, None) if meanings.hashed(name) else made))
@@ -169,7 +170,7 @@ def read_rows(dataset: Dataset, rows: bytes | list[Any], defaults: Mapping[str, 
 def first_reject(dataset: Dataset, rows: bytes | list[Any], defaults: Mapping[str, Any]) -> Reject | None:
     """Return the first row that a worker would reject, without the use of Arrow; raises `InvalidMessage`."""
     given = read_rows(dataset, rows, defaults)
-    if isinstance(given.form, Shape) and _passes(dataset, given.form, given.content):
+    if isinstance(given.form, Shape) and _passes(dataset, given.form, given):
         return None
     for position, raw in enumerate(given.at(range(len(given)))):
         found = read_row(dataset, position, raw, given.standard, 0)
@@ -178,21 +179,31 @@ def first_reject(dataset: Dataset, rows: bytes | list[Any], defaults: Mapping[st
     return None
 
 
-def _passes(dataset: Dataset, shape: Shape, structs: list[Any]) -> bool:
+def _passes(dataset: Dataset, shape: Shape, rows: SentRows) -> bool:
     """Return whether all rows are valid; false if one must be read by itself."""
-    joined = shape.joined([structs])
+    joined = shape.joined([rows.content])
+    fields = fields_of(dataset, rows.standard.get(TIME_UNIT))
+    if _sends_nanos(fields, joined):
+        return False  # they must agree with the times
     try:
-        for f in fields_of(dataset):
+        for f in fields:
             values = joined.columns.get(f.name)
             if f.rule.keeps_unknown:
-                values = with_unknown(values, joined.kept, len(structs))
+                values = with_unknown(values, joined.kept, len(rows))
             present = [value for value in values or () if value is not None]
-            if f.kind.column_wire is not None or f.rule.later:
+            if f.rule.later:
                 present = msgspec.convert(present, list[f.kind.wire], strict=False)  # type: ignore[name-defined]
             f.kind.finish(present)
     except (ValueError, RecursionError):
         return False
     return True
+
+
+def _sends_nanos(fields: Fields, joined: Joined) -> bool:
+    names = {nanos_of(f.name) for f in fields if f.kind.copy_type == "timestamptz"}
+    if any(names & kept.keys() for kept in joined.kept[:1]):
+        return True
+    return any(f.rule.nanos_of and f.name in joined.columns for f in fields)
 
 
 def _picked(rows: list[Any], positions: Sequence[int]) -> list[Any]:
@@ -233,7 +244,7 @@ def _split(text: bytes) -> Iterator[Any]:
         yield from msgspec.json.decode(text, type=list[msgspec.Raw])
     except (ValueError, RecursionError):
         try:
-            rows = json.loads(text)
+            rows = json.loads(text, parse_float=read_float)
         except (ValueError, RecursionError) as error:
             raise InvalidMessage(Reason.of("rows: not readable as JSON")) from error
         if not isinstance(rows, list):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import math
 import re
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 import msgspec
@@ -25,6 +27,15 @@ def name_of(text: str) -> str:
     return text.strip(SPACES)
 
 
+class TableRow(dict[str, Any]):
+    """A row of a table, as JSON has it.
+
+    `cut` has those of its times that have nanoseconds, to the microsecond: as version 0.4.0 read and hashed them.
+    """
+
+    cut: Mapping[str, str] = MappingProxyType({})
+
+
 class Unreadable:
     """A value that JSON or Arrow allows and Python does not, such as an integer of 5,000 digits; no field takes it."""
 
@@ -33,6 +44,12 @@ class Unreadable:
 
     def __repr__(self) -> str:
         return self._text.decode("utf-8", "replace")
+
+
+def read_float(text: str) -> Any:
+    """Read a number of JSON; one beyond all doubles, such as 1e400, is `Unreadable`, not an infinity."""
+    value = float(text)
+    return value if math.isfinite(value) else Unreadable(text.encode())
 
 
 def row_text(row: Any) -> str:

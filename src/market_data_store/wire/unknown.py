@@ -7,14 +7,17 @@ from which it could not be read back; and what neither JSON nor Arrow can repres
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import msgspec
 
+from market_data_store.errors import Reason
+from market_data_store.wire.fields import is_not_finite
 from market_data_store.wire.hashes import OCCURRENCE, number_of
+from market_data_store.wire.moments import nanos_of
+from market_data_store.wire.reasons import WrongValue, shown
 from market_data_store.wire.text import Unreadable
 
 
@@ -44,11 +47,7 @@ def hashed_of(fields: Mapping[str, Any]) -> dict[str, Any]:
 
 def kept_of(fields: Mapping[str, Any]) -> dict[str, Any]:
     """Return the fields that have a value, as JSON can hold them."""
-    return {name: _readable(value) for name, value in fields.items() if _has_value(value)}
-
-
-def _has_value(value: Any) -> bool:
-    return not (value is None or (isinstance(value, float) and not math.isfinite(value)))
+    return {name: _readable(value) for name, value in fields.items() if value is not None and not is_not_finite(value)}
 
 
 def _readable(value: Any) -> Any:
@@ -56,6 +55,36 @@ def _readable(value: Any) -> Any:
         return value
     text = repr(value)
     return msgspec.Raw(text.encode()) if text.lstrip("-").isdigit() else text
+
+
+def with_nanos(
+    column: list[Any] | None,
+    kept: Sequence[Mapping[str, Any]],
+    count: int,
+    beyond: Mapping[str, Sequence[int | None]],
+) -> Sequence[Mapping[str, Any]]:
+    """Add to what is kept of each row the nanoseconds of fields that no column takes, under the names of `nanos_of`.
+
+    `column` has each row's own metadata. Raises `WrongValue` if a row sends others under such a name.
+    """
+    if not beyond:
+        return kept
+    merged = [dict(extra) for extra in kept] or [{} for _ in range(count)]
+    for field, each in beyond.items():
+        name = nanos_of(field)
+        for extra, own, nanos in zip(merged, column or [None] * count, each, strict=True):
+            if nanos is not None:
+                sent = own.get(name) if isinstance(own, Mapping) else None
+                require_equal(name, extra.get(name) if sent is None else sent, field, nanos)
+                extra[name] = nanos
+    return merged
+
+
+def require_equal(name: str, sent: Any, field: str, nanos: int) -> None:
+    """Raise `WrongValue` if nanoseconds were sent that differ from those of the field."""
+    if sent not in (None, nanos):
+        reason = Reason.of("{} differs from the nanoseconds of {field}, {}", shown(sent), str(nanos), field=field)
+        raise WrongValue(reason.at(name))
 
 
 def with_unknown(column: list[Any] | None, unknown: Sequence[Mapping[str, Any]], count: int) -> list[Any] | None:

@@ -13,6 +13,7 @@ from market_data_store.config import settings
 from market_data_store.datasets import Dataset, dataset_named
 from market_data_store.errors import InvalidMessage, Reason
 from market_data_store.wire.arrow import Frame, unpack
+from market_data_store.wire.text import read_float
 from market_data_store.worker.envelope import Envelope
 
 #: A JSON list, as text or decoded, or a table.
@@ -66,7 +67,7 @@ def parsed(envelope: Envelope) -> tuple[Call, bool]:
 def _parsed_by_python(body: bytes) -> tuple[list[Any], dict[str, Any], dict[str, Any]]:
     """Read a body with NaN or 1e400, which Python's json writes although JSON does not know them."""
     try:
-        args, kwargs, embed = json.loads(body)
+        args, kwargs, embed = json.loads(body, parse_float=read_float)
         if not (isinstance(args, list) and isinstance(kwargs, dict) and isinstance(embed, dict | None)):
             raise ValueError("no arguments")
     except (ValueError, TypeError, RecursionError) as error:

@@ -31,7 +31,7 @@ from market_data_store.producer.client import StoreClient
 from market_data_store.producer.sink import StoreSink
 from market_data_store.protocol import QUEUE
 
-ROW = {"provider": "p", "symbol": "S", "name": "n", "ts": 0}
+ROW = {"provider": "p", "symbol": "S", "name": "n", "ts": 1_704_067_200}
 
 
 @pytest.fixture
@@ -43,7 +43,7 @@ def inspector(producer: Celery) -> Iterator[QueueInspector]:
 def fill(producer: Celery, messages: int) -> None:
     with StoreClient(app=producer, max_rows=1, on_pressure="ignore") as client:
         for number in range(messages):
-            client.write("signals", [{**ROW, "ts": number}])
+            client.write("signals", [{**ROW, "ts": 1_704_067_200 + number}])
 
 
 def purge(producer: Celery) -> None:
@@ -149,7 +149,7 @@ def test_a_client_never_runs_past_the_capacity_between_two_looks(producer: Celer
 
     def write_on() -> None:
         for number in range(1_000):
-            client.write("signals", [{**ROW, "ts": number}])
+            client.write("signals", [{**ROW, "ts": 1_704_067_200 + number}])
 
     with client, pytest.raises(Backpressure):
         write_on()
@@ -161,7 +161,7 @@ def test_a_sink_is_a_core_sink_that_keeps_the_loop_going(producer: Celery, inspe
     async def write() -> int:
         sink = StoreSink("signals", app=producer, capacity=10, max_rows=1, defaults=ROW)
         assert isinstance(sink, Sink)
-        blocked = asyncio.create_task(sink.write([{"ts": 8}]))
+        blocked = asyncio.create_task(sink.write([{"ts": 1_704_067_208}]))
         ticks = 0
         while not blocked.done():
             await asyncio.sleep(0.01)

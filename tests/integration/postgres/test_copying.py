@@ -62,6 +62,8 @@ SENT_AS = {
     "date": [pa.date32(), pa.string()],
 }
 
+#: Its extremes are of the years 1 and 9999.
+pytestmark = pytest.mark.usefixtures("any_year")
 every_dataset = pytest.mark.parametrize("dataset", DATASETS.values(), ids=lambda dataset: dataset.name)
 
 
@@ -164,7 +166,16 @@ def test_so_they_do_from_a_table_of_any_type(
 def test_the_stage_and_the_table_get_the_same_double(writer: Writer, database: psycopg.Connection[Any]) -> None:
     """-0.0 equals 0.0, so that a replay with the other sign changes nothing."""
     bars = DATASETS["bars"]
-    bar = {"provider": "p", "symbol": "s", "interval": "1m", "ts": 0, "open": 1, "high": 1, "low": 1, "close": -0.0}
+    bar = {
+        "provider": "p",
+        "symbol": "s",
+        "interval": "1m",
+        "ts": "2024-01-02",
+        "open": 1,
+        "high": 1,
+        "low": 1,
+        "close": -0.0,
+    }
     assert write(writer, bars, read_rows(bars, json.dumps([bar]).encode(), {})) == Counts(written=1)
     assert write(writer, bars, read_rows(bars, json.dumps([bar | {"close": 0.0}]).encode(), {}), at=1) == Counts(
         unchanged=1

@@ -14,6 +14,7 @@ from market_data_store.postgres.writer import Writer
 from market_data_store.protocol import Counts
 
 
+@pytest.mark.usefixtures("any_year")
 def test_times_and_dates_at_the_extremes_read_back_equal(writer: Writer, database: Connection) -> None:
     first, last = datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)
     rows = [

@@ -139,10 +139,10 @@ def test_a_fuzzer_finds_no_server_error(web: Web) -> None:
 def test_dead_letters_are_listed_shown_replayed_and_purged(
     web: Web, worker: Worker, redis_url: str, database: psycopg.Connection[Any]
 ) -> None:
-    good = {"provider": "p", "symbol": "S", "name": "n", "ts": 0}
+    good = {"provider": "p", "symbol": "S", "name": "n", "ts": 1_704_067_200}
     database.execute("ALTER TABLE signals ADD CONSTRAINT small CHECK (value < 10)")
     with Celery("producer", broker=redis_url, set_as_current=False) as producer:
-        rows = [{**good, "value": 7}, {**good, "ts": 1, "value": 77}, {**good, "ts": "never", "value": 1}]
+        rows = [{**good, "value": 7}, {**good, "ts": 1_704_067_201, "value": 77}, {**good, "ts": "never", "value": 1}]
         producer.send_task("store.write", args=["signals", rows], queue="store.write")
     # The row that Postgres refuses is found after the one that is refused for its form.
     wait_until(lambda: len(web.admin("GET", "/dead-letters").json()["letters"]) == 2)

@@ -96,7 +96,7 @@ def serve(tmp_path: Path, database_url: str, redis_url: str) -> Iterator[Serve]:
 def fill(producer: Celery, messages: int) -> None:
     with StoreClient(app=producer, max_rows=1, on_pressure="ignore") as client:
         for number in range(messages):
-            client.write("signals", [{**ROW, "ts": number}])
+            client.write("signals", [{**ROW, "ts": 1_704_067_200 + number}])
 
 
 def purge(producer: Celery) -> None:

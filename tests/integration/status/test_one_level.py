@@ -23,7 +23,7 @@ HEADLINE = "hard (no_workers): messages wait and no worker takes them"
 
 def fill(producer: Celery, messages: int) -> None:
     for number in range(messages):
-        row = {"provider": "p", "symbol": "S", "name": "n", "ts": number}
+        row = {"provider": "p", "symbol": "S", "name": "n", "ts": 1_704_067_200 + number}
         producer.send_task(TASK, args=["signals", [row]], queue=QUEUE)
 
 

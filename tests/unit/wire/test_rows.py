@@ -186,16 +186,17 @@ def test_the_objects_that_celery_makes_of_its_json_are_taken_too(name: str, row:
     assert stored(decode(name, [row], **defaults)) == stored(decode(name, msgspec.json.encode([row]), **defaults))
 
 
-def test_one_nan_does_not_spoil_the_other_rows_of_a_foreign_client() -> None:
-    decoded = decode("ticks", celery_json([TICK_CONSUMER, {**TICK_CONSUMER, "size": math.nan}, TICK_CONSUMER]))
-    assert list(decoded.positions) == [0, 2]
-    assert [row["ts"] for row in stored(decoded)] == [NOW, NOW]
+def test_nan_of_a_foreign_client_is_null_or_rejects_its_row_alone() -> None:
+    sent = [TICK_CONSUMER, {**TICK_CONSUMER, "size": math.nan}, {**TICK_CONSUMER, "price": math.nan}, TICK_CONSUMER]
+    decoded = decode("ticks", celery_json(sent))
+    assert list(decoded.positions) == [0, 1, 3]
+    assert [row["size"] for row in stored(decoded)] == [10.0, None, 10.0]
 
 
-@pytest.mark.parametrize("wrong", [{"size": math.nan}, {"symbol": "\ud800"}])
-def test_one_nan_does_not_spoil_the_other_rows_when_the_whole_body_is_parsed(wrong: Row) -> None:
-    given_rows = json.loads(celery_json([TICK_CONSUMER, {**TICK_CONSUMER, **wrong}, TICK_CONSUMER]))
-    assert list(decode("ticks", given_rows).positions) == [0, 2]
+def test_a_wrong_row_does_not_spoil_the_others_when_the_whole_body_is_parsed() -> None:
+    for wrong in ({"price": math.nan}, {"symbol": "\ud800"}):
+        given_rows = json.loads(celery_json([TICK_CONSUMER, {**TICK_CONSUMER, **wrong}, TICK_CONSUMER]))
+        assert list(decode("ticks", given_rows).positions) == [0, 2]
 
 
 def test_a_default_may_be_what_celery_makes_of_a_datetime() -> None:
@@ -344,7 +345,10 @@ def test_a_default_that_is_null_or_unknown_to_the_dataset_is_none(send: Send) ->
         ({"provider": 5}, "defaults: provider: 5 is not a string"),
         ({"symbol": "A\0"}, "defaults: symbol: 'A\\x00' holds a NUL character"),
         ({"ts": "soon"}, "defaults: ts: 'soon' is not a time"),
-        ({"volume": math.nan}, "defaults: volume: nan is not a finite number"),
+        ({"open": math.nan}, "defaults: open: nan is not a finite number"),
+        ({"time_unit": "min"}, "defaults: time_unit: 'min' is not one of s, ms, us, ns, date"),
+        ({"time_unit": 1}, "defaults: time_unit: 1 is not one of s, ms, us, ns, date"),
+        ({"ts": 5}, "defaults: ts: 5 does not show its unit"),
     ],
 )
 def test_a_wrong_default_is_wrong_for_the_whole_message(defaults: Row, expected: str) -> None:
