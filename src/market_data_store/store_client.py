@@ -21,9 +21,11 @@ from typing import TYPE_CHECKING, Any, Self
 
 from market_data_store import reads
 from market_data_store.config import postgres_url, settings, without_password
+from market_data_store.datasets import dataset_named
 from market_data_store.errors import SpoolInUse, SpoolUnavailable
 from market_data_store.postgres.connection import connect
 from market_data_store.producer.spool import free_path
+from market_data_store.wire.fields import required_names
 
 if TYPE_CHECKING:
     from market_data_store.producer.client import StoreClient
@@ -122,7 +124,8 @@ class AsyncStoreClient:
         if self._store is None:
             await self.aopen()
         assert self._store is not None  # noqa: S101  # `aopen` sets it
-        return await self._store.write_async(dataset, [_sendable(row) for row in rows])
+        required = required_names(dataset_named(dataset))
+        return await self._store.write_async(dataset, [_sendable(row, required) for row in rows])
 
     def _opened(self) -> StoreClient:
         # Imported here, because importing market_data_core imports the pipeline, if installed, and so this module. At
@@ -143,13 +146,14 @@ class AsyncStoreClient:
             return reads.ticks(connection, *window)
 
 
-def _sendable(row: Any) -> Any:
-    """Convert what JSON cannot express: the pipeline's events, and NaN, which the worker must see and reject."""
+def _sendable(row: Any, required: frozenset[str]) -> Any:
+    """Convert what JSON cannot express: the pipeline's events, and NaN where the worker must see and reject it."""
     if not isinstance(row, Mapping) and hasattr(row, "to_dict"):
         row = row.to_dict()
-    if isinstance(row, Mapping) and any(isinstance(v, float) and not math.isfinite(v) for v in row.values()):
-        return {k: str(v) if isinstance(v, float) and not math.isfinite(v) else v for k, v in row.items()}
-    return row
+    if not isinstance(row, Mapping):
+        return row
+    wrong = {k: str(v) for k, v in row.items() if isinstance(v, float) and not math.isfinite(v) and k in required}
+    return {**row, **wrong} if wrong else row
 
 
 async def _replay_pool(url: str) -> Any:

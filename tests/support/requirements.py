@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from typing import NoReturn
+from importlib import import_module
+from typing import Any, NoReturn
 
 import pytest
 
@@ -15,6 +16,14 @@ def missing(reason: str, details: str = "") -> NoReturn:
     if os.environ.get("CI") == "true":
         pytest.fail(details or reason)
     pytest.skip(reason)
+
+
+def required_module(name: str) -> Any:
+    """The module, or the test is `missing` it."""
+    try:
+        return import_module(name)
+    except ImportError:
+        missing(f"{name} is not installed; pip install -e '.[dev]'")
 
 
 def require_rabbitmq() -> None:

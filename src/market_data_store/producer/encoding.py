@@ -14,7 +14,7 @@ from pydantic import BaseModel
 from market_data_store.datasets import Dataset
 from market_data_store.errors import InvalidMessage, InvalidRow
 from market_data_store.producer.occurrences import Occurrences
-from market_data_store.wire.fields import names_of
+from market_data_store.wire.fields import names_of, required_names
 from market_data_store.wire.hashes import OCCURRENCE
 from market_data_store.wire.occurrences import keys_of
 from market_data_store.wire.rows import first_reject, read_rows
@@ -36,7 +36,7 @@ def encode_defaults(dataset: Dataset, defaults: Mapping[str, Any]) -> tuple[dict
     if names_of(dataset).numbered:
         standard[OCCURRENCE] = 1  # a worker must not count rows of different calls
     try:
-        return standard, msgspec.json.encode(standard, order="deterministic")
+        return standard, msgspec.json.encode(standard, enc_hook=_plain, order="deterministic")
     except (TypeError, ValueError, RecursionError) as error:
         raise InvalidMessage(f"defaults: expected an object of JSON values: {error}") from error
 
@@ -53,7 +53,14 @@ def encode(rows: list[Any], start: int) -> bytes:
 
 
 def _plain(value: Any) -> Any:
-    """Values that msgspec does not encode itself: pydantic models, mappings, numpy's scalars."""
+    """Values that msgspec does not encode itself: pydantic models, mappings, the scalars of numpy and pandas."""
+    type_name = type(value).__name__
+    if type_name in ("NaTType", "NAType"):
+        return None
+    if isinstance(value, datetime):  # pandas.Timestamp, with its nanoseconds
+        return value.isoformat()
+    if type_name == "datetime64":  # its item is a number where it has nanoseconds
+        return None if str(value) == "NaT" else str(value)
     if isinstance(value, BaseModel):
         return vars(value)
     if isinstance(value, Mapping):
@@ -66,7 +73,8 @@ def _plain(value: Any) -> Any:
 def check_rows(dataset: Dataset, rows: list[Any], text: bytes, defaults: dict[str, Any], start: int) -> None:
     """Raise `InvalidRow` for the first row that the worker would reject."""
     # NaN becomes null in JSON. To tell it from a value that was left out, look at the rows themselves.
-    given = _objects(rows) if b"null" in text and any(map(_has_non_finite, rows)) else text
+    required = required_names(dataset)
+    given = _objects(rows) if b"null" in text and any(_has_non_finite(row, required) for row in rows) else text
     reject = first_reject(dataset, given, defaults)
     if reject is not None:
         raise InvalidRow(reject.reason, position=start + reject.position)
@@ -96,9 +104,11 @@ def _objects(rows: list[Any]) -> list[Any]:
     return [msgspec.to_builtins(row, enc_hook=_plain) for row in rows]
 
 
-def _has_non_finite(row: Any) -> bool:
-    values = row.values() if isinstance(row, Mapping) else _fields_of(row).values()
-    return any(isinstance(value, float) and not math.isfinite(value) for value in values)
+def _has_non_finite(row: Any, names: frozenset[str]) -> bool:
+    fields = row if isinstance(row, Mapping) else _fields_of(row)
+    return any(
+        isinstance(value, float) and not math.isfinite(value) and name in names for name, value in fields.items()
+    )
 
 
 def _fields_of(row: Any) -> dict[str, Any]:
