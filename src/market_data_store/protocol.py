@@ -5,7 +5,8 @@ It imports nothing from this package, so that either side can use it without the
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Sequence
+from typing import Annotated, Any
 
 import msgspec
 
@@ -36,19 +37,56 @@ def is_arrow(body: bytes) -> bool:
 
 
 class Counts(msgspec.Struct):
-    """The result of a message: what became of its rows. The numbers add up to the rows sent."""
+    """What became of a message's rows. The numbers add up to the rows sent."""
 
+    #: First, because Flower shows the beginning of a result.
+    rejected: int = 0
     written: int = 0
     unchanged: int = 0
     #: Rows that are older than the stored ones.
     stale: int = 0
-    rejected: int = 0
+    #: Rows that another row of the same message replaced. Version 0.4.0 does not count them apart.
+    superseded: int = 0
 
     def __add__(self, other: Counts) -> Counts:
         """Add number by number."""
         return Counts(
             *(a + b for a, b in zip(msgspec.structs.astuple(self), msgspec.structs.astuple(other), strict=True))
         )
+
+    @property
+    def rows(self) -> int:
+        """The rows sent."""
+        return sum(msgspec.structs.astuple(self))
+
+    def numbers(self) -> dict[str, int]:
+        """Return the numbers as a result has them: `superseded` only if there are any, the others always."""
+        numbers: dict[str, int] = msgspec.structs.asdict(self)
+        if not self.superseded:
+            del numbers["superseded"]
+        return numbers
+
+
+class Rejection(msgspec.Struct, frozen=True):
+    """Why a row was rejected, and where it is kept."""
+
+    #: The row's index in its message.
+    position: int
+    reason: str
+    #: The id of its dead letter; None if somebody has purged it already.
+    letter: int | None
+    #: The reason without values; results do not have it.
+    pattern: str
+
+
+#: A result says of at most this many rejected rows why they were rejected, the first ones.
+MAX_REASONS = 3
+
+
+def result_of(counts: Counts, rejections: Sequence[Rejection]) -> dict[str, Any]:
+    """Return a message's result as its producer gets it: the numbers and, if rows were rejected, `reasons`."""
+    reasons = [{"position": r.position, "reason": r.reason, "letter": r.letter} for r in rejections[:MAX_REASONS]]
+    return counts.numbers() | ({"reasons": reasons} if reasons else {})
 
 
 class Replayed(msgspec.Struct, frozen=True):

@@ -10,7 +10,7 @@ from uuid import uuid4
 
 from market_data_store.datasets import DATASETS
 from market_data_store.dead_letters import DeadLetter
-from market_data_store.postgres.batch import DecodedMessage, decoded
+from market_data_store.postgres.batch import DecodedMessage, Written, decoded
 from market_data_store.postgres.writer import Writer
 from market_data_store.protocol import Counts
 from market_data_store.wire.rows import read_rows
@@ -57,10 +57,17 @@ def message(
 
 
 def write(writer: Writer, *messages: DecodedMessage, name: str = "bars") -> list[Counts]:
-    counts = writer.write(decoded(DATASETS[name], messages), messages)
-    for got, sent in zip(counts, messages, strict=True):
-        assert got.written + got.unchanged + got.stale + got.rejected == len(sent.rows)
-    return counts
+    return written(writer, *messages, name=name).counts
+
+
+def written(writer: Writer, *messages: DecodedMessage, name: str = "bars") -> Written:
+    """Write, and return all that the writer says of it."""
+    found = writer.write(decoded(DATASETS[name], messages), messages)
+    for counts, rejections, sent in zip(found.counts, found.rejections, messages, strict=True):
+        assert counts.rows == len(sent.rows)
+        assert counts.rejected == len(rejections)
+    assert sum(counts.stale for counts in found.counts) == len(found.late)
+    return found
 
 
 def select(database: Connection, query: str) -> list[tuple[Any, ...]]:

@@ -73,6 +73,8 @@ def _show(summary: Summary, source: RowFile) -> None:
     console.print(f"{source.path.name}: {summary.seconds:.2f} s, {summary.rate:,.0f} rows/s", markup=False)
     console.print(f"rows sent     {summary.sent:,}")
     details = f"{counts.written:,} written, {counts.unchanged:,} unchanged, {counts.stale:,} stale"
+    if counts.superseded:
+        details += f", {counts.superseded:,} superseded"
     console.print(f"rows stored   {summary.stored:,} ({details})")
     console.print(f"dead letters  {summary.rejected:,}")
 

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-import msgspec
 from rich.console import Console
 
 from market_data_store.cli.terminal import console
@@ -71,7 +70,7 @@ class _Run:
             run_id,
             rows_written=now.written - before.written,
             rows_failed=now.rejected - before.rejected,
-            rows_processed=sum(msgspec.structs.astuple(now)),
+            rows_processed=now.rows,
         )
         self._recorded = now
 

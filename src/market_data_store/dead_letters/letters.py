@@ -21,6 +21,9 @@ from market_data_store.wire.hashes import hash63
 from market_data_store.wire.moments import UNIX_TO_EPOCH_US
 from market_data_store.wire.text import row_text
 
+#: What identifies a letter: task id, position and content hash.
+_Origin = tuple[str, int, int]
+_Json = Callable[[str | None], str | None]
 #: Maximum length of a task id, in characters.
 _MAX_TASK_ID = 255
 #: Maximum length of a content type, an encoding and a compression, in bytes: a replay sends them, and AMQP allows no
@@ -38,6 +41,12 @@ _KEEP = """
     VALUES (%s, %s, %s, %s, %s, %s, %s, %s::json, %s::json, %s, %s, %s, %s, %s, %s,
             timestamptz '2000-01-01Z' + %s * interval '1 microsecond')
     ON CONFLICT (task_id, position, content_hash) DO NOTHING
+"""
+_IDS = """
+    SELECT letter.id
+    FROM unnest(%s::text[], %s::int[], %s::bigint[]) WITH ORDINALITY AS kept (task_id, position, content_hash, place)
+    LEFT JOIN dead_letters AS letter USING (task_id, position, content_hash)
+    ORDER BY place
 """
 _RENEW = """
     UPDATE dead_letters AS letter
@@ -137,12 +146,13 @@ class Letter:
     body: bytes | None = None
 
 
-def keep(connection: psycopg.Connection[Any], letters: Sequence[DeadLetter]) -> None:
-    """Store letters within the connection's transaction; a letter that exists already stays as it is."""
+def keep(connection: psycopg.Connection[Any], letters: Sequence[DeadLetter]) -> list[int | None]:
+    """Store letters in the open transaction, except those that exist; returns their ids (None: purged meanwhile)."""
     again = [letter for letter in letters if letter.id is not None]
     renewed = {id_ for (id_,) in connection.execute(_RENEW, _renewals(again))} if again else set()
     # A letter that is no longer in the table (purged, or from another database) is stored as a new one.
-    fresh = [letter for letter in letters if letter.id not in renewed]
+    fresh = [(_origin(letter), letter) for letter in letters if letter.id not in renewed]
+    ids: list[int | None] = []
     if fresh:
         try:
             _insert(connection, fresh, lambda text: text)
@@ -151,6 +161,10 @@ def keep(connection: psycopg.Connection[Any], letters: Sequence[DeadLetter]) -> 
                 raise
             # Text that Postgres does not accept as JSON (for example nested too deeply) is kept as a JSON string.
             _insert(connection, fresh, lambda text: text and json.dumps(text))
+        origins = [list(column) for column in zip(*(origin for origin, _ in fresh), strict=True)]
+        ids = [id_ for (id_,) in connection.execute(_IDS, origins).fetchall()]
+    kept = iter(ids)
+    return [letter.id if letter.id in renewed else next(kept) for letter in letters]
 
 
 def settle(connection: psycopg.Connection[Any], letters: Sequence[tuple[int, str]]) -> None:
@@ -167,30 +181,22 @@ def _renewals(letters: Sequence[DeadLetter]) -> list[list[Any]]:
     return [list(column) for column in zip(*rows, strict=True)]
 
 
-def _insert(
-    connection: psycopg.Connection[Any],
-    letters: Sequence[DeadLetter],
-    as_json: Callable[[str | None], str | None],
-) -> None:
+def _insert(connection: psycopg.Connection[Any], letters: Sequence[tuple[_Origin, DeadLetter]], json_of: _Json) -> None:
     # In the order of the index, so that two workers with the same messages do not deadlock.
-    parameters = sorted((_parameters(letter, as_json) for letter in letters), key=itemgetter(0, 1, 2))
+    in_order = sorted(letters, key=itemgetter(0))
+    parameters = [origin + _parameters(letter, json_of) for origin, letter in in_order]
     with connection.transaction(), connection.cursor() as cursor:
         cursor.executemany(_KEEP, parameters)
 
 
-def _parameters(letter: DeadLetter, as_json: Callable[[str | None], str | None]) -> tuple[Any, ...]:
-    defaults = row_text(dict(letter.defaults)) if letter.defaults else None
-    content = json.dumps((letter.dataset, letter.row, defaults)).encode() + (letter.body or b"")
+def _parameters(letter: DeadLetter, json_of: _Json) -> tuple[Any, ...]:
     return (
-        stored_id(letter.task_id),
-        letter.position,
-        hash63(content),
         letter.dataset,
         _text(letter.reason),
         _pattern(letter),
         letter.sqlstate,
-        as_json(letter.row),
-        as_json(defaults),
+        json_of(letter.row),
+        json_of(_defaults(letter)),
         letter.body,
         None if letter.body is None else len(letter.body),
         None if letter.body is None else sha256(letter.body).digest(),
@@ -199,6 +205,15 @@ def _parameters(letter: DeadLetter, as_json: Callable[[str | None], str | None])
         _property(letter.compression),
         max(letter.enqueued_at, -UNIX_TO_EPOCH_US),  # nothing was enqueued before 1970
     )
+
+
+def _origin(letter: DeadLetter) -> _Origin:
+    content = json.dumps((letter.dataset, letter.row, _defaults(letter))).encode() + (letter.body or b"")
+    return stored_id(letter.task_id), letter.position, hash63(content)
+
+
+def _defaults(letter: DeadLetter) -> str | None:
+    return row_text(dict(letter.defaults)) if letter.defaults else None
 
 
 def _pattern(letter: DeadLetter) -> str:

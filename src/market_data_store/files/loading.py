@@ -41,8 +41,8 @@ class Summary:
 
     @property
     def stored(self) -> int:
-        """Rows that Postgres holds, in this or in a newer version."""
-        return self.counts.written + self.counts.unchanged + self.counts.stale
+        """Rows that Postgres holds, in this or in a newer version, or that another row of the file replaced."""
+        return self.counts.rows - self.counts.rejected
 
     @property
     def rejected(self) -> int:

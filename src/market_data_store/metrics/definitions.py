@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from market_data_core.telemetry import BackpressureLevel
@@ -22,6 +22,12 @@ WRITE_SECONDS = Histogram(
     "Seconds from a batch's first attempt to its commit, retries included",
     ["dataset"],
     buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30),
+)
+STALE_SECONDS = Histogram(
+    "mds_stale_seconds",
+    "Seconds by which stale rows were older than the stored rows",
+    ["dataset"],
+    buckets=(0.1, 1, 2, 5, 10, 30, 60, 300, 900, 3_600, 4 * 3_600, 24 * 3_600, 7 * 24 * 3_600),
 )
 RETRIES = Counter(
     "mds_write_retries_total",
@@ -44,7 +50,7 @@ EVENTS = Counter("mds_feedback_events_total", "Attempts to deliver a feedback ev
 _LEVELS = {BackpressureLevel.ok: 0, BackpressureLevel.soft: 1, BackpressureLevel.hard: 2}
 #: The label of rows without a dataset and of errors without an SQLSTATE.
 _NONE = "none"
-_COMMITTED = ("written", "unchanged", "stale")
+_COMMITTED = ("written", "unchanged", "stale", "superseded")
 #: The SQLSTATE classes of transient errors (`errors.DatabaseUnavailable`).
 _PASSING = ("08", "40", "53", "55", "57", _NONE)
 
@@ -54,6 +60,7 @@ def start_at_zero() -> None:
     for dataset in DATASETS:
         for outcome in (*_COMMITTED, "rejected"):
             ROWS.labels(dataset, outcome)
+        STALE_SECONDS.labels(dataset)
     ROWS.labels(_NONE, "rejected")
     for sqlstate_class in _PASSING:
         RETRIES.labels(sqlstate_class)
@@ -94,11 +101,13 @@ def count_delivery(receiver: str, delivered: bool) -> None:
 
 
 @batch_written.connect(weak=False)
-def _on_batch(dataset: str, counts: Counts, seconds: float, **_: Any) -> None:
+def _on_batch(dataset: str, counts: Counts, seconds: float, late: Sequence[float], **_: Any) -> None:
     for outcome in _COMMITTED:
         ROWS.labels(dataset, outcome).inc(getattr(counts, outcome))
-    BATCH_ROWS.labels(dataset).observe(counts.written + counts.unchanged + counts.stale + counts.rejected)
+    BATCH_ROWS.labels(dataset).observe(counts.rows)
     WRITE_SECONDS.labels(dataset).observe(seconds)
+    for by_seconds in late:
+        STALE_SECONDS.labels(dataset).observe(by_seconds)
 
 
 @rows_rejected.connect(weak=False)

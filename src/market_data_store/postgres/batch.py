@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from operator import attrgetter
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 import psycopg
 import pyarrow as pa
@@ -16,7 +18,7 @@ from market_data_store.dead_letters import DeadLetter
 from market_data_store.errors import Reason
 from market_data_store.postgres.connection import first_line
 from market_data_store.postgres.key_order import differ, in_key_order
-from market_data_store.protocol import Counts, Replayed
+from market_data_store.protocol import Counts, Rejection, Replayed
 from market_data_store.wire.columns import MESSAGE, POSITION, DecodedRows, decode
 from market_data_store.wire.fields import names_of
 from market_data_store.wire.occurrences import hashed_field, id_of
@@ -58,6 +60,28 @@ class DecodedMessage:
         return None if self.replays is None or self.replays.whole else self.replays.ids[position]
 
 
+_NO_ROWS: Mapping[int, float] = MappingProxyType({})
+
+
+class Refusal(NamedTuple):
+    """A row that becomes a dead letter."""
+
+    #: The index of its message in the batch.
+    message: int
+    letter: DeadLetter
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What became of a batch; `counts` and `rejections` are by message, in the order of the batch's messages."""
+
+    counts: list[Counts]
+    #: Ordered by position.
+    rejections: list[list[Rejection]]
+    #: For each stale row, by how many seconds its message is older than that of the row that stays.
+    late: list[float]
+
+
 class Batch:
     """The messages' rows, merged: of equal keys only the newest row, in key order."""
 
@@ -66,12 +90,14 @@ class Batch:
         self._messages = messages
         #: The outcome of each message so far.
         self.counts = [Counts(rejected=len(rejects)) for rejects in decoded.rejects]
-        #: The letters of the rows that decoding rejected.
-        self.letters = [
-            message.refuse(reject.position, Reason(reject.reason, reject.pattern), reject.row)
-            for message, rejects in zip(messages, decoded.rejects, strict=True)
+        #: The rows that decoding rejected.
+        self.refusals = [
+            Refusal(index, message.refuse(reject.position, Reason(reject.reason, reject.pattern), reject.row))
+            for index, (message, rejects) in enumerate(zip(messages, decoded.rejects, strict=True))
             for reject in rejects
         ]
+        self._rejections: list[list[Rejection]] = [[] for _ in messages]
+        self._late: list[float] = []
         self._replays = any(message.replays for message in messages)
         #: All rows in key order; the last of equal keys is the newest.
         self._sorted = in_key_order(decoded, [message.rows for message in messages])
@@ -111,7 +137,7 @@ class Batch:
             return self._rows.slice(rows.start, len(rows))
         return self._rows.take(pa.array(rows, pa.int32()))
 
-    def refuse(self, row: int, error: psycopg.Error) -> DeadLetter:
+    def refuse(self, row: int, error: psycopg.Error) -> Refusal:
         """Count a row that Postgres refuses as rejected, and make its dead letter."""
         index, position = self._origin(self._places[row])
         message = self._messages[index]
@@ -120,7 +146,7 @@ class Batch:
         # Postgres's message is not part of the pattern: it may be in any language, or come from a user's trigger.
         pattern = f"Postgres refuses the row (SQLSTATE {error.sqlstate})"
         reason = Reason(f"Postgres refuses the row: {first_line(error)}", pattern)
-        return message.refuse(position, reason, self._with_id(row, message.rows, sent), error.sqlstate)
+        return Refusal(index, message.refuse(position, reason, self._with_id(row, message.rows, sent), error.sqlstate))
 
     def _with_id(self, row: int, message: SentRows, sent: Any) -> str:
         """Return a row as sent, with its id if only its equals in the message have made it: they are not replayed."""
@@ -130,6 +156,11 @@ class Batch:
         place, made = hashed_field(self.dataset)
         id_ = self.columns([row]).column(place)[0].as_py()
         return text if id_of(self.dataset, sent, message.standard) == id_ else with_number(text, made.name, id_)
+
+    def kept(self, refusals: Sequence[Refusal], ids: Sequence[int | None]) -> None:
+        """Note the letters of refused rows, which are committed under these ids."""
+        for (index, letter), id_ in zip(refusals, ids, strict=True):
+            self._rejections[index].append(Rejection(letter.position, letter.reason, id_, letter.pattern))
 
     def replayed(self, rows: range) -> list[tuple[int, str]]:
         """Return the letters (id, task id) of these rows and of the older rows that they replaced, where replayed."""
@@ -152,9 +183,13 @@ class Batch:
         self._places, self._rows = places, self._sorted.take(pa.array(places))
         return True
 
-    def count(self, rows: range, *, written: Collection[int], stale: Collection[int] = ()) -> None:
-        """Add these rows to the counts; those that are neither written nor stale are unchanged."""
+    def count(self, rows: range, *, written: Collection[int], stale: Mapping[int, float] = _NO_ROWS) -> None:
+        """Add these rows to the counts; those that are neither written nor stale are unchanged.
+
+        `stale` has for each row by how many seconds it is late.
+        """
         sent, late = self._by_message(rows), self._by_message(stale)
+        self._late.extend(stale.values())
         changed = sent if len(written) == len(rows) else self._by_message(written)
         for index, number in sent.items():
             counts = self.counts[index]
@@ -170,15 +205,43 @@ class Batch:
         return Counter(dict(zip(*(found.field(name).to_pylist() for name in ("values", "counts")), strict=True)))
 
     def _count_superseded(self, rows: range) -> None:
-        superseded = [(row, place) for row, older in self._superseded.items() if row in rows for place in older]
-        if not superseded:
+        """Count the rows that others of the batch replaced.
+
+        One that a row of the same message replaced is superseded. One that another message's row replaced is stale or
+        unchanged, as if the messages had been written one after the other, the newest first.
+        """
+        replaced = [
+            (row, place, by)
+            for row, older in self._superseded.items()
+            if row in rows
+            for place, by in zip(older, (*older[1:], self._places[row]), strict=True)
+        ]
+        if not replaced:
             return
-        older = self._sorted.take(pa.array([place for _, place in superseded]))
-        newest = self._rows.take(pa.array([row for row, _ in superseded]))
-        distinct = differ(older, newest, [column.name for column in self.dataset.columns])
-        for index, differs in zip(older.column(MESSAGE).to_pylist(), distinct.to_pylist(), strict=True):
-            self.counts[index].stale += differs
-            self.counts[index].unchanged += not differs
+        newest, older, replacing = (
+            table.take(pa.array(numbers))
+            for table, numbers in zip(
+                (self._rows, self._sorted, self._sorted), zip(*replaced, strict=True), strict=True
+            )
+        )
+        same = pc.equal(older.column(MESSAGE), replacing.column(MESSAGE)).to_pylist()
+        distinct = differ(older, newest, [column.name for column in self.dataset.columns]).to_pylist()
+        late = pc.subtract(*(table.column(ENQUEUED_AT).cast(pa.int64()) for table in (newest, older))).to_pylist()
+        for place, index in enumerate(older.column(MESSAGE).to_pylist()):
+            counts = self.counts[index]
+            if same[place]:
+                counts.superseded += 1
+            elif distinct[place]:
+                counts.stale += 1
+                self._late.append(late[place] / 1e6)
+            else:
+                counts.unchanged += 1
+
+    def written(self) -> Written:
+        """Return what became of the batch, once all its rows are counted."""
+        for rejections in self._rejections:
+            rejections.sort(key=attrgetter("position"))
+        return Written(self.counts, self._rejections, self._late)
 
     def _origin(self, place: int) -> tuple[int, int]:
         return self._sorted.column(MESSAGE)[place].as_py(), self._sorted.column(POSITION)[place].as_py()

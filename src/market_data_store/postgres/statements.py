@@ -22,18 +22,22 @@ _LISTED = "unnest({arrays}, %(n)b::integer[]) AS staged ({columns}, n)"
 #: is sent as the texts of its arrays.
 _LISTED_AS_TEXTS = "(SELECT {from_texts}, n FROM unnest({arrays}, %(n)b::integer[]) AS sent ({columns}, n)) AS staged"
 #: Returns the numbers of the rows that need no writing: false with those that equal the stored row, true with those
-#: that differ from a newer one.
+#: that differ from a newer one, and by how many seconds it is newer.
 #:
 #: Every `n` meets the condition on it. For a table without statistics Postgres estimates that 0.5 % of the rows do, and
 #: so finds the keys by the index. Without the condition, or after ANALYZE, it reads the whole of a table of 300,000
 #: rows for a batch of 5,000 (10 to 34 us of CPU per row instead of 3), and compiles the statement for large batches.
 #: LATERAL with OFFSET 0 has the same effect (4 us), but Citus cannot distribute it.
 _LOOK = """
-    SELECT ({stored}) IS DISTINCT FROM ({staged}), array_agg(n)
-    FROM {source} JOIN {table} AS stored ON {same_key}
-    WHERE n BETWEEN 0 AND 2147483647
-      AND (stored.enqueued_at > staged.enqueued_at OR ({stored}) IS NOT DISTINCT FROM ({staged}))
-    GROUP BY 1
+    SELECT differs, array_agg(n), array_agg(late) FILTER (WHERE differs)
+    FROM (
+        SELECT n, ({stored}) IS DISTINCT FROM ({staged}) AS differs,
+               extract(epoch FROM stored.enqueued_at - staged.enqueued_at)::float8 AS late
+        FROM {source} JOIN {table} AS stored ON {same_key}
+        WHERE n BETWEEN 0 AND 2147483647
+          AND (stored.enqueued_at > staged.enqueued_at OR ({stored}) IS NOT DISTINCT FROM ({staged}))
+    ) AS found
+    GROUP BY differs
 """
 #: The conditions on the stored row are checked under its lock, so they hold whatever other writers did since the look.
 #: New and changed rows go into one statement, which takes all its locks in key order.

@@ -9,8 +9,8 @@ are checked under the rows' locks. A second look then classifies the rest.
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import psycopg
@@ -29,8 +29,8 @@ class Outcome:
     """What became of rows, by their numbers in the batch; the others are unchanged."""
 
     written: Collection[int]
-    #: They differ from a stored row that is newer.
-    stale: Collection[int] = ()
+    #: They differ from a stored row that is newer, by so many seconds.
+    stale: Mapping[int, float] = field(default_factory=dict)
 
 
 def upsert(connection: psycopg.Connection[Any], batch: Batch, rows: range, *, look_first: bool) -> Outcome:
@@ -57,11 +57,17 @@ class _Found:
     statements: Upsert
     parameters: dict[str, Any]
 
-    def look(self) -> tuple[set[int], set[int]]:
-        """Return the rows that equal the stored row, and those that differ from a newer one."""
+    def look(self) -> tuple[set[int], dict[int, float]]:
+        """Return the rows that equal the stored row, and those that differ from a newer one, by so many seconds."""
         self.cursor.execute(self.statements.look, self.parameters)
-        numbers = {differs: set(found) for differs, found in self.cursor.fetchall()}
-        return numbers.get(False, set()), numbers.get(True, set())
+        unchanged: set[int] = set()
+        stale: dict[int, float] = {}
+        for differs, numbers, late in self.cursor.fetchall():
+            if differs:
+                stale = dict(zip(numbers, late, strict=True))
+            else:
+                unchanged = set(numbers)
+        return unchanged, stale
 
     def write(self, only: list[int] | None) -> int:
         """Write these rows, or all; returns how many were written, and leaves their keys in the cursor."""
@@ -70,11 +76,12 @@ class _Found:
 
 
 def _upserted(found: _Found, batch: Batch, rows: range, *, look_first: bool) -> Outcome:
-    unchanged, stale = found.look() if look_first else (set(), set())
+    unchanged, stale = found.look() if look_first else (set(), {})
     needed = [row for row in rows if row not in unchanged and row not in stale]
     if not needed or found.write(needed if len(needed) < len(rows) else None) == len(needed):
         return Outcome(needed, stale)
     numbers = dict(zip(keys_of(batch, needed), needed, strict=True))
     written = {numbers[key] for key in found.cursor.fetchall() if key in numbers}  # a trigger may change a key
     _, late = found.look()
-    return Outcome(written, stale | late.intersection(needed) - written)
+    found_late = {row: late[row] for row in late.keys() & set(needed) - written}
+    return Outcome(written, {**stale, **found_late})

@@ -34,13 +34,12 @@ from market_data_store import dead_letters
 from market_data_store.dead_letters import DeadLetter
 from market_data_store.errors import DatabaseUnavailable
 from market_data_store.postgres import attempts
-from market_data_store.postgres.batch import Batch, DecodedMessage
+from market_data_store.postgres.batch import Batch, DecodedMessage, Refusal, Written
 from market_data_store.postgres.connection import unavailable
 from market_data_store.postgres.copying import copy_rows
 from market_data_store.postgres.parameters import adapt
 from market_data_store.postgres.statements import statements_of
 from market_data_store.postgres.upsert import Outcome, upsert
-from market_data_store.protocol import Counts
 from market_data_store.wire.columns import DecodedRows
 
 #: After a copy has failed, the dataset's next batches are upserted before one is copied again: this many, doubled each
@@ -97,7 +96,7 @@ class Writer:
         self._connected_before = False
         self._reconnected = False
 
-    def write(self, decoded: DecodedRows, messages: Sequence[DecodedMessage]) -> list[Counts]:
+    def write(self, decoded: DecodedRows, messages: Sequence[DecodedMessage]) -> Written:
         """Commit the messages' decoded rows; returns the outcome of each message, in the order of `messages`.
 
         If it raises `DatabaseUnavailable`, some rows may be written, and writing all of them again is safe.
@@ -105,16 +104,16 @@ class Writer:
         batch = Batch(decoded, messages)
         with self._usable() as connection:
             copies = self._novelty[decoded.dataset.name].likely
-            self._write(connection, batch, range(len(batch)), batch.letters, copies=copies)
+            self._write(connection, batch, range(len(batch)), batch.refusals, copies=copies)
             # Replays of whole messages are settled last: by now each of their refused rows has its own letter.
             whole = [m.replays for m in messages if m.replays is not None and m.replays.whole]
             dead_letters.settle(connection, [(id_, replays.task_id) for replays in whole for id_ in replays.ids])
-        return batch.counts
+        return batch.written()
 
-    def keep(self, letters: Sequence[DeadLetter]) -> None:
-        """Commit dead letters for messages that are unusable as a whole."""
+    def keep(self, letters: Sequence[DeadLetter]) -> list[int | None]:
+        """Commit dead letters for messages that are unusable as a whole; returns the id of each."""
         with self._usable() as connection, connection.transaction():
-            dead_letters.keep(connection, letters)
+            return dead_letters.keep(connection, letters)
 
     def open_attempt(self, task_id: str) -> int:
         """Record that a message is processed alone; returns how many processes have died of it."""
@@ -169,11 +168,11 @@ class Writer:
         connection: psycopg.Connection[Any],
         batch: Batch,
         rows: range,
-        letters: Sequence[DeadLetter],
+        refusals: Sequence[Refusal],
         *,
         copies: bool,
     ) -> None:
-        """Write these rows of the batch, halved until each row that Postgres refuses is alone, and the letters."""
+        """Write these rows of the batch, halved until each row that Postgres refuses is alone, and these refusals."""
         novelty = self._novelty[batch.dataset.name]
         outcome = Outcome(())
         try:
@@ -182,29 +181,30 @@ class Writer:
                     outcome = _copied(connection, batch, rows)
                 elif rows:
                     outcome = upsert(connection, batch, rows, look_first=not novelty.changing)
-                dead_letters.keep(connection, letters)
+                ids = dead_letters.keep(connection, [letter for _, letter in refusals])
                 dead_letters.settle(connection, batch.replayed(rows))
         except _RowsDropped:
             novelty.refuted()
-            self._write(connection, batch, rows, letters, copies=False)
+            self._write(connection, batch, rows, refusals, copies=False)
         except psycopg.Error as error:
             # On Citus a duplicate key is XX000 for COPY: only the upsert shows whether a row is at fault.
             if rows and copies and not _is_the_servers(error):
                 novelty.refuted()
-                self._write(connection, batch, rows, letters, copies=False)
+                self._write(connection, batch, rows, refusals, copies=False)
             elif not (_refuses_a_row(error) or (_is_too_much(error) and len(rows) > 1)):
                 raise
             elif len(rows) > 1:
                 middle = len(rows) // 2
-                self._write(connection, batch, rows[:middle], letters, copies=False)
+                self._write(connection, batch, rows[:middle], refusals, copies=False)
                 self._write(connection, batch, rows[middle:], (), copies=False)
             elif rows:
                 refused = batch.refuse(rows[0], error)
                 again = rows if batch.fall_back(rows[0]) else range(0)
-                self._write(connection, batch, again, [*letters, refused], copies=False)
+                self._write(connection, batch, again, [*refusals, refused], copies=False)
             else:
                 raise
         else:
+            batch.kept(refusals, ids)
             batch.count(rows, written=outcome.written, stale=outcome.stale)
             if rows and copies:
                 novelty.copied()

@@ -25,15 +25,16 @@ from market_data_store.config import settings
 from market_data_store.datasets import Dataset
 from market_data_store.dead_letters import DeadLetter
 from market_data_store.errors import DatabaseUnavailable, InvalidMessage, Reason
-from market_data_store.postgres.batch import DecodedMessage, decoded
-from market_data_store.protocol import JSON, REPLAYS_HEADER, TASK, Counts, Replayed
-from market_data_store.signals import batch_written, rows_rejected
+from market_data_store.postgres.batch import DecodedMessage, Written, decoded
+from market_data_store.protocol import JSON, REPLAYS_HEADER, TASK, Counts, Rejection, Replayed, result_of
+from market_data_store.signals import rows_rejected
 from market_data_store.wire.arrow import Frame, read_table
 from market_data_store.wire.moments import from_epoch_seconds
 from market_data_store.wire.rows import read_rows
 from market_data_store.worker.calls import Call, parsed, validated_call
 from market_data_store.worker.envelope import Envelope, Failed, GiveBack, Outcome, RunAsTask, Succeeded
 from market_data_store.worker.jobs import CoalescedTask, is_redelivered
+from market_data_store.worker.reporting import report
 from market_data_store.worker.retrying import persistently, process_writer
 
 logger = logging.getLogger(__name__)
@@ -110,7 +111,7 @@ class WriteTask(CoalescedTask):
         self, dataset: Dataset, messages: list[DecodedMessage], known: Mapping[str, Envelope], started: float
     ) -> dict[str, Outcome]:
         try:
-            counts = _write(dataset, messages)
+            written = _write(dataset, messages)
         except (DatabaseUnavailable, SoftTimeLimitExceeded) as error:
             return {message.task_id: GiveBack(_reason(error)) for message in messages}
         except Exception as error:  # noqa: BLE001  # as in `_run`; find the message that causes it
@@ -120,17 +121,23 @@ class WriteTask(CoalescedTask):
             task_id = messages[0].task_id
             return {task_id: self._refuse(known[task_id], _unexpected(error), started)}
         return {
-            message.task_id: self._succeed(known[message.task_id], count, started)
-            for message, count in zip(messages, counts, strict=True)
+            message.task_id: self._succeed(known[message.task_id], counts, rejections, started)
+            for message, counts, rejections in zip(messages, written.counts, written.rejections, strict=True)
         }
 
     def _refuse(self, envelope: Envelope, error: InvalidMessage, started: float) -> Outcome:
         try:
-            _keep(envelope, error)
+            letter = _keep(envelope, error)
         except (DatabaseUnavailable, SoftTimeLimitExceeded) as unavailable:
             return GiveBack(_reason(unavailable))
         rows_rejected.send(sender=TASK, dataset=None, rows=1)
-        logger.warning("Task %s[%s] is unusable and was kept as a dead letter", self.name, envelope.task_id)
+        logger.warning(
+            "Task %s[%s] is unusable and was kept as dead letter %s: %s",
+            self.name,
+            envelope.task_id,
+            letter,
+            _pattern(error),
+        )
         try:
             raise error
         except InvalidMessage:
@@ -138,10 +145,10 @@ class WriteTask(CoalescedTask):
         self._store(self.backend.mark_as_failure, envelope, error, traceback=info.traceback)
         return Failed(info, time.monotonic() - started)
 
-    def _succeed(self, envelope: Envelope, counts: Counts, started: float) -> Outcome:
-        result = msgspec.to_builtins(counts)
-        self._store(self.backend.mark_as_done, envelope, result)
-        return Succeeded(repr(result), time.monotonic() - started)
+    def _succeed(self, envelope: Envelope, counts: Counts, rejections: list[Rejection], started: float) -> Outcome:
+        self._store(self.backend.mark_as_done, envelope, result_of(counts, rejections))
+        # Events show no values of rows, and a reason quotes one.
+        return Succeeded(repr(counts.numbers()), time.monotonic() - started)
 
     def _store(self, mark: Callable[..., None], envelope: Envelope, value: Any, **options: Any) -> None:
         if envelope.ignore_result:
@@ -160,8 +167,8 @@ class WriteTask(CoalescedTask):
 
 
 @app.task(name=TASK, base=WriteTask, bind=True)
-def write(self: WriteTask, dataset: str, rows: list[Any], defaults: dict[str, Any] | None = None) -> dict[str, int]:
-    """Commit rows to a dataset's table; returns how many were written, unchanged, stale and rejected.
+def write(self: WriteTask, dataset: str, rows: list[Any], defaults: dict[str, Any] | None = None) -> dict[str, Any]:
+    """Commit rows to a dataset's table; returns what became of them, see `protocol.result_of`.
 
     `rows` is a list of objects; `defaults` fills fields that they leave out. Rejected rows become dead letters. If the
     message is unusable as a whole, keeps it as a dead letter and raises `InvalidMessage`.
@@ -181,7 +188,7 @@ def write(self: WriteTask, dataset: str, rows: list[Any], defaults: dict[str, An
     try:
         try:
             call = validated_call(dataset, rows, defaults)
-            (counts,) = _write(call.dataset, [_message(envelope, call)])
+            written = _write(call.dataset, [_message(envelope, call)])
         except InvalidMessage as error:
             _keep(envelope, error)
             raise
@@ -190,15 +197,16 @@ def write(self: WriteTask, dataset: str, rows: list[Any], defaults: dict[str, An
     finally:
         if is_redelivered(request):
             _survived(envelope.task_id)
-    return dict(msgspec.to_builtins(counts))
+    return result_of(written.counts[0], written.rejections[0])
 
 
-def _keep(envelope: Envelope, error: InvalidMessage) -> None:
+def _keep(envelope: Envelope, error: InvalidMessage) -> int | None:
+    """Keep the message as a dead letter; returns the letter's id."""
     letter = DeadLetter(
         task_id=envelope.task_id,
         position=0,
         reason=str(error),
-        pattern=error.pattern or "message: cannot be used",
+        pattern=_pattern(error),
         body=envelope.body,
         content_type=envelope.content_type,
         content_encoding=envelope.content_encoding,
@@ -207,7 +215,11 @@ def _keep(envelope: Envelope, error: InvalidMessage) -> None:
     )
     replays = _replays(envelope)
     again = [replace(letter, id=id_, task_id=replays.task_id) for id_ in replays.ids] if replays else []
-    persistently(lambda: process_writer().keep(again or [letter]))
+    return persistently(lambda: process_writer().keep(again or [letter]))[0]
+
+
+def _pattern(error: InvalidMessage) -> str:
+    return error.pattern or "message: cannot be used"
 
 
 def _replays(envelope: Envelope) -> Replayed | None:
@@ -236,26 +248,12 @@ def _message(envelope: Envelope, call: Call) -> DecodedMessage:
     )
 
 
-def _write(dataset: Dataset, messages: list[DecodedMessage]) -> list[Counts]:
+def _write(dataset: Dataset, messages: list[DecodedMessage]) -> Written:
     started = time.monotonic()
     rows = decoded(dataset, messages)
-    counts = persistently(lambda: process_writer().write(rows, messages))
-    total = sum(counts, start=Counts())
-    seconds = time.monotonic() - started
-    batch_written.send(sender=TASK, dataset=dataset.name, counts=total, messages=len(messages), seconds=seconds)
-    if total.rejected:
-        rows_rejected.send(sender=TASK, dataset=dataset.name, rows=total.rejected)
-    logger.info(
-        "%s: %d written, %d unchanged, %d stale, %d rejected, of %d messages in %.0f ms",
-        dataset.name,
-        total.written,
-        total.unchanged,
-        total.stale,
-        total.rejected,
-        len(messages),
-        seconds * 1e3,
-    )
-    return counts
+    written = persistently(lambda: process_writer().write(rows, messages))
+    report(dataset.name, written, time.monotonic() - started)
+    return written
 
 
 def _survived(task_id: str) -> None:

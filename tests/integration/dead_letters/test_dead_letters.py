@@ -107,7 +107,7 @@ def write(database_url: str) -> Any:
     def write(rows: list[Any], replays: Replayed | None = None, task_id: str = "again") -> Counts:
         given = read_rows(DATASETS["bars"], json.dumps(rows).encode(), {})
         sent = DecodedMessage(task_id=task_id, dataset=DATASETS["bars"], rows=given, enqueued_at=0, replays=replays)
-        return writer.write(decoded(DATASETS["bars"], [sent]), [sent])[0]
+        return writer.write(decoded(DATASETS["bars"], [sent]), [sent]).counts[0]
 
     yield write
     writer.close()

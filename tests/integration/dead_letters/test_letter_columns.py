@@ -261,7 +261,7 @@ def test_before_the_migration_nothing_that_needs_a_letter_is_taken_or_lost(
         return DecodedMessage(task_id="t", dataset=DATASETS["bars"], rows=given, enqueued_at=0)
 
     def write(sent: DecodedMessage) -> list[Counts]:
-        return writer.write(decoded(DATASETS["bars"], [sent]), [sent])
+        return writer.write(decoded(DATASETS["bars"], [sent]), [sent]).counts
 
     writer = Writer(before)
     try:

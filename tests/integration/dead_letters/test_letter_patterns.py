@@ -52,7 +52,7 @@ def writer(database_url: str) -> Iterator[Writer]:
 def write(writer: Writer, rows: list[Any], replays: Replayed | None = None) -> Counts:
     given = read_rows(DATASETS["bars"], json.dumps(rows).encode(), {})
     message = DecodedMessage(task_id=uuid(), dataset=DATASETS["bars"], rows=given, enqueued_at=0, replays=replays)
-    return writer.write(decoded(DATASETS["bars"], [message]), [message])[0]
+    return writer.write(decoded(DATASETS["bars"], [message]), [message]).counts[0]
 
 
 def test_what_decoding_refuses_is_stored_with_its_pattern(

@@ -63,7 +63,7 @@ class Store(NamedTuple):
     def write(self, dataset: Dataset, rows: list[Any]) -> Counts:
         text, now = encode(rows, 0), microseconds(datetime.now(UTC))
         message = DecodedMessage(task_id="t", dataset=dataset, rows=read_rows(dataset, text, {}), enqueued_at=now)
-        return self.writer.write(decoded(dataset, [message]), [message])[0]
+        return self.writer.write(decoded(dataset, [message]), [message]).counts[0]
 
     def load(self, dataset: Dataset, file: Path) -> Counts:
         rows, counts = iter(RowFile(file, dataset).rows()), Counts()

@@ -107,7 +107,7 @@ def plain(rows: list[tuple[Any, ...]]) -> list[str]:
 
 def write(writer: Writer, dataset: Dataset, rows: SentRows, at: int = 0) -> Counts:
     message = DecodedMessage(task_id="t", dataset=dataset, rows=rows, enqueued_at=at)
-    (counts,) = writer.write(decoded(dataset, [message]), [message])
+    (counts,) = writer.write(decoded(dataset, [message]), [message]).counts
     assert counts.rejected == 0
     return counts
 

@@ -210,7 +210,7 @@ def test_where_postgres_refuses_the_newest_row_of_a_key_the_newest_that_it_takes
     newest = message([bar(close=6_000.0), bar(symbol="IBM")], at=2, task_id="c")
     assert write(writer, newest, oldest, middle) == [
         Counts(rejected=1, written=1),
-        Counts(unchanged=2, stale=1),
+        Counts(unchanged=2, superseded=1),
         Counts(written=1, rejected=1),
     ]
     assert select(database, "SELECT symbol, close, enqueued_at FROM bars_ohlcv ORDER BY symbol") == [

@@ -6,6 +6,7 @@ import random
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -143,7 +144,7 @@ def test_a_value_may_become_null_and_a_null_a_value(writer: Writer, database: Co
 
 def test_of_equal_keys_in_a_message_the_last_row_wins(writer: Writer, database: Connection) -> None:
     rows = [bar(close=1.0), bar(close=3.0), bar(symbol="aapl", close=2.0), bar(close=3.0)]
-    assert write(writer, message(rows)) == [Counts(written=1, stale=2, unchanged=1)]
+    assert write(writer, message(rows)) == [Counts(written=1, superseded=3)]
     assert closes(database) == [3.0]
 
 
@@ -174,9 +175,9 @@ class Model:
             for key, value in rows:
                 merged.setdefault(key, []).append((value, moment, index))
         for key, candidates in merged.items():
-            value, moment, index = candidates.pop()
-            for older, _, of in candidates:
-                counts[of]["unchanged" if older == value else "stale"] += 1
+            value, moment, index = candidates[-1]
+            for (older, _, of), (_, _, by) in pairwise(candidates):
+                counts[of]["superseded" if of == by else "unchanged" if older == value else "stale"] += 1
             stored = self.table.get(key)
             if stored is not None and stored[0] == value:  # not renewed, whatever its moment
                 counts[index]["unchanged"] += 1
