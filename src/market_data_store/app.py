@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import time
 from types import ModuleType
 from typing import Any
 
@@ -14,6 +13,7 @@ from celery.signals import before_task_publish
 from kombu.serialization import register
 from kombu.utils.json import dumps, loads
 
+from market_data_store.clock import broker_clock
 from market_data_store.config import resource
 from market_data_store.errors import ConfigurationError
 from market_data_store.protocol import ARROW, ENQUEUED_AT_HEADER, SERIALIZER, TABLE_SERIALIZER, TASK
@@ -49,5 +49,7 @@ app.steps["worker"].add("market_data_store.worker.startup:WorkerMetrics")  # by 
 @before_task_publish.connect(sender=TASK, weak=False)
 def _stamp(headers: dict[str, Any] | None = None, **_: Any) -> None:
     """Stamp a message with the time at which it is first enqueued; retries and replays keep the stamp."""
-    if headers is not None:
-        headers.setdefault(ENQUEUED_AT_HEADER, time.time())
+    if headers is not None and ENQUEUED_AT_HEADER not in headers:
+        clock = broker_clock(app)
+        clock.refresh()
+        headers[ENQUEUED_AT_HEADER] = clock.now()

@@ -83,6 +83,12 @@ class QueueInspector:
         answers = [answer for reply in replies or [] for answer in reply.items()]
         return sorted(name for name, queues in answers if self._queue in _names(queues))
 
+    def time(self) -> float:
+        """Ask a Redis for its time, in epoch seconds; raises `BrokerUnavailable`, also when it refuses to tell."""
+        with self._channel() as channel:
+            seconds, microseconds = channel.client.time()
+            return float(seconds) + float(microseconds) / 1e6
+
     def close(self) -> None:
         """Close the connection."""
         if self._connection is not None:

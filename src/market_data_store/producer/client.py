@@ -24,6 +24,7 @@ from typing import Any, Literal, Self
 from celery import Celery
 
 from market_data_store.app import app as store_app
+from market_data_store.clock import broker_clock
 from market_data_store.config import settings
 from market_data_store.coordinator.queue import QueueInspector
 from market_data_store.coordinator.watermarks import Watermarks
@@ -118,11 +119,12 @@ class StoreClient:
         self._writing = threading.Lock()
         throttle = Throttle(capacity or settings().queue_capacity, Watermarks.of(settings()))
         self._brake = Brake(throttle, QueueInspector(self._app, QUEUE), has_spool=self._has_spool)
+        self._clock = broker_clock(self._app)
         results = results_of(self._app) if confirm else None
         self._confirming = None if results is None else Confirming(results, confirm_timeout_s, self._brake.room)
         self._outbox = Outbox(
             Publisher(self._app),
-            Gathering(max_rows, max_bytes, linger_s),
+            Gathering(max_rows, max_bytes, linger_s, clock=self._clock.now),
             brake=None if on_pressure == "ignore" else self._brake,
             spool=None if spool is None else Spool(spool, spool_max_bytes),
             confirming=self._confirming,
@@ -149,8 +151,9 @@ class StoreClient:
         target = dataset_named(dataset)
         standard, named = encode_defaults(target, {**self._defaults, **(defaults or {})})
         given = listed(rows)
+        self._refresh_clock()
         if any(f.rule.enqueued_at for f in fields_of(target)):
-            given = [with_moment(row) for row in given]
+            given = [with_moment(row, self._clock.now()) for row in given]
         with self._writing:
             self._admit()
             room = self._outbox.room(target.name, named)
@@ -170,6 +173,7 @@ class StoreClient:
         target = dataset_named(dataset)
         standard, named = encode_defaults(target, {**self._defaults, **(defaults or {})})
         frame = frame_of(table)
+        self._refresh_clock()
         with self._writing:
             self._admit()
             packed = list(table_parts(self._packing, target, frame, standard, named))
@@ -267,6 +271,11 @@ class StoreClient:
         if self._confirming is None:
             raise InvalidMessage("the client does not follow results; make it with StoreClient(confirm=True)")
         return self._confirming
+
+    def _refresh_clock(self) -> None:
+        # With a spool, an unreachable broker must not delay the caller.
+        if not (self._has_spool and self._outbox.is_away):
+            self._clock.refresh()
 
     def _admit(self) -> None:
         """Wait until rows may be taken, or raise."""

@@ -119,9 +119,9 @@ def _fields_of(row: Any) -> dict[str, Any]:
     return dict(row) if isinstance(row, Mapping) else dict(getattr(row, "__dict__", {}))
 
 
-def with_moment(row: Any) -> Any:
-    """Stamp a snapshot that has no timestamp with the current time."""
+def with_moment(row: Any, now: float) -> Any:
+    """Stamp a snapshot that has no timestamp with the current time, in epoch seconds."""
     fields = _fields_of(row)
     if not fields or any(fields.get(name) is not None for name in ("ts", "timestamp", "time", "datetime")):
         return row
-    return {**fields, "ts": datetime.now(UTC)}
+    return {**fields, "ts": datetime.fromtimestamp(now, UTC)}

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import time
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -41,7 +41,7 @@ class Message:
     rows: int = 0
     size: int = 0
     task_id: str = field(default_factory=uuid)
-    #: When the last of its rows was taken, in epoch seconds; the same at every try.
+    #: When the last of its rows was taken, in epoch seconds by the broker's clock; the same at every try.
     enqueued_at: float = 0.0
     #: Its key in the spool.
     number: int | None = None
@@ -59,15 +59,18 @@ class Placement(NamedTuple):
     message: Message
     rows: int
     part: bytes
-    #: When they were taken, in epoch seconds.
+    #: When they were taken, in epoch seconds by the broker's clock.
     written_at: float
 
 
 class Gathering:
-    """The messages that are not full. Not thread-safe."""
+    """The messages that are not full. Not thread-safe. `clock` gives the time at which rows are taken."""
 
-    def __init__(self, max_rows: int, max_bytes: int, linger_s: float) -> None:
+    def __init__(
+        self, max_rows: int, max_bytes: int, linger_s: float, *, clock: Callable[[], float] = time.time
+    ) -> None:
         self._max_rows, self._max_bytes, self._linger_s = max_rows, max_bytes, linger_s
+        self._clock = clock
         self._open: dict[tuple[str, bytes], Message] = {}
         self._written_at = 0.0
 
@@ -95,7 +98,7 @@ class Gathering:
         return [Placement(Message(dataset, defaults, columnar=True), count, part, self._now()) for count, part in parts]
 
     def _now(self) -> float:
-        self._written_at = max(time.time(), self._written_at + _STEP_S)
+        self._written_at = max(self._clock(), self._written_at + _STEP_S)
         return self._written_at
 
     def add(self, placements: Iterable[Placement]) -> list[Message]:

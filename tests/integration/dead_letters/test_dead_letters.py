@@ -137,7 +137,7 @@ def test_of_equal_keys_each_letter_that_is_dealt_with_leaves(write: Any, bars: l
     dead_letters.keep(database, [letter(position=n, row=json.dumps(row)) for n, row in enumerate(rows)])
     ids = [one.id for one in dead_letters.page(database)]
     database.execute(SANE)
-    assert write(rows, Replayed("t", tuple(ids), False)) == Counts(written=1, stale=1, rejected=1)
+    assert write(rows, Replayed("t", tuple(ids), False)) == Counts(written=1, superseded=1, rejected=1)
     assert [one.id for one in dead_letters.page(database)] == ids[2:]
 
 
@@ -176,8 +176,14 @@ def test_a_replay_writes_what_was_mended_and_leaves_the_rest(
     database.execute(SANE)
     rows: list[Any] = [{**bar, "close": 5_000.0} for bar in bars[:20]]
     wrong = {**bars[20], "close": "x"}
-    expected = {"written": 0, "unchanged": 0, "stale": 0, "rejected": 21}
-    assert send([*rows, wrong], task_id="first").get(timeout=30) == expected
+    result = send([*rows, wrong], task_id="first").get(timeout=30)
+    reasons = result.pop("reasons")
+    assert result == {"written": 0, "unchanged": 0, "stale": 0, "rejected": 21}
+    kept = dead_letters.page(database)
+    assert reasons == [
+        {"position": n, "reason": kept_one.reason, "letter": kept_one.id}
+        for n, kept_one in enumerate(sorted(kept, key=lambda one: one.position)[:3])
+    ]
     (wrong_id,) = (one.id for one in dead_letters.page(database) if one.position == 20)
     database.execute(NOT_SANE)
 

@@ -63,7 +63,7 @@ class Scrape:
 
 
 def rows(scrape: Scrape) -> dict[str, float]:
-    outcomes = ("written", "unchanged", "stale", "rejected")
+    outcomes = ("written", "unchanged", "stale", "superseded", "rejected")
     return {outcome: scrape.sum("mds_rows_total", outcome=outcome) for outcome in outcomes}
 
 
@@ -89,14 +89,14 @@ def test_rows_are_counted_once_over_all_processes_of_a_worker(
 ) -> None:
     port = free_port()
     start_worker(MDS_WORKER_METRICS_PORT=str(port))
-    assert rows(Scrape(port)) == {"written": 0, "unchanged": 0, "stale": 0, "rejected": 0}
+    assert rows(Scrape(port)) == {"written": 0, "unchanged": 0, "stale": 0, "superseded": 0, "rejected": 0}
     assert Scrape(port).values("mds_rows_total", dataset="ticks", outcome="rejected") == [0], "there before its first"
     write_with_both([bars[n : n + 5] for n in range(0, 200, 5)], send, writes_held_back)
     send([*bars[:10], {**bars[10], "high": "much"}]).get(timeout=30)
     with pytest.raises(ValueError, match="rows"):
         send("no list").get(timeout=30)
     scrape = Scrape(port)
-    assert rows(scrape) == {"written": 200, "unchanged": 10, "stale": 0, "rejected": 2}
+    assert rows(scrape) == {"written": 200, "unchanged": 10, "stale": 0, "superseded": 0, "rejected": 2}
     assert scrape.sum("mds_rows_total", dataset="none") == 1
     assert scrape.sum("mds_batch_rows_sum", dataset="bars") == 211
     batches = scrape.sum("mds_batch_rows_count")

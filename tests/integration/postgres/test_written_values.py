@@ -75,7 +75,7 @@ def test_the_longest_keys_fit_into_the_index(writer: Writer, database: Connectio
 def test_minus_zero_and_zero_are_one_key(writer: Writer, database: Connection) -> None:
     option = {"provider": "p", "symbol": "s", "right": "C", "ts": AT.isoformat(), "expiry": "2024-01-19"}
     rows = [{**option, "strike": 0.0, "bid": 1}, {**option, "strike": -0.0, "bid": 2}]
-    assert write(writer, message(rows, name="options"), name="options") == [Counts(written=1, stale=1)]
+    assert write(writer, message(rows, name="options"), name="options") == [Counts(written=1, superseded=1)]
     assert write(writer, message(rows[1:], name="options"), name="options") == [Counts(unchanged=1)]
 
 
