@@ -302,3 +302,21 @@ def test_the_processes_of_gunicorn_are_counted_as_one(tmp_path: Path) -> None:
         gunicorn.send_signal(signal.SIGTERM)
         assert gunicorn.wait(25) == 0
     assert list(tmp_path.glob("mds-metrics-*")) == []
+
+
+@on_redis
+def test_stale_rows_are_counted_by_how_late_they_are(start_worker: StartWorker, send: Send, bars: list[Bar]) -> None:
+    port = free_port()
+    start_worker(MDS_WORKER_METRICS_PORT=str(port))
+    changed = [{**bar, "close": 1.0} for bar in bars[:3]]
+    for late_s in (0.0, 45.0, 600.0):
+        headers = {"enqueued_at": 1_700_000_000.0 - late_s}
+        send(changed if late_s else bars[:3], headers=headers).get(timeout=30)
+    scrape = Scrape(port)
+    assert rows(scrape)["stale"] == 6
+    by_bucket = {bound: scrape.sum("mds_stale_seconds_bucket", dataset="bars", le=bound) for bound in LATE}
+    assert by_bucket == {"30.0": 0, "60.0": 3, "300.0": 3, "900.0": 6, "+Inf": 6}
+    assert scrape.sum("mds_stale_seconds_sum", dataset="bars") == pytest.approx(3 * 45 + 3 * 600)
+
+
+LATE = ("30.0", "60.0", "300.0", "900.0", "+Inf")
