@@ -1,4 +1,4 @@
-"""The store's own tables, which are not datasets: dead letters, attempts, job runs.
+"""The store's own tables, which are not datasets: dead letters, attempts, first takes, job runs.
 
 Importing this module completes `metadata`; a test compares the migrations with it.
 """
@@ -23,7 +23,7 @@ from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 
 from market_data_store.datasets.declaration import ENQUEUED_AT, metadata
 
-__all__ = ["attempts", "dead_letters", "job_runs", "metadata"]
+__all__ = ["attempts", "dead_letters", "first_takes", "job_runs", "metadata"]
 
 #: Rows and messages that can never be written, with everything that a replay needs. `row` is `json`, not `jsonb`: a row
 #: may be here because it holds what jsonb refuses (\u0000). `body` is a message that is unusable as a whole.
@@ -71,6 +71,14 @@ attempts = Table(
     Column("backend_start", DateTime(timezone=True), nullable=False),
     Column("server_start", DateTime(timezone=True), nullable=False),
     Column("opened_at", DateTime(timezone=True), nullable=False),
+    prefixes=["UNLOGGED"],
+)
+#: When a worker first took a message, see the module `first_takes`. Unlogged for the same reason.
+first_takes = Table(
+    "first_takes",
+    metadata,
+    Column("task_id", Text, primary_key=True),
+    Column("taken_at", DateTime(timezone=True), nullable=False),
     prefixes=["UNLOGGED"],
 )
 #: The runs of producers' and loaders' jobs, in the predecessor's form.

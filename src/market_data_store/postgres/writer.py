@@ -23,7 +23,7 @@ transaction another session.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -33,7 +33,7 @@ import psycopg
 from market_data_store import dead_letters
 from market_data_store.dead_letters import DeadLetter
 from market_data_store.errors import DatabaseUnavailable
-from market_data_store.postgres import attempts
+from market_data_store.postgres import attempts, first_takes
 from market_data_store.postgres.batch import Batch, DecodedMessage, Refusal, Written
 from market_data_store.postgres.connection import unavailable
 from market_data_store.postgres.copying import copy_rows
@@ -124,6 +124,22 @@ class Writer:
         """Record that the message did its process no harm."""
         with self._usable() as connection:
             attempts.close_attempt(connection, task_id)
+
+    def time(self) -> float:
+        """Return Postgres's time, in epoch seconds."""
+        with self._usable() as connection:
+            ((now,),) = connection.execute("SELECT extract(epoch FROM clock_timestamp())::float8").fetchall()
+        return float(now)
+
+    def first_takes(self, task_ids: Collection[str]) -> dict[str, float]:
+        """Return when these messages were first taken, in epoch seconds, as far as that is remembered."""
+        with self._usable() as connection:
+            return first_takes.read(connection, task_ids)
+
+    def remember_takes(self, takes: Mapping[str, float], done: Collection[str]) -> None:
+        """Remember when messages were first taken, by task id, and forget those that are done."""
+        with self._usable() as connection:
+            first_takes.remember(connection, takes, done)
 
     def close(self) -> None:
         """Close the connection; the next write opens another."""

@@ -13,7 +13,8 @@ records them in the same step (`redis.channel`). Acknowledgements are collected 
 destination: BLMOVE waits until the list has a message, and leaves it there.
 
 What stays. Keys, format, visibility timeout, priorities, prefetch, remote control and publishing are kombu's own code:
-kombu's workers and the store's share queues, and take over each other's unacknowledged messages.
+kombu's workers and the store's share queues, and take over each other's unacknowledged messages. A record has one name
+more than kombu's: `taken_at`, the server's time when the message was first taken. kombu passes it on.
 
 What it needs. EVAL and BLMOVE (Redis 6.2, Valkey). If the server refuses EVAL, the channel logs it once and works as
 kombu does; if it refuses BLMOVE, the channel polls ten times a second instead.

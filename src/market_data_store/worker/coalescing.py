@@ -24,6 +24,8 @@ from celery.worker.request import Request
 from celery.worker.strategy import default
 
 from market_data_store.errors import Reason
+from market_data_store.protocol import ENQUEUED_AT_HEADER
+from market_data_store.worker.arrivals import ARRIVED, read_header
 from market_data_store.worker.jobs import CoalescedTask, Job, is_redelivered
 from market_data_store.worker.summary import row_count, summary
 
@@ -41,8 +43,12 @@ class CoalescedRequest(Request):
     #: kombu has decompressed the body.
     compression: str | None = None
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
+    def __init__(self, message: Any, *args: Any, **kwargs: Any) -> None:
+        super().__init__(message, *args, **kwargs)
+        sent, taken_at = self._request_dict.get(ENQUEUED_AT_HEADER), getattr(message, "taken_at", None)
+        self.enqueued_at, self.arrived = read_header(sent, taken_at)
+        # For Celery's own tracer, which hands the task these headers.
+        self._request_dict |= {ENQUEUED_AT_HEADER: self.enqueued_at, ARRIVED: self.arrived}
         self.rows = row_count(self.argsrepr, self.body)
         # For events, logs and `inspect`, which otherwise show a foreign sender's rows: the first 1,024 characters.
         self._argsrepr = summary(self.argsrepr, self.kwargsrepr, self.body, self.rows)

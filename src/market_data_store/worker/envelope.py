@@ -8,6 +8,7 @@ from billiard.einfo import ExceptionInfo
 
 from market_data_store.errors import Reason
 from market_data_store.protocol import ARROW
+from market_data_store.wire.moments import from_epoch_seconds
 
 
 class Envelope(NamedTuple):
@@ -15,8 +16,8 @@ class Envelope(NamedTuple):
 
     task_id: str
     body: bytes
-    #: When it was first enqueued, in epoch seconds; when it was received, for a message without the header.
-    enqueued_at: float
+    #: When it was first enqueued, in epoch seconds; before `arrivals.dated`, what its header says of that.
+    enqueued_at: float | None
     ignore_result: bool
     reply_to: str | None
     correlation_id: str | None
@@ -33,6 +34,15 @@ class Envelope(NamedTuple):
     content_encoding: str | None = None
     #: How the body is compressed; None for one that is not, or no longer.
     compression: str | None = None
+    #: When the worker got it, by `time.monotonic`; None if `enqueued_at` needs no dating.
+    arrived: float | None = None
+
+    @property
+    def moment(self) -> int:
+        """When it was first enqueued, in microseconds since 2000-01-01 UTC; only after `arrivals.dated`."""
+        if self.enqueued_at is None:
+            raise ValueError("the message is not dated")
+        return from_epoch_seconds(self.enqueued_at)
 
     @property
     def columnar(self) -> bool:

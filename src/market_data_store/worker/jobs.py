@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -16,7 +15,7 @@ from celery.worker import state
 from kombu.utils.uuid import uuid
 
 from market_data_store.errors import Reason
-from market_data_store.protocol import ARROW, ENQUEUED_AT_HEADER, JSON, REPLAYS_HEADER
+from market_data_store.protocol import ARROW, JSON, REPLAYS_HEADER
 from market_data_store.worker.envelope import Envelope, Failed, GiveBack, Outcome, RunAsTask, Succeeded
 
 logger = logging.getLogger(__name__)
@@ -63,6 +62,9 @@ class PooledRequest(Protocol):
     content_encoding: str | None
     #: How the body is compressed; None if it is not, or no longer.
     compression: str | None
+    #: As `Envelope` has them.
+    enqueued_at: float | None
+    arrived: float | None
     #: The message's headers.
     request_dict: dict[str, Any]
     ignore_result: bool
@@ -187,15 +189,10 @@ def _envelope(request: PooledRequest) -> Envelope:
         body, content_encoding = body.encode("utf-8", "surrogatepass"), "utf-8"
     elif not isinstance(body, bytes | bytearray):  # protocol 1 arrives decoded
         body, content_type, content_encoding = msgspec.json.encode(body), JSON, "utf-8"
-    enqueued_at = headers.get(ENQUEUED_AT_HEADER)
-    now = time.time()
-    # NaN fails both comparisons. A time in the future counts as now.
-    if isinstance(enqueued_at, bool) or not isinstance(enqueued_at, int | float) or not 0 <= enqueued_at <= now:
-        enqueued_at = now
     return Envelope(
         task_id=request.id,
         body=bytes(body),
-        enqueued_at=enqueued_at,
+        enqueued_at=request.enqueued_at,
         ignore_result=bool(request.ignore_result),
         reply_to=headers.get("reply_to"),
         correlation_id=headers.get("correlation_id"),
@@ -206,6 +203,7 @@ def _envelope(request: PooledRequest) -> Envelope:
         content_type=_text(content_type, JSON),
         content_encoding=_text(content_encoding, "utf-8"),
         compression=None if request.compression is None else str(request.compression),
+        arrived=request.arrived,
     )
 
 

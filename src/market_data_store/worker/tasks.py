@@ -26,11 +26,20 @@ from market_data_store.datasets import Dataset
 from market_data_store.dead_letters import DeadLetter
 from market_data_store.errors import DatabaseUnavailable, InvalidMessage, Reason
 from market_data_store.postgres.batch import DecodedMessage, Written, decoded
-from market_data_store.protocol import JSON, REPLAYS_HEADER, TASK, Counts, Rejection, Replayed, result_of
+from market_data_store.protocol import (
+    ENQUEUED_AT_HEADER,
+    JSON,
+    REPLAYS_HEADER,
+    TASK,
+    Counts,
+    Rejection,
+    Replayed,
+    result_of,
+)
 from market_data_store.signals import rows_rejected
 from market_data_store.wire.arrow import Frame, read_table
-from market_data_store.wire.moments import from_epoch_seconds
 from market_data_store.wire.rows import read_rows
+from market_data_store.worker import arrivals
 from market_data_store.worker.calls import Call, parsed, validated_call
 from market_data_store.worker.envelope import Envelope, Failed, GiveBack, Outcome, RunAsTask, Succeeded
 from market_data_store.worker.jobs import CoalescedTask, is_redelivered
@@ -62,9 +71,18 @@ class WriteTask(CoalescedTask):
 
     def run_batch(self, envelopes: Sequence[Envelope]) -> list[Outcome]:
         """Write these messages' rows in one transaction for each of their datasets."""
-        if len(envelopes) == 1 and envelopes[0].redelivered:
-            return [self._run_again(envelopes[0])]
-        return self._run(envelopes)
+        try:
+            envelopes = arrivals.dated(envelopes)
+        except (DatabaseUnavailable, SoftTimeLimitExceeded) as error:
+            return [GiveBack(_reason(error)) for _ in envelopes]
+        is_again = len(envelopes) == 1 and envelopes[0].redelivered
+        outcomes = [self._run_again(envelopes[0])] if is_again else self._run(envelopes)
+        arrivals.finished(
+            envelope.task_id
+            for envelope, outcome in zip(envelopes, outcomes, strict=True)
+            if isinstance(outcome, Succeeded | Failed)
+        )
+        return outcomes
 
     def _run_again(self, envelope: Envelope) -> Outcome:
         """Process a redelivered message, unless it has taken down too many processes."""
@@ -131,13 +149,8 @@ class WriteTask(CoalescedTask):
         except (DatabaseUnavailable, SoftTimeLimitExceeded) as unavailable:
             return GiveBack(_reason(unavailable))
         rows_rejected.send(sender=TASK, dataset=None, rows=1)
-        logger.warning(
-            "Task %s[%s] is unusable and was kept as dead letter %s: %s",
-            self.name,
-            envelope.task_id,
-            letter,
-            _pattern(error),
-        )
+        kept_as = f"dead letter {letter}: {_pattern(error)}"
+        logger.warning("Task %s[%s] is unusable and was kept as %s", self.name, envelope.task_id, kept_as)
         try:
             raise error
         except InvalidMessage:
@@ -177,26 +190,31 @@ def write(self: WriteTask, dataset: str, rows: list[Any], defaults: dict[str, An
     envelope = Envelope(
         task_id=request.id or uuid(),
         body=json.dumps([[dataset, rows, defaults], {}, {}], default=str).encode(),
-        enqueued_at=getattr(request, "enqueued_at", None) or time.time(),
+        enqueued_at=getattr(request, ENQUEUED_AT_HEADER, None),
         ignore_result=True,
         reply_to=None,
         correlation_id=None,
         replays=getattr(request, REPLAYS_HEADER, None),
         content_type=JSON,
         content_encoding="utf-8",
+        redelivered=is_redelivered(request),
+        arrived=getattr(request, arrivals.ARRIVED, time.monotonic()),
     )
     try:
+        (envelope,) = arrivals.dated([envelope])
         try:
             call = validated_call(dataset, rows, defaults)
             written = _write(call.dataset, [_message(envelope, call)])
         except InvalidMessage as error:
             _keep(envelope, error)
+            arrivals.finished([envelope.task_id])
             raise
     except (DatabaseUnavailable, SoftTimeLimitExceeded) as error:
         raise Reject(_reason(error), requeue=True) from error
     finally:
-        if is_redelivered(request):
+        if envelope.redelivered:
             _survived(envelope.task_id)
+    arrivals.finished([envelope.task_id])
     return result_of(written.counts[0], written.rejections[0])
 
 
@@ -211,7 +229,7 @@ def _keep(envelope: Envelope, error: InvalidMessage) -> int | None:
         content_type=envelope.content_type,
         content_encoding=envelope.content_encoding,
         compression=envelope.compression,
-        enqueued_at=from_epoch_seconds(envelope.enqueued_at),
+        enqueued_at=envelope.moment,
     )
     replays = _replays(envelope)
     again = [replace(letter, id=id_, task_id=replays.task_id) for id_ in replays.ids] if replays else []
@@ -242,7 +260,7 @@ def _message(envelope: Envelope, call: Call) -> DecodedMessage:
         task_id=envelope.task_id,
         dataset=call.dataset,
         rows=rows,
-        enqueued_at=from_epoch_seconds(envelope.enqueued_at),
+        enqueued_at=envelope.moment,
         defaults=call.defaults,
         replays=replays,
     )

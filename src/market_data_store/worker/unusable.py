@@ -9,7 +9,8 @@ from typing import Any
 from celery.worker.request import logger
 
 from market_data_store.errors import Reason
-from market_data_store.protocol import TASK
+from market_data_store.protocol import ENQUEUED_AT_HEADER, TASK
+from market_data_store.worker.arrivals import read_header
 
 
 def problem_of(headers: Any) -> Reason | None:
@@ -48,6 +49,8 @@ class UnusableMessage:
         self.compression = self.request_dict.get("compression") if message.errors else None
         # Without an id it is identified by its content, so that a redelivery does not leave a second letter.
         self.id = str(self.request_dict.get("id") or f"sha256:{sha256(self.body).hexdigest()}")
+        taken_at = getattr(message, "taken_at", None)
+        self.enqueued_at, self.arrived = read_header(self.request_dict.get(ENQUEUED_AT_HEADER), taken_at)
         self._message = message
         self._ack, self._reject = message.ack_log_error, message.reject_log_error
         self._connection_errors = connection_errors

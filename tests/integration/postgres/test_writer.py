@@ -8,11 +8,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
+import msgspec
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from support.databases import Connection
 from support.waiting import wait_until
-from support.writing import AT, bar, bars, closes, message, select, write
+from support.writing import AT, bar, bars, closes, message, select, write, written
 
 from market_data_store.postgres.writer import Writer
 from market_data_store.protocol import Counts
@@ -159,6 +161,30 @@ def test_of_equal_keys_in_a_batch_the_newest_message_wins_in_whatever_order_they
     assert write(writer, late, early, same) == [Counts(unchanged=1), Counts(stale=1), Counts(written=1)]
     assert closes(database) == [2.0]
     assert select(database, "SELECT enqueued_at FROM bars_ohlcv") == [(AT.replace(second=2),)]
+
+
+@pytest.mark.parametrize("rows", [1, 50])
+def test_stale_rows_say_how_late_they_are(writer: Writer, rows: int) -> None:
+    write(writer, message(bars(rows), at=100))
+    write(writer, message(bars(rows, close=2.0), at=160.5))
+    late = written(writer, message([*bars(rows), bar(symbol="IBM")], at=100.25))
+    assert late.counts == [Counts(written=1, stale=rows)]
+    assert late.late == [60.25] * rows
+    older, newer = message([bar(symbol="MSFT", close=1.0)], at=200), message([bar(symbol="MSFT")], at=201.5)
+    assert written(writer, newer, older).late == [1.5], "also those that another message of the batch replaced"
+
+
+def test_rejects_are_named_with_their_letters(writer: Writer, database: Connection) -> None:
+    database.execute("ALTER TABLE bars_ohlcv ADD CONSTRAINT sane CHECK (close < 1000)")
+    rows = [bar(close="x"), bar(close=5_000.0), bar(symbol="IBM"), 7]
+    first, other = message(rows, task_id="a"), message([bar(symbol="IBM"), bar(open=None)], task_id="b")
+    for _ in range(2):  # a redelivery has the same letters
+        found = written(writer, first, other)
+        letters = select(database, "SELECT task_id, position, reason, id, pattern FROM dead_letters")
+        expected = [[row[1:] for row in sorted(letters) if row[0] == task_id] for task_id in ("a", "b")]
+        named = [[msgspec.structs.astuple(rejection) for rejection in by_message] for by_message in found.rejections]
+        assert named == expected
+        assert [len(by_message) for by_message in named] == [3, 1]
 
 
 @dataclass

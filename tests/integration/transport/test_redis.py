@@ -64,7 +64,49 @@ def test_records_are_those_of_kombu(redis_url: str, server: Any) -> None:
             assert abs(server.zscore("unacked_index", tag) - time.time()) < 60
             consumer.acknowledge()
         assert server.keys() == []
+    taken_at = records[1][0].pop("taken_at")
+    assert abs(taken_at - time.time()) < 60
     assert records[0] == records[1] == [json.loads(text), "", "q"]
+
+
+def test_the_servers_time_of_the_first_delivery_survives_the_next_ones(redis_url: str, server: Any) -> None:
+    publish(redis_url, range(3))
+    seen: list[dict[Any, Any]] = []
+    for kind in (Connection, kombu.Connection, Connection):  # kombu's own keeps it for the next
+        with consuming(redis_url, "q", kind=kind, prefetch=3) as consumer:
+            consumer.take(3)
+            seen.append({message.payload: getattr(message, "taken_at", None) for message in consumer.messages})
+    assert seen[0] == seen[2]
+    assert seen[1] == dict.fromkeys(range(3))
+    times = [seen[0][number] for number in range(3)]
+    assert times == sorted(set(times)), "messages of one fetch stay in order"
+    assert all(abs(taken_at - time.time()) < 60 for taken_at in times)
+
+
+@pytest.mark.parametrize("forged", ["4102444800", "-1", "0", '"soon"', "[]", "1e400", "null"])
+def test_a_sender_cannot_set_the_time_of_the_first_delivery(redis_url: str, server: Any, forged: str) -> None:
+    publish(redis_url, range(1))
+    text = server.rpop("q").decode()
+    server.lpush("q", f'{{"taken_at": {forged}, {text[1:-1]}, "taken_at": {forged}}} \n')
+    with consuming(redis_url, "q") as consumer:
+        consumer.take(1)
+        assert abs(consumer.messages[0].taken_at - time.time()) < 60
+        assert consumer.numbers() == [0]
+        consumer.acknowledge()
+    assert server.keys() == []
+
+
+def test_where_the_server_does_not_tell_its_time_messages_are_taken_without(redis_url: str, server: Any) -> None:
+    publish(redis_url, range(3))
+    server.execute_command("ACL", "SETUSER", "timeless", "on", "nopass", "~*", "&*", "+@all", "-time")
+    try:
+        with consuming(redis_url.replace("redis://", "redis://timeless:x@"), "q") as consumer:
+            consumer.take(3)
+            assert consumer.numbers() == [0, 1, 2]
+            assert [message.taken_at for message in consumer.messages] == [None] * 3
+            consumer.acknowledge()
+    finally:
+        server.execute_command("ACL", "DELUSER", "timeless")
 
 
 def test_a_message_is_always_in_the_queue_or_recorded(redis_url: str, server: Any) -> None:

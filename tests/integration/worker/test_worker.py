@@ -95,6 +95,32 @@ def test_an_older_message_does_not_overwrite_newer_rows(
     assert stored() == [*bars[:2], older[2]]
 
 
+def test_a_result_names_the_first_rejects_and_counts_what_its_own_rows_replaced(
+    worker: Worker, send: Send, producer: Celery, bars: list[Bar], stored: Stored, database: Connection
+) -> None:
+    wrong: list[Any] = [{**bars[0], "close": "much"}, 7, {**bars[0], "symbol": None}, {**bars[0], "open": True}]
+    replaced = {**bars[1], "close": 1.0}
+    sent = [bars[0], wrong[0], replaced, *wrong[1:], bars[1]]
+    result = send(sent).get(timeout=20)
+    assert next(iter(result)) == "rejected", "Flower shows the beginning"
+    reasons = result.pop("reasons")
+    assert result == counts(written=2, superseded=1, rejected=4)
+    letters = database.execute("SELECT position, reason, id, pattern FROM dead_letters ORDER BY position").fetchall()
+    assert [position for position, *_ in letters] == [1, 3, 4, 5]
+    assert reasons == [{"position": p, "reason": r, "letter": id_} for p, r, id_, _ in letters[:3]]
+    for _, _, id_, pattern in letters[:3]:
+        worker.wait_for_log(f"dead letter {id_}: {pattern}")
+    assert "much" not in worker.logs(), "a log has no values of rows"
+    assert stored() == bars[:2]
+    again = send(sent).get(timeout=20)
+    assert [reason["letter"] for reason in again["reasons"]] != [reason["letter"] for reason in reasons], "another task"
+    with_callback = producer.send_task(
+        TASK, args=["bars", sent], queue=QUEUE, link=producer.signature(TASK, args=["bars", []], immutable=True)
+    ).get(timeout=20)
+    assert [reason["position"] for reason in with_callback.pop("reasons")] == [1, 3, 4]
+    assert with_callback == counts(unchanged=2, superseded=1, rejected=4)
+
+
 def test_revoked_and_expired_tasks_are_not_written(
     worker: Worker,
     producer: Celery,

@@ -46,7 +46,8 @@ def test_the_datasets_write_to_the_tables_that_the_neighbours_read() -> None:
         "news": "news",
         "signals": "signals",
     }
-    assert set(metadata.tables) == {d.table.name for d in DATASETS.values()} | {"attempts", "dead_letters", "job_runs"}
+    own = {"attempts", "dead_letters", "first_takes", "job_runs"}
+    assert set(metadata.tables) == {d.table.name for d in DATASETS.values()} | own
 
 
 @pytest.mark.parametrize(

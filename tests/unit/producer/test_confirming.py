@@ -115,3 +115,18 @@ def test_results_that_cannot_be_read_are_asked_for_later(caplog: pytest.LogCaptu
         assert confirming.wanted(now + 0.9) == []
         assert confirming.wanted(now + 1.1) == wanted
     assert len(caplog.records) == 1
+
+
+@pytest.mark.parametrize(
+    ("result", "expected"),
+    [
+        ({"written": 3, "unchanged": 2, "stale": 1, "rejected": 0}, Counts(written=3, unchanged=2, stale=1)),
+        (
+            {"rejected": 1, "written": 3, "unchanged": 0, "stale": 0, "superseded": 2, "reasons": [{"letter": 1}]},
+            Counts(rejected=1, written=3, superseded=2),
+        ),
+    ],
+    ids=["version 0.4.0", "with what is new"],
+)
+def test_results_of_any_version_are_read(result: dict[str, Any], expected: Counts) -> None:
+    assert verdict({"status": "SUCCESS", "result": result}, 6) == expected

@@ -11,7 +11,7 @@ from typing import Any, ClassVar, NamedTuple
 
 import msgspec
 import pybase64
-from kombu.transport import redis
+from kombu.transport import redis, virtual
 from kombu.utils.encoding import bytes_to_str, str_to_bytes
 from kombu.utils.json import loads
 from redis.exceptions import NoPermissionError, ResponseError
@@ -59,14 +59,26 @@ class _Pushes(list[tuple[str, str]]):
         self.append((key, text))
 
 
+class Message(virtual.Message):
+    """A message that knows when a worker first took it."""
+
+    def __init__(self, payload: Any, channel: Any = None, **kwargs: Any) -> None:
+        super().__init__(payload, channel=channel, **kwargs)
+        #: In epoch seconds, by the server's clock; None where the server does not tell its time.
+        self.taken_at: float | None = channel.taken_at
+
+
 class Channel(redis.Channel):
     """kombu's channel, with the script in place of BRPOP."""
 
     QoS = QoS
+    Message = Message
     codecs: ClassVar[dict[str, Any]] = {"base64": _Base64()}
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self._is_refused = False
+        #: Of the message that is being delivered, as `Message` has it.
+        self.taken_at: float | None = None
         self._is_idle = False
         self._latest = ""
         self._no_blmove_until = 0.0
@@ -147,7 +159,7 @@ class Channel(redis.Channel):
             raise Empty
         queue, key = self._sent.lists[number]
         self._latest = self._queue_cycle.rotate(queue)
-        self._deliver_all(queue, key, deque(zip(found[::2], found[1::2], strict=True)))
+        self._deliver_all(queue, key, deque(zip(found[::3], found[1::3], found[2::3], strict=True)))
         return True
 
     def _replies(self, connection: Any) -> Any:
@@ -181,15 +193,16 @@ class Channel(redis.Channel):
             return True
         return False
 
-    def _deliver_all(self, queue: str, key: str, waiting: deque[tuple[bytes, bytes]]) -> None:
+    def _deliver_all(self, queue: str, key: str, waiting: deque[tuple[bytes, bytes, bytes]]) -> None:
         without_ack = queue in self._without_ack
         if not without_ack and (self._closing or queue not in self.connection._callbacks):
-            self._move((key, *message) for message in reversed(waiting))
+            self._move((key, tag, text) for tag, text, _ in reversed(waiting))
             raise Empty
         try:
             while waiting:
-                tag, text = waiting.popleft()
+                tag, text, taken_at = waiting.popleft()
                 self.qos.is_recorded = not without_ack
+                self.taken_at = float(taken_at) if taken_at else None
                 try:
                     self.connection._deliver(_envelope(text), queue)
                 except Exception as error:
@@ -203,9 +216,10 @@ class Channel(redis.Channel):
                     self._move([(self._malformed_key, tag, text)])
                 finally:
                     self.qos.is_recorded = False
+                    self.taken_at = None
         finally:
             if waiting:
-                self._move((key, *message) for message in reversed(waiting))
+                self._move((key, tag, text) for tag, text, _ in reversed(waiting))
 
     def close(self) -> None:
         """Send the collected acknowledgements, give the other messages back, and close."""

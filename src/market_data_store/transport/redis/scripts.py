@@ -12,10 +12,29 @@ from __future__ import annotations
 #: ARGV: the most messages, the approximate most bytes, the time, then for each list 1 (record) or 0 (its consumer does
 #: not acknowledge).
 #: Returns the number of the list from 0, or -1; how many entries were not messages and were moved to `malformed`; then
-#: each message's delivery tag and text.
+#: each message's delivery tag, its text, and the server's time when it was first recorded, or '' if the server does not
+#: tell its time.
 #:
-#: The record contains the text unchanged: decoded and encoded again by cjson, [] would become {}.
+#: That time is added to the text in the record, as `taken_at` at its end. kombu and this package keep it when they give
+#: the message back, so it survives redeliveries. Of equal names a JSON reader takes the last, so a sender cannot set a
+#: time in the future. Messages of one fetch are a microsecond apart, so that they stay in order. Otherwise the text is
+#: unchanged: decoded and encoded again by cjson, [] would become {}.
 FETCH = r"""
+local clock = redis.pcall('TIME')  -- an error where the user may not run it
+local seconds, microseconds = tonumber(clock[1]), tonumber(clock[2])
+local function first_time(envelope, place)
+  if not seconds then return '' end
+  local first, now = envelope.taken_at, microseconds + place
+  if type(first) == 'number' and first >= 946684800 and first <= seconds + now / 1e6 then
+    return string.format('%.6f', first)
+  end
+  return string.format('%d.%06d', seconds + math.floor(now / 1e6), now % 1e6)
+end
+local function stamped(text, time)
+  if time == '' then return text end
+  if text:sub(-1) ~= '}' then text = text:gsub('%s+$', '') end
+  return text:sub(1, -2) .. ', "taken_at": ' .. time .. '}'
+end
 local function decoded(text)
   -- The body comes first, is long, and is not needed: without an escape, as in base64, it ends at the next quote.
   if text:sub(1, 10) == '{"body": "' then
@@ -32,7 +51,7 @@ local function decoded(text)
 end
 local list, malformed, found, room = -1, 0, {}, tonumber(ARGV[2])
 for i = 4, #KEYS do
-  while #found / 2 + malformed < tonumber(ARGV[1]) and room > 0 do
+  while #found / 3 + malformed < tonumber(ARGV[1]) and room > 0 do
     local text = redis.call('RPOP', KEYS[i])
     if not text then break end
     local envelope = decoded(text)
@@ -40,12 +59,13 @@ for i = 4, #KEYS do
     local tag = type(properties) == 'table' and properties.delivery_tag
     local origin = type(properties) == 'table' and properties.delivery_info
     if type(tag) == 'string' and type(origin) == 'table' then
+      local time = first_time(envelope, #found / 3)
       if ARGV[i] == '1' then
         redis.call('ZADD', KEYS[2], ARGV[3], tag)
-        redis.call('HSET', KEYS[1], tag, '[' .. text .. ', ' .. cjson.encode(origin.exchange or '') .. ', '
-                   .. cjson.encode(origin.routing_key or '') .. ']')
+        redis.call('HSET', KEYS[1], tag, '[' .. stamped(text, time) .. ', '
+                   .. cjson.encode(origin.exchange or '') .. ', ' .. cjson.encode(origin.routing_key or '') .. ']')
       end
-      found[#found + 1], found[#found + 2] = tag, text
+      found[#found + 1], found[#found + 2], found[#found + 3] = tag, text, time
       list, room = i - 4, room - #text
     else
       redis.call('LPUSH', KEYS[3], text)
