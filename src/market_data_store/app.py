@@ -13,8 +13,8 @@ from celery.signals import before_task_publish
 from kombu.serialization import register
 from kombu.utils.json import dumps, loads
 
-from market_data_store.clock import broker_clock
 from market_data_store.config import resource
+from market_data_store.coordinator.clock import broker_clock
 from market_data_store.errors import ConfigurationError
 from market_data_store.protocol import ARROW, ENQUEUED_AT_HEADER, SERIALIZER, TABLE_SERIALIZER, TASK
 from market_data_store.transport.selection import StoreAMQP

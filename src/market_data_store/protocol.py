@@ -45,7 +45,7 @@ class Counts(msgspec.Struct):
     unchanged: int = 0
     #: Rows that are older than the stored ones.
     stale: int = 0
-    #: Rows that another row of the same message replaced. Version 0.4.0 does not count them apart.
+    #: Rows that another row of the same message replaced. Version 0.4 does not count them apart.
     superseded: int = 0
 
     def __add__(self, other: Counts) -> Counts:

@@ -178,8 +178,8 @@ def test_migrate_goes_down_and_up_again(up: Up, tmp_path: Path) -> None:
         connection.execute("DROP DATABASE IF EXISTS other")
         connection.execute("CREATE DATABASE other")
     other = url.replace("/market_data", "/other")
-    steps = [([], "none -> 0005", 0), (["--status"], "revision 0005 of 0005", 0), (["--down"], "0005 -> 0004", 0)]
-    for arguments, said, code in [*steps, (["--status"], "revision 0003 of 0004", 1), ([], "0003 -> 0004", 0)]:
+    steps = [([], "none -> 0006", 0), (["--status"], "revision 0006 of 0006", 0), (["--down"], "0006 -> 0005", 0)]
+    for arguments, said, code in [*steps, (["--status"], "revision 0005 of 0006", 1), ([], "0005 -> 0006", 0)]:
         done = mds(tmp_path, "migrate", *arguments, DATABASE_URL=other)
         assert (done.returncode, said in done.stdout) == (code, True), done
 

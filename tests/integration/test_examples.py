@@ -28,7 +28,10 @@ def test_a_foreign_application_sends_bars_and_reads_the_result(
     worker: Worker, broker_url: str, database: Connection, tmp_path: Path
 ) -> None:
     printed = run(tmp_path, "foreign_sender.py", BROKER_URL=broker_url)
-    assert printed == ["{'written': 2, 'unchanged': 0, 'stale': 0, 'rejected': 1}"]
+    assert printed == [
+        "{'rejected': 1, 'written': 2, 'unchanged': 0, 'stale': 0, "
+        "'reasons': [{'position': 2, 'reason': \"low: 'n/a' is not a number\", 'letter': 1}]}"
+    ]
     stored = database.execute("SELECT provider, symbol, interval, close FROM bars_ohlcv ORDER BY ts").fetchall()
     assert stored == [("example", "AAPL", "1m", 185.3), ("example", "AAPL", "1m", 185.5)]
     assert database.execute("SELECT reason FROM dead_letters").fetchall() == [("low: 'n/a' is not a number",)]

@@ -11,6 +11,7 @@ import pytest
 
 import market_data_store
 from market_data_store import reads
+from market_data_store.datasets import DATASETS
 from market_data_store.postgres.connection import connect
 
 Connection = psycopg.Connection[tuple[Any, ...]]
@@ -56,7 +57,7 @@ def touched(connection: Connection, table: str, read: Callable[[], list[reads.Ro
 @analyzed
 def test_the_latest_prices_are_the_newest_ticks_of_each_provider(database: Connection, analyzed: bool) -> None:
     fill(database, "tick_data", TICKS, analyzed)
-    rows, fetched = touched(database, "tick_data", lambda: reads.latest_prices(database, ["s7", "S3", "nobody"]))
+    rows, fetched = touched(database, "tick_data", lambda: reads.latest_prices(database, ["S7", "S3", "s3", "nobody"]))
     assert [(row["symbol"], row["provider"]) for row in rows] == [
         (symbol, provider) for symbol in ("S3", "S7") for provider in ("Z", "cme", "ibkr")
     ]
@@ -65,7 +66,7 @@ def test_the_latest_prices_are_the_newest_ticks_of_each_provider(database: Conne
         "WHERE symbol IN ('S3', 'S7') ORDER BY symbol, provider, ts DESC"
     ).fetchall()
     assert [tuple(row[name] for name in ("symbol", "provider", "ts", "seq", "price")) for row in rows] == expected
-    assert list(rows[0]) == ["provider", "symbol", "ts", "seq", "price", "size", "bid", "ask"]
+    assert list(rows[0]) == [column.name for column in DATASETS["ticks"].columns]
     assert all(row["ts"].tzinfo is UTC for row in rows)
     assert fetched < 20
 
@@ -73,7 +74,7 @@ def test_the_latest_prices_are_the_newest_ticks_of_each_provider(database: Conne
 @analyzed
 def test_the_latest_prices_of_one_provider_and_one_symbol(database: Connection, analyzed: bool) -> None:
     fill(database, "tick_data", TICKS, analyzed)
-    (row,), fetched = touched(database, "tick_data", lambda: reads.latest_prices(database, "s7", provider="cme"))
+    (row,), fetched = touched(database, "tick_data", lambda: reads.latest_prices(database, "S7", provider="cme"))
     at = START + timedelta(seconds=666)
     assert row == {
         "provider": "cme",
@@ -84,9 +85,10 @@ def test_the_latest_prices_of_one_provider_and_one_symbol(database: Connection, 
         "size": 199_822.0,
         "bid": None,
         "ask": None,
+        **dict.fromkeys(("trade_id", "side", "venue", "conditions", "received_at", "nanos", "metadata")),
     }
     assert fetched == 1
-    assert reads.latest_prices(database, "s7", provider="CME") == reads.latest_prices(database, []) == []
+    assert reads.latest_prices(database, "S7", provider="CME") == reads.latest_prices(database, []) == []
 
 
 def test_of_ticks_at_one_instant_the_highest_seq_is_the_latest(database: Connection) -> None:
@@ -100,13 +102,11 @@ def test_of_ticks_at_one_instant_the_highest_seq_is_the_latest(database: Connect
 def test_a_window_of_bars_has_its_start_and_not_its_end(database: Connection, analyzed: bool) -> None:
     fill(database, "bars_ohlcv", BARS, analyzed)
     start, end = START + timedelta(minutes=10), START + timedelta(minutes=15)
-    rows, fetched = touched(database, "bars_ohlcv", lambda: reads.bars(database, "s7", "1m", start, end))
+    rows, fetched = touched(database, "bars_ohlcv", lambda: reads.bars(database, "S7", "1m", start, end))
     times = [start + timedelta(minutes=i) for i in range(5)]
     assert [(row["ts"], row["provider"]) for row in rows] == [(ts, name) for ts in times for name in ("cme", "ibkr")]
     assert all(row["ts"].tzinfo is UTC for row in rows)
-    assert list(rows[0]) == [
-        *("provider", "symbol", "interval", "ts", "open", "high", "low", "close", "volume", "vwap", "trade_count")
-    ]
+    assert list(rows[0]) == [column.name for column in DATASETS["bars"].columns]
     assert fetched < len(rows) + 10
     assert rows[0]["close"] == rows[0]["trade_count"] == 2_015
     assert rows[0]["volume"] is None

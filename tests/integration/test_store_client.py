@@ -55,7 +55,7 @@ def test_rows_are_written_and_read_back(store: Any, start_worker: Callable[..., 
             assert await client.upsert_bars(bad_and_good) == 2
             await asyncio.to_thread(wait_until, lambda: stored() == [(3, 1, 1, 1)])
             start, end = datetime(2025, 11, 3, 14, tzinfo=UTC), datetime(2025, 11, 3, 14, 0, 2, tzinfo=UTC)
-            read: list[dict[str, Any]] = await client.fetch_ticks_for_replay("ibkr", ["nvda"], start, end, limit=10)
+            read: list[dict[str, Any]] = await client.fetch_ticks_for_replay("ibkr", ["NVDA"], start, end, limit=10)
             return read
 
     def stored() -> list[tuple[Any, ...]]:

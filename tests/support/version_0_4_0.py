@@ -1,4 +1,4 @@
-"""Version 0.4.0, from the commit that released it: what it stored is what today's version must recognise."""
+"""Version 0.4, from the commit that released it: what it stored is what today's version must recognise."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import json
 import subprocess
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from benchmarks.against.trees import unpack_commit
 from market_data_store.errors import MarketDataStoreError
@@ -52,6 +54,8 @@ class Version040:
         try:
             unpack_commit(ROOT, COMMIT, directory)
         except MarketDataStoreError as error:
+            if "shallow clone" in str(error):
+                pytest.skip(str(error))
             missing(str(error))
         self._directory = directory
 

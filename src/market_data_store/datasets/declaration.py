@@ -52,7 +52,7 @@ class Rule:
     within: tuple[int, int] | None = None
     #: If not empty, the column holds the nanoseconds of this column beyond its microseconds.
     nanos_of: str = ""
-    #: Whether the column came after version 0.4.0, which knew none of its names. What is sent under them counts in a
+    #: Whether the column came after version 0.4, which knew none of its names. What is sent under them counts in a
     #: content hash as an unknown field, so that the hashes of that version stay.
     later: bool = False
 
@@ -124,7 +124,7 @@ def metadata_column(**rule: Any) -> Column[Any]:
 
 
 def later_column(name: str, type_: Any, *aliases: str, **rule: Any) -> Column[Any]:
-    """Declare a nullable column that came after version 0.4.0."""
+    """Declare a nullable column that came after version 0.4."""
     return Column(name, type_, nullable=True, info={"rule": Rule(aliases=aliases, later=True, **rule)})
 
 

@@ -112,14 +112,15 @@ def _selection(dataset: Dataset, format_: str, given: Mapping[str, Any]) -> sql.
     return sql.SQL(_SELECT).format(
         output=sql.SQL(_OUTPUT[format_]),
         table=sql.Identifier(dataset.table.name),
-        values=sql.SQL(", ").join(map(_value, fields_of(dataset))),
+        values=sql.SQL(", ").join(_value(f, format_) for f in fields_of(dataset)),
         criteria=sql.SQL(" AND ").join(criteria),
         key=sql.SQL(", ").join(sql.Identifier("stored", name) for name in dataset.key),
     )
 
 
-def _value(f: Field) -> sql.Composed:
-    return sql.SQL(f.kind.export + " AS {1}").format(sql.Identifier("stored", f.name), sql.Identifier(f.name))
+def _value(f: Field, format_: str) -> sql.Composed:
+    value = (format_ == "csv" and f.kind.export_csv) or f.kind.export
+    return sql.SQL(value + " AS {1}").format(sql.Identifier("stored", f.name), sql.Identifier(f.name))
 
 
 def _expected(cursor: psycopg.Cursor[Any], select: sql.Composed, given: Mapping[str, Any]) -> int:

@@ -22,6 +22,9 @@ from market_data_store.errors import InvalidMessage
 from market_data_store.wire.fields import fields_of
 from market_data_store.wire.text import json_cell, python_value
 
+#: An object's values stay as they are written: 1e400 is not Infinity.
+_FIELDS = msgspec.json.Decoder(dict[str, msgspec.Raw])
+
 
 def format_of(path: Path) -> tuple[Literal["csv", "ndjson"], bool]:
     """Return a file's format, judged by its name, and whether it is gzipped; raise `InvalidMessage` for other names."""
@@ -111,10 +114,15 @@ class RowFile:
             if line.strip():
                 yield self._renamed(line) if self.columns else json_cell(line)
 
-    def _renamed(self, line: str) -> Any:
-        row = python_value(line)
-        if isinstance(row, dict):
-            for name, column in self.columns.items():
-                if column in row:
-                    row[name] = row.pop(column)
-        return msgspec.Raw(json.dumps(row).encode())
+    def _renamed(self, line: str) -> msgspec.Raw:
+        try:
+            return msgspec.Raw(msgspec.json.encode(self._with_names(_FIELDS.decode(line))))
+        except ValueError:  # not an object, or JSON as Python has it: NaN
+            row = python_value(line)
+            return msgspec.Raw(json.dumps(self._with_names(row) if isinstance(row, dict) else row).encode())
+
+    def _with_names(self, row: dict[str, Any]) -> dict[str, Any]:
+        for name, column in self.columns.items():
+            if column in row:
+                row[name] = row.pop(column)
+        return row

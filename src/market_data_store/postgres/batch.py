@@ -13,7 +13,7 @@ import psycopg
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from market_data_store.datasets import Dataset
+from market_data_store.datasets import ENQUEUED_AT, Dataset
 from market_data_store.dead_letters import DeadLetter
 from market_data_store.errors import Reason
 from market_data_store.postgres.connection import first_line

@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import threading
 import time
+from typing import Self
 
+from celery import Celery
+
+from market_data_store.config import settings
 from market_data_store.coordinator.queue import QueueInspector
-from market_data_store.errors import BrokerUnavailable
+from market_data_store.coordinator.watermarks import Watermarks
+from market_data_store.errors import Backpressure, BrokerUnavailable
 from market_data_store.producer.throttle import Throttle
+from market_data_store.protocol import QUEUE
 
 #: `close` leaves the connection behind when another thread still waits for the broker's answer after this time.
 _CLOSE_TIMEOUT_S = 3.0
@@ -27,6 +33,20 @@ class Brake:
         self._is_broker_away = False
         #: Held while the broker is asked. `sent` and `failed` do without: their callers must not wait for an answer.
         self._asking = threading.Lock()
+
+    @classmethod
+    def of(cls, app: Celery, capacity: int | None, *, has_spool: bool) -> Self:
+        """Make the brake of an application's queue; the capacity is MDS_QUEUE_CAPACITY unless given."""
+        throttle = Throttle(capacity or settings().queue_capacity, Watermarks.of(settings()))
+        return cls(throttle, QueueInspector(app, QUEUE), has_spool=has_spool)
+
+    def wait_for_room(self, timeout_s: float) -> None:
+        """Wait while the queue is full, and raise `Backpressure` when it still is after `timeout_s`."""
+        if not self.wait_to_send(timeout_s, paced=False):
+            raise Backpressure(
+                f"the queue is full: {self}; wait and call again, or let write() wait with on_pressure='block' and a "
+                "longer pressure_timeout_s"
+            )
 
     def wait_to_send(self, timeout_s: float, *, paced: bool = True) -> bool:
         """Wait until the next message may be sent; False when the queue is still full after `timeout_s`.

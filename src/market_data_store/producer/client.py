@@ -24,14 +24,12 @@ from typing import Any, Literal, Self
 from celery import Celery
 
 from market_data_store.app import app as store_app
-from market_data_store.clock import broker_clock
 from market_data_store.config import settings
-from market_data_store.coordinator.queue import QueueInspector
-from market_data_store.coordinator.watermarks import Watermarks
+from market_data_store.coordinator.clock import broker_clock
 from market_data_store.datasets import dataset_named
 from market_data_store.errors import Backpressure, BrokerUnavailable, InvalidMessage
 from market_data_store.producer.brake import Brake
-from market_data_store.producer.confirming import Confirming
+from market_data_store.producer.confirming import MOST_BYTES, Confirming
 from market_data_store.producer.encoding import encode_defaults, listed, with_moment
 from market_data_store.producer.messages import Gathering
 from market_data_store.producer.occurrences import Occurrences
@@ -40,16 +38,13 @@ from market_data_store.producer.packing import Packing
 from market_data_store.producer.publishing import Publisher
 from market_data_store.producer.results import results_of
 from market_data_store.producer.spool import Spool
-from market_data_store.producer.throttle import Throttle
-from market_data_store.protocol import QUEUE, Counts
+from market_data_store.protocol import Counts
 from market_data_store.wire.fields import fields_of
 
 logger = logging.getLogger(__name__)
 
 #: With a spool, `write` waits at most this many seconds for the broker to take the messages that it filled.
 _TAKEN_TIMEOUT_S = 1.0
-#: Without a spool, `write` waits while more bytes of rows than this wait in memory for their confirmation.
-_UNCONFIRMED_BYTES = 256 * 1024 * 1024
 
 
 class StoreClient:
@@ -117,8 +112,7 @@ class StoreClient:
         self._closed = False
         #: One call of `write` at a time. The outbox has its own lock: its thread keeps sending meanwhile.
         self._writing = threading.Lock()
-        throttle = Throttle(capacity or settings().queue_capacity, Watermarks.of(settings()))
-        self._brake = Brake(throttle, QueueInspector(self._app, QUEUE), has_spool=self._has_spool)
+        self._brake = Brake.of(self._app, capacity, has_spool=self._has_spool)
         self._clock = broker_clock(self._app)
         results = results_of(self._app) if confirm else None
         self._confirming = None if results is None else Confirming(results, confirm_timeout_s, self._brake.room)
@@ -141,7 +135,6 @@ class StoreClient:
         """Take rows for a dataset; returns how many. Takes all of them, or raises and takes none.
 
         Equal ticks or quotes without an id are different ones in one call, and in calls with the same `occurrences`.
-
         With a spool the rows are in it when this returns, and an unreachable broker neither delays nor raises.
 
         Raises `InvalidMessage` (dataset unknown, rows not a list, defaults wrong), `InvalidRow` (which row, field and
@@ -281,22 +274,16 @@ class StoreClient:
         """Wait until rows may be taken, or raise."""
         if self._closed:
             raise InvalidMessage("the client is closed; make another StoreClient")
-        if self._write_waits and not self._brake.wait_to_send(self._pressure_timeout_s, paced=False):
-            raise Backpressure(
-                f"the queue is full: {self._brake}; wait and call again, or let write() wait with "
-                "on_pressure='block' and a longer pressure_timeout_s"
-            )
+        if self._write_waits:
+            self._brake.wait_for_room(self._pressure_timeout_s)
         if self._has_spool:
             return
         if self._outbox.waits:
             self._outbox.until_taken()
         if self._confirming is not None and not self._outbox.until_confirmed(
-            self._pressure_timeout_s, bytes_left=_UNCONFIRMED_BYTES
+            self._pressure_timeout_s, bytes_left=MOST_BYTES
         ):
-            raise Backpressure(
-                f"{self._confirming.rows:,} rows wait in memory for their results; wait until workers have written "
-                "them, or keep rows in a file with StoreClient(spool=PATH)"
-            )
+            raise self._confirming.backlog()
 
     def _send(self, full: range) -> None:
         """Release these messages at the pace of the queue; after the time-out all of them, as their rows are taken."""

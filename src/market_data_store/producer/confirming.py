@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Mapping
 from itertools import islice
 
-from market_data_store.errors import BrokerUnavailable
+from market_data_store.errors import Backpressure, BrokerUnavailable
 from market_data_store.producer.messages import Message
 from market_data_store.producer.results import Result, Results, verdict
 from market_data_store.protocol import Counts
@@ -25,6 +25,8 @@ _OVERDUE_INTERVAL_S = 1.0
 _FETCH_INTERVAL_S, _MAX_FETCH_INTERVAL_S = 0.01, 0.5
 #: Seconds until the next fetch after one that failed.
 _RETRY_INTERVAL_S = 1.0
+#: Without a spool, `write` waits while more bytes of rows than this wait in memory for their results.
+MOST_BYTES = 256 * 1024 * 1024
 #: The most results fetched at once, those of the oldest messages.
 _FETCHED_AT_ONCE = 200
 
@@ -58,6 +60,13 @@ class Confirming:
     def __len__(self) -> int:
         """How many messages' results are pending."""
         return len(self._due)
+
+    def backlog(self) -> Backpressure:
+        """Make the error for a client whose rows without a result fill its memory."""
+        return Backpressure(
+            f"{self.rows:,} rows wait in memory for their results; wait until workers have written them, or keep rows "
+            "in a file with StoreClient(spool=PATH)"
+        )
 
     def add(self, message: Message, now: float) -> None:
         """Add a message that the broker took at its `sent_at`, which may be long ago."""

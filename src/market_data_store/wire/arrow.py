@@ -51,9 +51,11 @@ class Frame:
         rows = [TableRow() for _ in range(len(self))]  # a table may have rows and no columns
         for name in self.table.column_names:
             column = self.table.column(name)
-            for row, value in zip(rows, json_values(column), strict=True):
+            values = json_values(column)
+            for row, value in zip(rows, values, strict=True):
                 row[name] = value
-                if _has_nanoseconds(column.type) and value is not None and len(value) > _CUT_LENGTH:
+            for row, value in zip(rows, values, strict=True) if _has_nanoseconds(column.type) else ():
+                if value is not None and len(value) > _CUT_LENGTH:
                     row.cut = {**row.cut, name: value[:26].removesuffix(".000000") + value[29:]}
         return rows
 

@@ -189,6 +189,8 @@ def _given(f: Field, sent: list[Any] | pa.Array, type_: pa.DataType | None) -> l
             if f.kind.copy_type in ("jsonb", "text[]"):
                 raise ValueError("objects and lists are read one by one")
             column = pa.array(sent, type_)
+            if type_ is None and pa.types.is_floating(column.type) and bool in set(map(type, sent)):
+                raise ValueError("to Arrow, a boolean among floats is a float")
         except _NO_COLUMN:  # values of several types, or integers beyond 64 bits
             return [None if f.is_missing(value) else value for value in sent]
     return column if f.required else _without_missing(f, column)

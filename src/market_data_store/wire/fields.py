@@ -93,10 +93,10 @@ class Names:
     shared: frozenset[str]
     #: Names that are not stored.
     ignored: frozenset[str]
-    #: Whether a hash of a row's content covers the fields that version 0.4.0 did not know. Then equal rows without an
+    #: Whether a hash of a row's content covers the fields that version 0.4 did not know. Then equal rows without an
     #: id are told apart by their number, see `hashes`.
     numbered: bool
-    #: The names that version 0.4.0 knew.
+    #: The names that version 0.4 knew.
     first: frozenset[str]
 
     def hashed(self, name: str) -> bool:

@@ -1,9 +1,9 @@
 """Hashes of a row's content, used as key values, so that a replayed row has the same key.
 
-Keys stay: a hash covers what it covered in version 0.4.0, whether a field has a column now or not. Of several equal
+Keys stay: a hash covers what it covered in version 0.4, whether a field has a column now or not. Of several equal
 rows, the first has the hash that it would have alone. The others have their number (2, 3, ...) in the hash, as if it
 were a field of the row. A producer that splits a call over messages sends the number as that field, so that a worker of
-version 0.4.0 makes the same hash of it.
+version 0.4 makes the same hash of it.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def content_hashes(
 ) -> Iterator[int]:
     """Yield for each row the hash of its stored values in the columns `names`.
 
-    The name `*` means the fields that version 0.4.0 did not know. `unknown` holds these by row, or is empty if no row
+    The name `*` means the fields that version 0.4 did not know. `unknown` holds these by row, or is empty if no row
     has any.
     """
     encode = msgspec.json.Encoder(order="deterministic").encode

@@ -68,8 +68,9 @@ class Kind:
     prepare: Callable[[Any], Any] = lambda value: value
     #: Converts a CSV cell to its JSON value, for kinds where the cell's text would mean something else in JSON.
     from_csv: Callable[[str], Any] | None = None
-    #: SQL by which an export writes the column {0}.
+    #: SQL by which an export writes the column {0}, and that for CSV where it differs.
     export: str = "{0}"
+    export_csv: str | None = None
     #: Whether the text `null` is a text; msgspec would read it as no value.
     is_text: bool = False
     #: Whether a text that is stored as a number could not be read back from it.
@@ -258,6 +259,7 @@ _DOUBLE = Kind(
     cast=arrow_casts.doubles,
     # Many readers, `mds load` among them, take JSON's -0 for an integer and lose its sign.
     export="CASE WHEN {0} = 0 AND {0}::text = '-0' THEN json '-0.0' ELSE to_json({0}) END",
+    export_csv="CASE WHEN {0} = 0 AND {0}::text = '-0' THEN '-0.0' ELSE {0}::text END",
 )
 _JSON = Kind(
     wire=dict[str, Any],

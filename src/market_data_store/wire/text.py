@@ -30,7 +30,7 @@ def name_of(text: str) -> str:
 class TableRow(dict[str, Any]):
     """A row of a table, as JSON has it.
 
-    `cut` has those of its times that have nanoseconds, to the microsecond: as version 0.4.0 read and hashed them.
+    `cut` has those of its times that have nanoseconds, to the microsecond: as version 0.4 read and hashed them.
     """
 
     cut: Mapping[str, str] = MappingProxyType({})

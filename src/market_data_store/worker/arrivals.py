@@ -16,7 +16,7 @@ import time
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from market_data_store.clock import ServerClock, enqueued_at, plausible
+from market_data_store.coordinator.clock import ServerClock, enqueued_at, plausible
 from market_data_store.postgres.writer import Writer
 from market_data_store.worker.envelope import Envelope
 from market_data_store.worker.retrying import persistently, process_writer

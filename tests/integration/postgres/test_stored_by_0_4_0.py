@@ -1,4 +1,4 @@
-"""What version 0.4.0 stored is recognised when it is sent again: unchanged, or updated in its new columns."""
+"""What version 0.4 stored is recognised when it is sent again: unchanged, or updated in its new columns."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def messages(draw: st.DrawFn) -> dict[str, Any]:
 
 COMPLETE = {"ticks": TICK, "quotes": QUOTE}
 NAMES = {"ticks": "tick_data", "quotes": "quotes"}
-#: What 0.4.0 stored of a row.
+#: What 0.4 stored of a row.
 THEN = {
     "ticks": "provider, symbol, ts, seq, price, size, bid, ask",
     "quotes": "provider, symbol, ts, seq, bid, ask, last, bid_size, ask_size, volume",

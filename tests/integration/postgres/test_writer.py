@@ -32,12 +32,12 @@ def test_rows_are_stored_and_counted_by_message(writer: Writer, database: Connec
 
 
 def test_what_is_stored_is_what_was_sent(writer: Writer, database: Connection) -> None:
-    row = bar(symbol="brk.b", open="190.0100", volume=None, trade_count=2**63 - 1, vwap=0.1 + 0.2)
+    row = bar(symbol="brk.B", open="190.0100", volume=None, trade_count=2**63 - 1, vwap=0.1 + 0.2)
     assert write(writer, message([row], at=1.25)) == [Counts(written=1)]
     assert select(database, "SELECT * FROM bars_ohlcv") == [
         (
             "ibkr",
-            "BRK.B",
+            "brk.B",
             "1m",
             AT,
             190.01,
@@ -48,6 +48,8 @@ def test_what_is_stored_is_what_was_sent(writer: Writer, database: Connection) -
             0.1 + 0.2,
             2**63 - 1,
             AT.replace(second=1, microsecond=250_000),
+            None,
+            None,
         )
     ]
 
@@ -145,7 +147,7 @@ def test_a_value_may_become_null_and_a_null_a_value(writer: Writer, database: Co
 
 
 def test_of_equal_keys_in_a_message_the_last_row_wins(writer: Writer, database: Connection) -> None:
-    rows = [bar(close=1.0), bar(close=3.0), bar(symbol="aapl", close=2.0), bar(close=3.0)]
+    rows = [bar(close=1.0), bar(close=3.0), bar(symbol=" AAPL ", close=2.0), bar(close=3.0)]
     assert write(writer, message(rows)) == [Counts(written=1, superseded=3)]
     assert closes(database) == [3.0]
 

@@ -150,7 +150,7 @@ MAKERS: list[tuple[type[Any], dict[str, Any]]] = [
         *(
             pytest.param(
                 "bars",
-                make(symbol="esh4", ts=NOON, **PRICES, **extra),
+                make(symbol="ESH4", ts=NOON, **PRICES, **extra),
                 "SELECT provider, symbol, interval, ts, open, high, low, close, volume FROM bars_ohlcv",
                 ("x", "ESH4", "1m", NOON, 1.0, 4.5, 0.5, 2.25, 7.0),
                 id=make.__name__,
@@ -159,14 +159,14 @@ MAKERS: list[tuple[type[Any], dict[str, Any]]] = [
         ),
         pytest.param(
             "quotes",
-            Quote(symbol="esh4", timestamp=NOON, bid=Decimal("1.25"), ask=Decimal("1.5"), last=None),
+            Quote(symbol="ESH4", timestamp=NOON, bid=Decimal("1.25"), ask=Decimal("1.5"), last=None),
             "SELECT provider, symbol, ts, bid, ask, last FROM quotes",
             ("x", "ESH4", NOON, 1.25, 1.5, None),
             id="Quote",
         ),
         pytest.param(
             "ticks",
-            Trade(symbol="esh4", ts=NOON, price=Decimal("1.25"), size=3),
+            Trade(symbol="ESH4", ts=NOON, price=Decimal("1.25"), size=3),
             "SELECT provider, symbol, ts, price, size FROM tick_data",
             ("x", "ESH4", NOON, 1.25, 3.0),
             id="Trade",
@@ -174,7 +174,7 @@ MAKERS: list[tuple[type[Any], dict[str, Any]]] = [
         pytest.param(
             "options",
             OptionSnapshot(
-                symbol="esh4",
+                symbol="ESH4",
                 expiry=datetime(2024, 6, 21, tzinfo=UTC),
                 strike=Decimal("5000"),
                 option_type="C",
@@ -231,8 +231,12 @@ def test_a_mistake_is_refused_in_the_words_of_the_dead_letter_and_no_row_is_take
         client.write("bars", rows)
     client.close()
     assert (refusal.value.position, refusal.value.reason.startswith(reason)) == (1, True), refusal.value.reason
-    assert send(rows).get(timeout=10) == {"written": 2, "unchanged": 0, "stale": 0, "rejected": 1}
-    assert database.execute("SELECT position, reason FROM dead_letters").fetchall() == [(1, refusal.value.reason)]
+    found = send(rows).get(timeout=10)
+    ((id_, position, kept),) = database.execute("SELECT id, position, reason FROM dead_letters").fetchall()
+    assert (position, kept) == (1, refusal.value.reason)
+    assert found == {"written": 2, "unchanged": 0, "stale": 0, "rejected": 1} | {
+        "reasons": [{"position": 1, "reason": kept, "letter": id_}]
+    }
 
 
 @pytest.mark.parametrize(

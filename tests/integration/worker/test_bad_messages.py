@@ -54,14 +54,18 @@ def test_a_bad_row_leaves_one_letter_and_the_others_are_written(
     rows = [row for pair in zip(bars, bad, strict=False) for row in pair]
     processes = worker.pool_pids
     result = send(rows, task_id="sent twice")
-    assert result.get(timeout=20) == {"written": len(bad), "unchanged": 0, "stale": 0, "rejected": len(bad)}
+    found = result.get(timeout=20)
+    reasons = found.pop("reasons")
+    assert found == {"written": len(bad), "unchanged": 0, "stale": 0, "rejected": len(bad)}
     send(rows, task_id="sent twice")
     assert send(bars[:20]).get(timeout=20) == {"written": 5, "unchanged": 15, "stale": 0, "rejected": 0}
     wait_until(lambda: sum(map(int, re.findall(r"of (\d+) messages", worker.logs()))) == 3)
     assert stored() == bars[:20]
-    letters = database.execute("SELECT task_id, position, reason FROM dead_letters ORDER BY position").fetchall()
+    query = "SELECT task_id, position, reason, id FROM dead_letters ORDER BY position"
+    letters = database.execute(query).fetchall()
+    assert [(one["position"], one["reason"], one["letter"]) for one in reasons] == [one[1:] for one in letters[:3]]
     assert [letter[:2] for letter in letters] == [("sent twice", 2 * n + 1) for n in range(len(bad))]
-    for (_, begin), (_, _, reason) in zip(BAD_ROWS, letters, strict=True):
+    for (_, begin), (_, _, reason, _) in zip(BAD_ROWS, letters, strict=True):
         assert reason.startswith(begin)
     assert worker.pool_pids == processes
     assert MARKER not in worker.logs()

@@ -317,7 +317,7 @@ BAR = ("ibkr", "ESH4", "1m", NOON, 1.0, 4.0, 0.5, 2.0, 100.0)
         ),
         pytest.param(
             "bars",
-            {"tenant_id": "t", "vendor": "ibkr", "symbol": "esh4", "timeframe": "1m", "ts": NOON.isoformat()}
+            {"tenant_id": "t", "vendor": "ibkr", "symbol": "ESH4", "timeframe": "1m", "ts": NOON.isoformat()}
             | {f"{name}_price": value for name, value in PRICES.items()}
             | {"volume": 100, "trade_count": 7, "vwap": 1.5, "metadata": {"a": 1}},
             "SELECT provider, symbol, interval, ts, open, high, low, close, volume, vwap, trade_count FROM bars_ohlcv",

@@ -96,7 +96,7 @@ def test_a_field_of_a_row_fills_one_column_only_but_for_the_id_of_a_trade(datase
     assert [name for name, number in every_name.items() if number > 1] == ["trade_id"] * (dataset.name == "ticks")
 
 
-#: What version 0.4.0 knew. Its hashes cover all other fields, so these lists never change.
+#: What version 0.4 knew. Its hashes cover all other fields, so these lists never change.
 KNOWN_IN_0_4_0 = {
     "ticks": "provider vendor source symbol ticker ts timestamp timestamp_utc time datetime seq sequence trade_id "
     "price last_price size quantity qty bid ask",

@@ -126,7 +126,7 @@ def test_results_that_cannot_be_read_are_asked_for_later(caplog: pytest.LogCaptu
             Counts(rejected=1, written=3, superseded=2),
         ),
     ],
-    ids=["version 0.4.0", "with what is new"],
+    ids=["version 0.4", "with what is new"],
 )
 def test_results_of_any_version_are_read(result: dict[str, Any], expected: Counts) -> None:
     assert verdict({"status": "SUCCESS", "result": result}, 6) == expected

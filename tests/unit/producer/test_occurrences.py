@@ -15,7 +15,7 @@ from market_data_store.producer import occurrences
 from market_data_store.producer.encoding import encode_defaults
 from market_data_store.producer.occurrences import Occurrences
 from market_data_store.producer.packing import Packing
-from market_data_store.producer.tables import TablePacking
+from market_data_store.producer.tables import table_parts
 from market_data_store.wire.arrow import frame_of, unpack
 
 TICKS = DATASETS["ticks"]
@@ -83,14 +83,15 @@ def test_equal_rows_of_a_table_are_numbered_over_all_its_messages(monkeypatch: p
     frame = frame_of(pa.Table.from_pylist(rows))
     standard, defaults = encode_defaults(TICKS, {})
     monkeypatch.setattr("market_data_store.producer.tables._TABLE_ROWS", 2)
-    found = [unpack(body) for _, body in TablePacking(1024 * 1024, check=True).table(TICKS, frame, standard, defaults)]
+    packing = Packing(500, 1024 * 1024, check=True)
+    found = [unpack(body) for _, body in table_parts(packing, TICKS, frame, standard, defaults)]
     assert [frame.objects() for _, frame, _ in found] == [
         [{**rows[0], "#occurrence": None}, {**rows[1], "#occurrence": None}],
         [{**rows[2], "#occurrence": 2}],
     ]
     assert found[0][2] == {"#occurrence": 1}
     frame = frame_of(pa.Table.from_pylist([{**row, "trade_id": "x"} for row in rows]))
-    ((_, body),) = TablePacking(1024 * 1024, check=True).table(TICKS, frame_of(frame.table.slice(0, 2)), {}, b"{}")
+    ((_, body),) = table_parts(packing, TICKS, frame_of(frame.table.slice(0, 2)), {}, b"{}")
     assert "#occurrence" not in unpack(body)[1].table.column_names
 
 

@@ -1,4 +1,4 @@
-"""The hash that is a row's `seq` stays what version 0.4.0 made of it."""
+"""The hash that is a row's `seq` stays what version 0.4 made of it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from market_data_store.wire.arrow import frame_of
 
 COMPLETE = {"ticks": TICK, "quotes": QUOTE}
 
-#: Dataset, fields beyond those of a complete row, and `seq` as version 0.4.0 made it.
+#: Dataset, fields beyond those of a complete row, and `seq` as version 0.4 made it.
 GOLDEN: list[tuple[str, Row, int]] = [
     ("ticks", {}, 1_434_981_257_712_006_795),
     ("ticks", {"size": 5, "bid": 1.25, "ask": "1.75"}, 7_287_511_170_924_666_284),

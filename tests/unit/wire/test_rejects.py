@@ -179,7 +179,7 @@ def test_nan_and_infinities_in_json_text_reject_their_rows_alone() -> None:
     assert list(decoded.positions) == [0]
     assert [r.reason for r in decoded.rejects] == [
         "close: nan is not a finite number",
-        "close: inf is not a finite number",
+        "close: 1e400 is not a number",
     ]
 
 

@@ -236,7 +236,7 @@ def test_an_alias_is_as_good_as_the_columns_name(name: str, column: str, alias: 
         assert got.pop("trade_id") == "7"
         del expected["trade_id"]
     elif rule(DATASETS[name].table.columns[column]).later and "seq" in got:
-        # Counts in the hash under the name that was sent, as in version 0.4.0.
+        # Counts in the hash under the name that was sent, as in version 0.4.
         assert got.pop("seq") != expected.pop("seq")
     assert got == expected
 

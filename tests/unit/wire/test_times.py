@@ -355,7 +355,7 @@ def test_a_time_in_defaults_keeps_its_nanoseconds_for_the_rows_that_take_it() ->
 
 
 def test_a_table_has_the_hashes_that_it_had_when_its_nanoseconds_were_cut() -> None:
-    """Version 0.4.0 cut the times of a table to microseconds, and hashed those that it did not know."""
+    """Version 0.4 cut the times of a table to microseconds, and hashed those that it did not know."""
     received = pa.array([1_704_070_800_000_000_001, 1_704_070_800_000_000_000, 1_704_070_800_000_001_001])
     table = pa.table({name: [value] * 3 for name, value in TICK.items()})
     table = table.append_column("ts_recv", received.cast(pa.timestamp("ns", tz="UTC")))

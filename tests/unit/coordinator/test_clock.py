@@ -14,8 +14,8 @@ from celery import Celery
 from hypothesis import given
 from hypothesis import strategies as st
 
-from market_data_store import clock
-from market_data_store.clock import BrokerClock, ServerClock, broker_clock, enqueued_at, plausible
+from market_data_store.coordinator import clock
+from market_data_store.coordinator.clock import BrokerClock, ServerClock, broker_clock, enqueued_at, plausible
 
 NOW = 1_760_000_000.0
 
