@@ -79,6 +79,17 @@ class DatabaseUnavailable(MarketDataStoreError):
         return sqlstate[:2] if sqlstate else None
 
 
+class DatasetUnavailable(DatabaseUnavailable):
+    """One dataset's table takes no row now, for a reason that is in the table; other datasets may go on.
+
+    `reason` is the first line of Postgres's message, or a sentence of the store's own.
+    """
+
+    def __init__(self, dataset: str, sqlstate: str | None, reason: str) -> None:
+        super().__init__(f"{dataset}: {reason}" + (f" (SQLSTATE {sqlstate})" if sqlstate else ""))
+        self.dataset, self.sqlstate, self.reason = dataset, sqlstate, reason
+
+
 class MigrationFailed(MarketDataStoreError):
     """Postgres refused a step of a migration."""
 
