@@ -2,10 +2,10 @@
 BIN ?= .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help venv lint format types layers unit test slow bench ci
+.PHONY: help venv lint format types layers unit test slow soak-types bench ci
 
 help: ## List the targets.
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 venv: ## Create .venv with everything that development needs.
 	python3 -m venv .venv
@@ -33,6 +33,9 @@ test: ## Run the default tests on real servers: minutes.
 
 slow: ## Run the second tier: kills, outages, the benchmark's gate.
 	$(BIN)/pytest -m slow
+
+soak-types: ## Write every column of every dataset as 33 other types: minutes.
+	$(BIN)/pytest -m soak tests/integration/postgres/test_altered_types.py
 
 bench: ## Run the benchmark, on a machine that does nothing else.
 	$(BIN)/pip install -q -e '.[local,dev,bench]'

@@ -16,12 +16,14 @@ import pyarrow.compute as pc
 from market_data_store.datasets import ENQUEUED_AT, Dataset
 from market_data_store.dead_letters import DeadLetter
 from market_data_store.errors import Reason
+from market_data_store.postgres.casts import Cast
 from market_data_store.postgres.connection import first_line
 from market_data_store.postgres.key_order import differ, in_key_order
 from market_data_store.protocol import Counts, Rejection, Replayed
 from market_data_store.wire.columns import MESSAGE, POSITION, DecodedRows, decode
 from market_data_store.wire.fields import names_of
 from market_data_store.wire.occurrences import hashed_field, id_of
+from market_data_store.wire.reasons import unfit_problem
 from market_data_store.wire.rows import SentRows
 from market_data_store.wire.text import row_text, with_number
 
@@ -139,14 +141,40 @@ class Batch:
 
     def refuse(self, row: int, error: psycopg.Error) -> Refusal:
         """Count a row that Postgres refuses as rejected, and make its dead letter."""
-        index, position = self._origin(self._places[row])
-        message = self._messages[index]
-        self.counts[index].rejected += 1
-        (sent,) = message.rows.at([position])
         # Postgres's message is not part of the pattern: it may be in any language, or come from a user's trigger.
         pattern = f"Postgres refuses the row (SQLSTATE {error.sqlstate})"
         reason = Reason(f"Postgres refuses the row: {first_line(error)}", pattern)
-        return Refusal(index, message.refuse(position, reason, self._with_id(row, message.rows, sent), error.sqlstate))
+        (sent,) = self._sent([row])
+        return self._refuse(row, sent, reason, error.sqlstate)
+
+    def refuse_unfit(self, rows: Mapping[int, tuple[str, Cast]]) -> list[Refusal]:
+        """Count rows as rejected that do not fit a column, each given with one, and make their dead letters."""
+        together = self.columns(list(rows))
+        refusals = []
+        for (row, (column, cast)), sent, place in zip(rows.items(), self._sent(rows), range(len(rows)), strict=True):
+            value = together.column(column)[place].as_py()
+            reason = unfit_problem(value, self.dataset.table.name, cast.stored.name).at(column)
+            refusals.append(self._refuse(row, sent, reason, cast.sqlstate))
+        return refusals
+
+    def _sent(self, rows: Collection[int]) -> list[Any]:
+        """Return these rows as they were sent; each message is read once."""
+        origins = [self._origin(self._places[row]) for row in rows]
+        positions: dict[int, list[int]] = {}
+        for index, position in origins:
+            positions.setdefault(index, []).append(position)
+        found = {
+            (index, position): sent
+            for index, wanted in positions.items()
+            for position, sent in zip(wanted, self._messages[index].rows.at(wanted), strict=True)
+        }
+        return [found[origin] for origin in origins]
+
+    def _refuse(self, row: int, sent: Any, reason: Reason, sqlstate: str | None) -> Refusal:
+        index, position = self._origin(self._places[row])
+        message = self._messages[index]
+        self.counts[index].rejected += 1
+        return Refusal(index, message.refuse(position, reason, self._with_id(row, message.rows, sent), sqlstate))
 
     def _with_id(self, row: int, message: SentRows, sent: Any) -> str:
         """Return a row as sent, with its id if only its equals in the message have made it: they are not replayed."""
@@ -162,7 +190,7 @@ class Batch:
         for (index, letter), id_ in zip(refusals, ids, strict=True):
             self._rejections[index].append(Rejection(letter.position, letter.reason, id_, letter.pattern))
 
-    def replayed(self, rows: range) -> list[tuple[int, str]]:
+    def replayed(self, rows: Sequence[int]) -> list[tuple[int, str]]:
         """Return the letters (id, task id) of these rows and of the older rows that they replaced, where replayed."""
         letters = []
         for row in rows if self._replays else ():
@@ -183,7 +211,7 @@ class Batch:
         self._places, self._rows = places, self._sorted.take(pa.array(places))
         return True
 
-    def count(self, rows: range, *, written: Collection[int], stale: Mapping[int, float] = _NO_ROWS) -> None:
+    def count(self, rows: Sequence[int], *, written: Collection[int], stale: Mapping[int, float] = _NO_ROWS) -> None:
         """Add these rows to the counts; those that are neither written nor stale are unchanged.
 
         `stale` has for each row by how many seconds it is late.
@@ -204,16 +232,17 @@ class Batch:
         found = pc.value_counts(self.columns(rows if isinstance(rows, range) else list(rows)).column(MESSAGE))
         return Counter(dict(zip(*(found.field(name).to_pylist() for name in ("values", "counts")), strict=True)))
 
-    def _count_superseded(self, rows: range) -> None:
+    def _count_superseded(self, rows: Sequence[int]) -> None:
         """Count the rows that others of the batch replaced.
 
         One that a row of the same message replaced is superseded. One that another message's row replaced is stale or
         unchanged, as if the messages had been written one after the other, the newest first.
         """
+        counted = rows if isinstance(rows, range) else frozenset(rows)
         replaced = [
             (row, place, by)
             for row, older in self._superseded.items()
-            if row in rows
+            if older and row in counted
             for place, by in zip(older, (*older[1:], self._places[row]), strict=True)
         ]
         if not replaced:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import psycopg
@@ -24,7 +25,7 @@ def copy_rows(
     dataset: Dataset,
     rows: pa.RecordBatch,
     *,
-    numbers: range | None = None,
+    numbers: Sequence[int] | None = None,
 ) -> int:
     """Copy the rows, with their numbers as the last column if given; returns how many Postgres kept."""
     with cursor.copy(statement) as copy:
@@ -33,7 +34,7 @@ def copy_rows(
     return cursor.rowcount
 
 
-def blocks(dataset: Dataset, rows: pa.RecordBatch, numbers: range | None = None) -> tuple[bytes, ...]:
+def blocks(dataset: Dataset, rows: pa.RecordBatch, numbers: Sequence[int] | None = None) -> tuple[bytes, ...]:
     """Return the data for a COPY of the dataset's columns, `ENQUEUED_AT`, and the numbers.
 
     They are not joined: for 5,000 rows that would cost three times as much as making them.

@@ -40,7 +40,7 @@ def adapt(adapters: AdaptersMap) -> None:
     adapters.register_loader("date", Int4BinaryLoader)
 
 
-def parameters_of(batch: Batch, rows: range) -> dict[str, Any]:
+def parameters_of(batch: Batch, rows: Sequence[int]) -> dict[str, Any]:
     """Return these rows of the batch and their numbers as the parameters of `Statements.listed`."""
     columns = batch.columns(rows)
     names = statements_of(batch.dataset).parameters

@@ -1,14 +1,15 @@
-"""The SQL of a dataset: composed of its declared names only."""
+"""The SQL of a dataset: composed of its declared names, and of the casts to the types that its columns have."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 
 from psycopg import sql
 
 from market_data_store.datasets import ENQUEUED_AT, Dataset
+from market_data_store.postgres.casts import Cast
 from market_data_store.wire.fields import fields_of
 
 _COPY = "COPY {table} ({columns}) FROM STDIN (FORMAT BINARY)"
@@ -22,7 +23,7 @@ _LISTED = "unnest({arrays}, %(n)b::integer[]) AS staged ({columns}, n)"
 #: is sent as the texts of its arrays.
 _LISTED_AS_TEXTS = "(SELECT {from_texts}, n FROM unnest({arrays}, %(n)b::integer[]) AS sent ({columns}, n)) AS staged"
 #: Returns the numbers of the rows that need no writing: false with those that equal the stored row, true with those
-#: that differ from a newer one, and by how many seconds it is newer.
+#: that differ from a newer one, and by how many seconds it is newer. The table may have a column `n` of its owner's.
 #:
 #: Every `n` meets the condition on it. For a table without statistics Postgres estimates that 0.5 % of the rows do, and
 #: so finds the keys by the index. Without the condition, or after ANALYZE, it reads the whole of a table of 300,000
@@ -31,10 +32,10 @@ _LISTED_AS_TEXTS = "(SELECT {from_texts}, n FROM unnest({arrays}, %(n)b::integer
 _LOOK = """
     SELECT differs, array_agg(n), array_agg(late) FILTER (WHERE differs)
     FROM (
-        SELECT n, ({stored}) IS DISTINCT FROM ({staged}) AS differs,
+        SELECT staged.n, ({stored}) IS DISTINCT FROM ({staged}) AS differs,
                extract(epoch FROM stored.enqueued_at - staged.enqueued_at)::float8 AS late
         FROM {source} JOIN {table} AS stored ON {same_key}
-        WHERE n BETWEEN 0 AND 2147483647
+        WHERE staged.n BETWEEN 0 AND 2147483647
           AND (stored.enqueued_at > staged.enqueued_at OR ({stored}) IS NOT DISTINCT FROM ({staged}))
     ) AS found
     GROUP BY differs
@@ -43,19 +44,29 @@ _LOOK = """
 #: New and changed rows go into one statement, which takes all its locks in key order.
 _WRITE = """
     INSERT INTO {table} AS stored ({columns})
-    SELECT {columns} FROM {source} WHERE %(only)b::integer[] IS NULL OR n = ANY (%(only)b::integer[]) ORDER BY n
+    SELECT {stored_as} FROM {source} WHERE %(only)b::integer[] IS NULL OR n = ANY (%(only)b::integer[]) ORDER BY n
     ON CONFLICT ({key}) DO UPDATE SET {assignments}
     WHERE stored.enqueued_at <= excluded.enqueued_at AND ({stored}) IS DISTINCT FROM ({excluded})
     RETURNING {stored_key}
+"""
+#: Returns the numbers of the rows that have a value which its column cannot store, and the place of the first such
+#: column among those that need a cast.
+_UNFIT = """
+    SELECT n, place FROM (SELECT n, CASE {misfits} END AS place FROM {source}) AS checked
+    WHERE place IS NOT NULL ORDER BY n
 """
 
 
 @dataclass(frozen=True, slots=True)
 class Upsert:
-    """`look` returns the rows that need no writing; `write` writes those numbered in the parameter `only`, or all."""
+    """`look` returns the rows that need no writing; `write` writes those numbered in the parameter `only`, or all.
+
+    Both are for rows that fit: `unfit` returns those that do not. It is None where every row does.
+    """
 
     look: sql.Composed
     write: sql.Composed
+    unfit: sql.Composed | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,18 +81,43 @@ class Statements:
     #: For rows in parameters, which have these names.
     listed: Upsert
     parameters: list[str]
+    #: The columns that need a cast, by name and in the order of `unfit`.
+    casts: tuple[tuple[str, Cast], ...]
 
 
 @cache
-def statements_of(dataset: Dataset) -> Statements:
-    """Compose the SQL for a dataset."""
+def types_of(dataset: Dataset) -> Mapping[str, str]:
+    """Return the declared type of each column that the writer fills, as COPY names it."""
+    return {f.name: f.kind.copy_type for f in fields_of(dataset)} | {ENQUEUED_AT: "timestamptz"}
+
+
+@cache
+def statements_of(dataset: Dataset, casts: tuple[tuple[str, Cast], ...] = ()) -> Statements:
+    """Compose the SQL for a dataset, some of whose columns are stored in other types than the declared ones."""
+    cast = dict(casts)
 
     def names(columns: Sequence[str], alias: str = "") -> sql.Composed:
         qualify = (alias,) if alias else ()
         return sql.SQL(", ").join(sql.Identifier(*qualify, name) for name in columns)
 
+    def sent(name: str) -> sql.Composable:
+        """Return the value of a staged row as the column stores it."""
+        value = sql.Identifier("staged", name)
+        return cast[name].store(value) if name in cast else value
+
+    def judged(columns: Sequence[str], alias: str) -> sql.Composed:
+        """Return that by which rows are compared, of rows of the table or of staged ones."""
+        whole = [sent(name) if alias == "staged" else sql.Identifier(alias, name) for name in columns]
+        return sql.SQL(", ").join(
+            cast[name].judged(value) if name in cast else value for name, value in zip(columns, whole, strict=True)
+        )
+
+    def restored(name: str) -> sql.Composable:
+        value = sql.Identifier("stored", name)
+        return cast[name].restored(value) if name in cast else value
+
     values = dataset.values
-    types = {f.name: f.kind.copy_type for f in fields_of(dataset)} | {ENQUEUED_AT: "timestamptz"}
+    types = types_of(dataset)
     has_arrays = any(type_.endswith("[]") for type_ in types.values())
     parameters = [f"c{place}" for place in range(len(types))]
     parts = {
@@ -100,21 +136,28 @@ def statements_of(dataset: Dataset) -> Statements:
         ),
         "key": names(dataset.key),
         "same_key": sql.SQL(" AND ").join(
-            sql.SQL("{} = {}").format(sql.Identifier("stored", name), sql.Identifier("staged", name))
-            for name in dataset.key
+            sql.SQL("{} = {}").format(sql.Identifier("stored", name), sent(name)) for name in dataset.key
         ),
-        "stored": names(values, "stored"),
-        "stored_key": names(dataset.key, "stored"),
-        "staged": names(values, "staged"),
-        "excluded": names(values, "excluded"),
+        "stored_as": sql.SQL(", ").join(map(sent, types)),
+        "stored": judged(values, "stored"),
+        "stored_key": sql.SQL(", ").join(map(restored, dataset.key)),
+        "staged": judged(values, "staged"),
+        "excluded": judged(values, "excluded"),
         "assignments": sql.SQL(", ").join(
             sql.SQL("{0} = excluded.{0}").format(sql.Identifier(name)) for name in (*values, ENQUEUED_AT)
         ),
     }
 
+    misfits = sql.SQL(" ").join(
+        sql.SQL("WHEN NOT {} THEN {}").format(each.fits(sql.Identifier("staged", name)), sql.Literal(place))
+        for place, (name, each) in enumerate(casts)
+    )
+
     def upsert(source: sql.Composable) -> Upsert:
         return Upsert(
-            look=sql.SQL(_LOOK).format(source=source, **parts), write=sql.SQL(_WRITE).format(source=source, **parts)
+            look=sql.SQL(_LOOK).format(source=source, **parts),
+            write=sql.SQL(_WRITE).format(source=source, **parts),
+            unfit=sql.SQL(_UNFIT).format(source=source, misfits=misfits) if casts else None,
         )
 
     return Statements(
@@ -124,4 +167,5 @@ def statements_of(dataset: Dataset) -> Statements:
         staged=upsert(sql.SQL("{stage} AS staged").format(**parts)),
         listed=upsert(sql.SQL(_LISTED_AS_TEXTS if has_arrays else _LISTED).format(**parts)),
         parameters=parameters,
+        casts=casts,
     )

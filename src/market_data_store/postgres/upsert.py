@@ -9,16 +9,17 @@ are checked under the rows' locks. A second look then classifies the rest.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import psycopg
 
 from market_data_store.postgres.batch import Batch
+from market_data_store.postgres.casts import Cast
 from market_data_store.postgres.copying import copy_rows
 from market_data_store.postgres.parameters import keys_of, parameters_of
-from market_data_store.postgres.statements import Upsert, statements_of
+from market_data_store.postgres.statements import Statements, Upsert
 
 #: Up to this many rows are sent as parameters: creating and dropping a table would cost more than it saves.
 FEW_ROWS = 20
@@ -33,20 +34,43 @@ class Outcome:
     stale: Mapping[int, float] = field(default_factory=dict)
 
 
-def upsert(connection: psycopg.Connection[Any], batch: Batch, rows: range, *, look_first: bool) -> Outcome:
+class RowsUnfit(Exception):
+    """Rows have values that their columns cannot store; nothing was written.
+
+    `rows` has for each of them the first such column and the cast to its type.
+    """
+
+    def __init__(self, rows: Mapping[int, tuple[str, Cast]]) -> None:
+        super().__init__(f"{len(rows)} rows")
+        self.rows = rows
+
+
+def upsert(
+    connection: psycopg.Connection[Any],
+    statements: Statements,
+    batch: Batch,
+    rows: Sequence[int],
+    *,
+    look_first: bool,
+) -> Outcome:
     """Write those of these rows that differ from the stored row and are not older; the caller has a transaction open.
+
+    Raises `RowsUnfit` if a column is stored in another type than the declared one, which does not hold all values.
 
     With `look_first`, rows that need no writing are not even locked. Without it, and for a few rows, the look comes
     only after rows were not written: that is cheaper if most are.
     """
-    statements = statements_of(batch.dataset)
     with connection.cursor(binary=True) as cursor:
         if len(rows) <= FEW_ROWS:
             found = _Found(cursor, statements.listed, parameters_of(batch, rows))
-            return _upserted(found, batch, rows, look_first=False)
-        cursor.execute(statements.stage)
-        copy_rows(cursor, statements.copy_to_stage, batch.dataset, batch.columns(rows), numbers=rows)
-        return _upserted(_Found(cursor, statements.staged, {}), batch, rows, look_first=look_first)
+            look_first = False
+        else:
+            cursor.execute(statements.stage)
+            copy_rows(cursor, statements.copy_to_stage, batch.dataset, batch.columns(rows), numbers=rows)
+            found = _Found(cursor, statements.staged, {})
+        if unfit := found.unfit():
+            raise RowsUnfit({row: statements.casts[place] for row, place in unfit})
+        return _upserted(found, batch, rows, look_first=look_first)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +80,12 @@ class _Found:
     cursor: psycopg.Cursor[Any]
     statements: Upsert
     parameters: dict[str, Any]
+
+    def unfit(self) -> list[tuple[int, int]]:
+        """Return the rows that do not fit, each with the place of the column."""
+        if self.statements.unfit is None:
+            return []
+        return self.cursor.execute(self.statements.unfit, self.parameters).fetchall()
 
     def look(self) -> tuple[set[int], dict[int, float]]:
         """Return the rows that equal the stored row, and those that differ from a newer one, by so many seconds."""
@@ -75,7 +105,7 @@ class _Found:
         return self.cursor.rowcount
 
 
-def _upserted(found: _Found, batch: Batch, rows: range, *, look_first: bool) -> Outcome:
+def _upserted(found: _Found, batch: Batch, rows: Sequence[int], *, look_first: bool) -> Outcome:
     unchanged, stale = found.look() if look_first else (set(), {})
     needed = [row for row in rows if row not in unchanged and row not in stale]
     if not needed or found.write(needed if len(needed) < len(rows) else None) == len(needed):

@@ -37,9 +37,9 @@ from market_data_store.postgres import attempts, first_takes
 from market_data_store.postgres.batch import Batch, DecodedMessage, Refusal, Written
 from market_data_store.postgres.connection import unavailable
 from market_data_store.postgres.copying import copy_rows
+from market_data_store.postgres.found import Table, Tables
 from market_data_store.postgres.parameters import adapt
-from market_data_store.postgres.statements import statements_of
-from market_data_store.postgres.upsert import Outcome, upsert
+from market_data_store.postgres.upsert import Outcome, RowsUnfit, upsert
 from market_data_store.wire.columns import DecodedRows
 
 #: After a copy has failed, the dataset's next batches are upserted before one is copied again: this many, doubled each
@@ -93,6 +93,7 @@ class Writer:
         self._connect_timeout_s = connect_timeout_s
         self._connection: psycopg.Connection[Any] | None = None
         self._novelty: dict[str, _Novelty] = defaultdict(_Novelty)
+        self._tables = Tables()
         self._connected_before = False
         self._reconnected = False
 
@@ -146,6 +147,7 @@ class Writer:
         if self._connection is not None:
             self._connection.close()
         self._connection = None
+        self._tables.forget()
 
     @contextmanager
     def _usable(self) -> Iterator[psycopg.Connection[Any]]:
@@ -183,7 +185,7 @@ class Writer:
         self,
         connection: psycopg.Connection[Any],
         batch: Batch,
-        rows: range,
+        rows: Sequence[int],
         refusals: Sequence[Refusal],
         *,
         copies: bool,
@@ -191,20 +193,28 @@ class Writer:
         """Write these rows of the batch, halved until each row that Postgres refuses is alone, and these refusals."""
         novelty = self._novelty[batch.dataset.name]
         outcome = Outcome(())
+        copied = False
         try:
-            with connection.transaction():
-                if rows and copies:
-                    outcome = _copied(connection, batch, rows)
-                elif rows:
-                    outcome = upsert(connection, batch, rows, look_first=not novelty.changing)
+            with self._tables.transaction(connection, batch.dataset if rows else None) as table:
+                if table is not None and copies and table.copies:
+                    copied = True
+                    outcome = _copied(connection, table, batch, rows)
+                elif table is not None:
+                    look_first = not novelty.changing
+                    outcome = upsert(connection, table.statements, batch, rows, look_first=look_first)
                 ids = dead_letters.keep(connection, [letter for _, letter in refusals])
                 dead_letters.settle(connection, batch.replayed(rows))
         except _RowsDropped:
             novelty.refuted()
             self._write(connection, batch, rows, refusals, copies=False)
+        except RowsUnfit as unfit:
+            refused = batch.refuse_unfit(unfit.rows)
+            rest = [row for row in rows if row not in unfit.rows or batch.fall_back(row)]
+            self._write(connection, batch, rest, [*refusals, *refused], copies=False)
         except psycopg.Error as error:
             # On Citus a duplicate key is XX000 for COPY: only the upsert shows whether a row is at fault.
-            if rows and copies and not _is_the_servers(error):
+            if copied and not _is_the_servers(error):
+                self._tables.forget()
                 novelty.refuted()
                 self._write(connection, batch, rows, refusals, copies=False)
             elif not (_refuses_a_row(error) or (_is_too_much(error) and len(rows) > 1)):
@@ -214,15 +224,15 @@ class Writer:
                 self._write(connection, batch, rows[:middle], refusals, copies=False)
                 self._write(connection, batch, rows[middle:], (), copies=False)
             elif rows:
-                refused = batch.refuse(rows[0], error)
+                refusal = batch.refuse(rows[0], error)
                 again = rows if batch.fall_back(rows[0]) else range(0)
-                self._write(connection, batch, again, [*refusals, refused], copies=False)
+                self._write(connection, batch, again, [*refusals, refusal], copies=False)
             else:
                 raise
         else:
             batch.kept(refusals, ids)
             batch.count(rows, written=outcome.written, stale=outcome.stale)
-            if rows and copies:
+            if copied:
                 novelty.copied()
             elif rows:
                 novelty.upserted(every_row=len(outcome.written) == len(rows))
@@ -232,10 +242,10 @@ class _RowsDropped(Exception):
     """A trigger dropped some of the copied rows; COPY does not say which."""
 
 
-def _copied(connection: psycopg.Connection[Any], batch: Batch, rows: range) -> Outcome:
+def _copied(connection: psycopg.Connection[Any], table: Table, batch: Batch, rows: Sequence[int]) -> Outcome:
     """Copy the rows as new ones; raises `_RowsDropped`, or the error of Postgres if a key exists already."""
     with connection.cursor() as cursor:
-        kept = copy_rows(cursor, statements_of(batch.dataset).copy, batch.dataset, batch.columns(rows))
+        kept = copy_rows(cursor, table.statements.copy, batch.dataset, batch.columns(rows))
     if kept != len(rows):
         raise _RowsDropped
     return Outcome(rows)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from datetime import datetime
 from typing import Any
 
 from market_data_store.datasets import MAX_TEXT_LENGTH
@@ -130,3 +131,10 @@ def json_problem(value: Any) -> Reason:
         shown(value),
         limit=MAX_TEXT_LENGTH,
     )
+
+
+def unfit_problem(value: Any, table: str, type_: str) -> Reason:
+    """Say that a value would not be the same after it was stored in a column of this type."""
+    moment = value.isoformat() if isinstance(value, datetime) else value
+    template = "{} cannot be stored as {type} without a change; it would need another type in {table}"
+    return Reason.of(template, shown(moment), type=type_, table=table)
