@@ -7,7 +7,7 @@ or any connection of psycopg) and handles its errors, `psycopg.Error`. The prima
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -17,6 +17,7 @@ from psycopg.rows import dict_row
 
 from market_data_store.datasets import DATASETS, Dataset
 from market_data_store.postgres.connection import connect
+from market_data_store.postgres.statements import types_of
 from market_data_store.wire.moments import aware
 
 __all__ = ["Row", "bars", "connect", "latest_prices", "ticks"]
@@ -49,10 +50,11 @@ _BARS = """
     ORDER BY ts, provider
 """
 _TICKS = """
-    SELECT provider, symbol, price, ts, size, bid, ask FROM {table}
+    SELECT {columns} FROM {table}
     WHERE provider = %(provider)s AND symbol = ANY(%(symbols)s::text[]) AND ts >= %(start)s AND ts < %(end)s
     ORDER BY ts, symbol, seq LIMIT %(limit)s
 """
+_TICK_COLUMNS = ("provider", "symbol", "price", "ts", "size", "bid", "ask")
 
 Row = dict[str, Any]
 
@@ -114,7 +116,7 @@ def ticks(
         "end": aware(end),
         "limit": limit,
     }
-    return _rows(connection, DATASETS["ticks"], _TICKS, parameters)
+    return _rows(connection, DATASETS["ticks"], _TICKS, parameters, _TICK_COLUMNS)
 
 
 def _providers(connection: psycopg.Connection[Any], dataset: Dataset, provider: str | None) -> list[str]:
@@ -123,19 +125,33 @@ def _providers(connection: psycopg.Connection[Any], dataset: Dataset, provider: 
     return [row["provider"] for row in _selected(connection, dataset, _PROVIDERS, {})]
 
 
-def _rows(connection: psycopg.Connection[Any], dataset: Dataset, query: Any, parameters: dict[str, Any]) -> list[Row]:
-    rows = _selected(connection, dataset, query, parameters)
+def _rows(
+    connection: psycopg.Connection[Any],
+    dataset: Dataset,
+    query: Any,
+    parameters: dict[str, Any],
+    names: Sequence[str] = (),
+) -> list[Row]:
+    names = names or [column.name for column in dataset.columns]
+    rows = _selected(connection, dataset, query, parameters, names)
     for row in rows:
         row["ts"] = row["ts"].astimezone(UTC)  # psycopg returns it in the session's time zone
     return rows
 
 
 def _selected(
-    connection: psycopg.Connection[Any], dataset: Dataset, query: Any, parameters: dict[str, Any]
+    connection: psycopg.Connection[Any],
+    dataset: Dataset,
+    query: Any,
+    parameters: dict[str, Any],
+    names: Sequence[str] = (),
 ) -> list[Row]:
     composed = sql.SQL(query).format(
         table=sql.Identifier(dataset.table.name),
-        columns=sql.SQL(", ").join(sql.Identifier(column.name) for column in dataset.columns),
+        # The cast is for a column that its owner has given another type.
+        columns=sql.SQL(", ").join(
+            sql.SQL("{0}::" + types_of(dataset)[name] + " AS {0}").format(sql.Identifier(name)) for name in names
+        ),
     )
     with connection.cursor(row_factory=dict_row) as cursor:
         return cursor.execute(composed, parameters).fetchall()

@@ -24,6 +24,7 @@ from market_data_store.errors import MarketDataStoreError
 from market_data_store.files.chunks import chunks
 from market_data_store.files.reader import format_of
 from market_data_store.postgres.connection import first_line
+from market_data_store.postgres.found import check_types
 from market_data_store.wire.fields import Field, fields_of
 
 #: The path that means standard output, which gets NDJSON.
@@ -81,7 +82,8 @@ def export(
     `criteria` may have provider, symbol, interval, start (inclusive) and end (exclusive); None selects everything.
     `on_progress` is called with what is written so far and the approximate total of rows. An existing file is replaced
     when the new one is complete. Raises `InvalidMessage` if the file's name has an unknown format, and
-    `MarketDataStoreError` if Postgres or the disk fails; then an existing file stays as it was.
+    `MarketDataStoreError` if Postgres or the disk fails, or the table has a column whose values are not the dataset's;
+    then an existing file stays as it was.
     """
     format_, gzipped = ("ndjson", False) if file == STDOUT else format_of(file)
     given = {name: value for name, value in criteria.items() if value is not None}
@@ -91,6 +93,7 @@ def export(
     try:
         with connection.transaction(), connection.cursor() as cursor, _target(file, gzipped) as stream:
             cursor.execute(_SESSION)
+            check_types(connection, dataset, [column.name for column in dataset.columns])
             total = _expected(cursor, select, given)
             if format_ == "csv":
                 stream.write(",".join(column.name for column in dataset.columns).encode() + b"\n")
@@ -119,8 +122,10 @@ def _selection(dataset: Dataset, format_: str, given: Mapping[str, Any]) -> sql.
 
 
 def _value(f: Field, format_: str) -> sql.Composed:
-    value = (format_ == "csv" and f.kind.export_csv) or f.kind.export
-    return sql.SQL(value + " AS {1}").format(sql.Identifier("stored", f.name), sql.Identifier(f.name))
+    form = (format_ == "csv" and f.kind.export_csv) or f.kind.export
+    # The cast is for a column that its owner has given another type.
+    value = sql.SQL("{}::" + f.kind.copy_type).format(sql.Identifier("stored", f.name))
+    return sql.SQL(form + " AS {1}").format(value, sql.Identifier(f.name))
 
 
 def _expected(cursor: psycopg.Cursor[Any], select: sql.Composed, given: Mapping[str, Any]) -> int:

@@ -12,6 +12,7 @@ from psycopg import sql
 
 from market_data_store.datasets import DATASETS, Dataset
 from market_data_store.errors import ConfigurationError
+from market_data_store.postgres.found import check_types
 
 _COUNT = sql.SQL("SELECT count(*) FROM {} WHERE ts < %s")
 _DELETE = sql.SQL("DELETE FROM {} WHERE ts < %s")
@@ -35,7 +36,8 @@ class Expired:
 def apply(connection: psycopg.Connection[Any], days: Mapping[str, int], *, dry_run: bool = False) -> list[Expired]:
     """Delete the rows whose `ts` is older than their dataset's `days`; a dry run only counts them.
 
-    Each dataset has its own transaction. Raises `ConfigurationError` for an unknown dataset before anything is deleted.
+    Each dataset has its own transaction. Raises `ConfigurationError` for an unknown dataset before anything is deleted,
+    and `DatasetUnavailable` for a table whose `ts` is no longer a time with a zone.
     """
     for name in days:
         if name not in DATASETS:
@@ -52,6 +54,7 @@ def _expire(
 ) -> Expired:
     table = dataset.table.name
     with connection.transaction():
+        check_types(connection, dataset, ["ts"])  # else the session's time zone would decide what is deleted
         if has_chunks and _number(connection, _HYPERTABLE, [table]):
             found = connection.execute(_SHOW_CHUNKS if dry_run else _DROP_CHUNKS, [table, older_than]).fetchall()
             return Expired(dataset.name, older_than, chunks=len(found))
