@@ -14,6 +14,7 @@ When `Writer.write` returns, for each of its messages:
 
 A row that Postgres itself refuses (SQLSTATE classes 22, 23, 54) is found by halving the batch until the row is alone. A
 batch that exceeds a limit of the server (53400) is halved too.
+A row that does not fit a column of another type than the declared one is found by one statement (see `found`).
 Any other error of Postgres is raised as `DatabaseUnavailable`: nothing is acknowledged, and the caller tries again.
 
 The writer keeps no settings, tables or prepared statements in its session, and works behind a pooler that gives each
