@@ -24,7 +24,7 @@ from market_data_store.wire.columns import MESSAGE, POSITION, DecodedRows, decod
 from market_data_store.wire.fields import names_of
 from market_data_store.wire.occurrences import hashed_field, id_of
 from market_data_store.wire.reasons import unfit_problem
-from market_data_store.wire.rows import SentRows
+from market_data_store.wire.rows import SentRows, rows_at
 from market_data_store.wire.text import row_text, with_number
 
 
@@ -158,16 +158,9 @@ class Batch:
         return refusals
 
     def _sent(self, rows: Collection[int]) -> list[Any]:
-        """Return these rows as they were sent; each message is read once."""
+        """Return these rows as they were sent."""
         origins = [self._origin(self._places[row]) for row in rows]
-        positions: dict[int, list[int]] = {}
-        for index, position in origins:
-            positions.setdefault(index, []).append(position)
-        found = {
-            (index, position): sent
-            for index, wanted in positions.items()
-            for position, sent in zip(wanted, self._messages[index].rows.at(wanted), strict=True)
-        }
+        found = rows_at(origins, [message.rows for message in self._messages])
         return [found[origin] for origin in origins]
 
     def _refuse(self, row: int, sent: Any, reason: Reason, sqlstate: str | None) -> Refusal:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from functools import cache
-from itertools import groupby
 from typing import Any
 
 from market_data_store.datasets import Dataset
@@ -17,7 +16,7 @@ from market_data_store.wire.fields import Field, fields_of
 from market_data_store.wire.hashes import OCCURRENCE, content_hashes
 from market_data_store.wire.moments import TIME_UNIT
 from market_data_store.wire.reader import Reject, read_row
-from market_data_store.wire.rows import SentRows, Shape
+from market_data_store.wire.rows import SentRows, Shape, rows_at
 
 #: The same for two rows only if they have the same key.
 Key = Hashable
@@ -93,7 +92,7 @@ def renumbered(
     rows with one key, of one message, in the order of their positions.
     """
     counted = [run for run in runs if OCCURRENCE not in messages[origins[run[0]][0]].standard]
-    raws = _raws([origins[place] for run in counted for place in run], messages)
+    raws = rows_at([origins[place] for run in counted for place in run], messages)
     found: dict[int, int] = {}
     for run in counted:
         number = 0
@@ -115,13 +114,3 @@ def id_of(dataset: Dataset, raw: Any, standard: Mapping[str, Any], *, occurrence
         raise ValueError(row.reason)  # never: the row was valid before
     place, _ = hashed_field(dataset)
     return int(row[place])
-
-
-def _raws(origins: list[tuple[int, int]], messages: Sequence[SentRows]) -> dict[tuple[int, int], Any]:
-    """Return the rows at these places as they were sent."""
-    raws: dict[tuple[int, int], Any] = {}
-    for index, group in groupby(sorted(origins), key=lambda origin: origin[0]):
-        together = list(group)
-        sent = messages[index].at([position for _, position in together])
-        raws.update(zip(together, sent, strict=True))
-    return raws

@@ -11,10 +11,10 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import chain
+from itertools import chain, groupby
 from operator import attrgetter
 from typing import Any
 
@@ -165,6 +165,16 @@ def read_rows(dataset: Dataset, rows: bytes | list[Any], defaults: Mapping[str, 
         rows = list(_split(text))
     listed = rows
     return SentRows(standard, None, listed, lambda positions: _picked(listed, positions))
+
+
+def rows_at(origins: Iterable[tuple[int, int]], messages: Sequence[SentRows]) -> dict[tuple[int, int], Any]:
+    """Return the rows at these places (message, position) as they were sent; each message is read once."""
+    found: dict[tuple[int, int], Any] = {}
+    for index, group in groupby(sorted(origins), key=lambda origin: origin[0]):
+        together = list(group)
+        sent = messages[index].at([position for _, position in together])
+        found.update(zip(together, sent, strict=True))
+    return found
 
 
 def first_reject(dataset: Dataset, rows: bytes | list[Any], defaults: Mapping[str, Any]) -> Reject | None:
