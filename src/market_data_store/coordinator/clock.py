@@ -48,7 +48,7 @@ def plausible(sent: Any) -> float | None:
 def enqueued_at(sent: Any, now: float, *, tolerance_s: float = 0.0) -> float:
     """Return when a message was first enqueued, in epoch seconds, given its header of whatever type.
 
-    `now` is when a worker first took it, by the clock that counts. A header that is no plausible time, or more than
+    `now` is when a worker first took it, by the clock that counts. A header that is not a plausible time, or more than
     `tolerance_s` in that clock's future, counts as `now`.
     """
     moment = plausible(sent)

@@ -27,8 +27,8 @@ from market_data_store.postgres.connection import first_line
 from market_data_store.postgres.statements import Statements, statements_of, types_of
 
 #: The lock is the one that the write takes anyway: whoever alters the table waits for it, and it waits for him. The
-#: types of no rows cost 25 us, where asking pg_attribute costs 120. All of it costs 150 us a batch; to decode and write
-#: 5,000 new rows takes 30 ms.
+#: types of no rows cost 25 us, where asking pg_attribute costs 120. All of it costs 150 us a batch; the writer
+#: takes 12 ms for 5,000 new rows.
 _OPEN = """
     BEGIN;
     LOCK TABLE ONLY {table} IN ROW EXCLUSIVE MODE;

@@ -145,7 +145,7 @@ def _alike(values: Sequence[Any], unit: str | None) -> list[int] | None:
 def nanoseconds(value: Any, unit: str | None) -> int:
     """Return one time in nanoseconds since 1970.
 
-    Raises ValueError for what is no time, and `WrongValue` for a time with no certain reading or an implausible one.
+    Raises ValueError for what is not a time, and `WrongValue` for a time with no certain reading or an implausible one.
     """
     if isinstance(value, str):
         number = _NUMBER.fullmatch(value)
