@@ -78,6 +78,13 @@ class DatabaseUnavailable(MarketDataStoreError):
         sqlstate: str | None = getattr(self.__cause__, "sqlstate", None)
         return sqlstate[:2] if sqlstate else None
 
+    @property
+    def is_away(self) -> bool:
+        """Whether not even a connection could be made, so that it cannot be due to what was to be written."""
+        # psycopg gives `pgconn` to the errors of connecting only.
+        cause = self.__cause__
+        return getattr(cause, "pgconn", None) is not None or type(cause).__name__ == "ConnectionTimeout"
+
 
 class DatasetUnavailable(DatabaseUnavailable):
     """One dataset's table takes no row now, for a reason that is in the table; other datasets may go on.
@@ -88,6 +95,15 @@ class DatasetUnavailable(DatabaseUnavailable):
     def __init__(self, dataset: str, sqlstate: str | None, reason: str) -> None:
         super().__init__(f"{dataset}: {reason}" + (f" (SQLSTATE {sqlstate})" if sqlstate else ""))
         self.dataset, self.sqlstate, self.reason = dataset, sqlstate, reason
+
+    @property
+    def sqlstate_class(self) -> str | None:
+        """The first two characters of the SQLSTATE."""
+        return self.sqlstate[:2] if self.sqlstate else None
+
+
+class LettersUnavailable(DatabaseUnavailable):
+    """The table of dead letters takes no letter now; rows that need none are committed."""
 
 
 class MigrationFailed(MarketDataStoreError):

@@ -3,9 +3,11 @@
 from market_data_store.dead_letters.letters import (
     DeadLetter,
     Letter,
+    Origin,
     count,
     get,
     keep,
+    origin_of,
     outcome,
     page,
     purge,
@@ -14,17 +16,21 @@ from market_data_store.dead_letters.letters import (
     stored_id,
     stream,
 )
+from market_data_store.dead_letters.refused import refused
 
 __all__ = [
     "DeadLetter",
     "Letter",
+    "Origin",
     "count",
     "get",
     "keep",
+    "origin_of",
     "outcome",
     "page",
     "purge",
     "reasons",
+    "refused",
     "settle",
     "stored_id",
     "stream",

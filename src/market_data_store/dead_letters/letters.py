@@ -21,8 +21,8 @@ from market_data_store.wire.hashes import hash63
 from market_data_store.wire.moments import UNIX_TO_EPOCH_US
 from market_data_store.wire.text import row_text
 
-#: What identifies a letter: task id, position and content hash.
-_Origin = tuple[str, int, int]
+#: What identifies a letter: stored task id, position and content hash.
+Origin = tuple[str, int, int]
 _Json = Callable[[str | None], str | None]
 #: Maximum length of a task id, in characters.
 _MAX_TASK_ID = 255
@@ -151,7 +151,7 @@ def keep(connection: psycopg.Connection[Any], letters: Sequence[DeadLetter]) -> 
     again = [letter for letter in letters if letter.id is not None]
     renewed = {id_ for (id_,) in connection.execute(_RENEW, _renewals(again))} if again else set()
     # A letter that is no longer in the table (purged, or from another database) is stored as a new one.
-    fresh = [(_origin(letter), letter) for letter in letters if letter.id not in renewed]
+    fresh = [(origin_of(letter), letter) for letter in letters if letter.id not in renewed]
     ids: list[int | None] = []
     if fresh:
         try:
@@ -181,7 +181,7 @@ def _renewals(letters: Sequence[DeadLetter]) -> list[list[Any]]:
     return [list(column) for column in zip(*rows, strict=True)]
 
 
-def _insert(connection: psycopg.Connection[Any], letters: Sequence[tuple[_Origin, DeadLetter]], json_of: _Json) -> None:
+def _insert(connection: psycopg.Connection[Any], letters: Sequence[tuple[Origin, DeadLetter]], json_of: _Json) -> None:
     # In the order of the index, so that two workers with the same messages do not deadlock.
     in_order = sorted(letters, key=itemgetter(0))
     parameters = [origin + _parameters(letter, json_of) for origin, letter in in_order]
@@ -207,7 +207,8 @@ def _parameters(letter: DeadLetter, json_of: _Json) -> tuple[Any, ...]:
     )
 
 
-def _origin(letter: DeadLetter) -> _Origin:
+def origin_of(letter: DeadLetter) -> Origin:
+    """Return what identifies a letter."""
     content = json.dumps((letter.dataset, letter.row, _defaults(letter))).encode() + (letter.body or b"")
     return stored_id(letter.task_id), letter.position, hash63(content)
 

@@ -9,15 +9,14 @@ from operator import attrgetter
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-import psycopg
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from market_data_store.datasets import ENQUEUED_AT, Dataset
-from market_data_store.dead_letters import DeadLetter
+from market_data_store.dead_letters import DeadLetter, stored_id
 from market_data_store.errors import Reason
 from market_data_store.postgres.casts import Cast
-from market_data_store.postgres.connection import first_line
+from market_data_store.postgres.failures import Cause
 from market_data_store.postgres.key_order import differ, in_key_order
 from market_data_store.protocol import Counts, Rejection, Replayed
 from market_data_store.wire.columns import MESSAGE, POSITION, DecodedRows, decode
@@ -62,6 +61,8 @@ class DecodedMessage:
         return None if self.replays is None or self.replays.whole else self.replays.ids[position]
 
 
+#: What the reason of such a letter begins with.
+REFUSED = "Postgres refuses the row"
 _NO_ROWS: Mapping[int, float] = MappingProxyType({})
 
 
@@ -139,35 +140,44 @@ class Batch:
             return self._rows.slice(rows.start, len(rows))
         return self._rows.take(pa.array(rows, pa.int32()))
 
-    def refuse(self, row: int, error: psycopg.Error) -> Refusal:
-        """Count a row that Postgres refuses as rejected, and make its dead letter."""
+    def refuse(self, causes: Mapping[int, Cause]) -> dict[int, Refusal]:
+        """Make the dead letters of rows that Postgres refuses; returns them by row."""
         # Postgres's message is not part of the pattern: it may be in any language, or come from a user's trigger.
-        pattern = f"Postgres refuses the row (SQLSTATE {error.sqlstate})"
-        reason = Reason(f"Postgres refuses the row: {first_line(error)}", pattern)
-        (sent,) = self._sent([row])
-        return self._refuse(row, sent, reason, error.sqlstate)
+        return self._refusals(
+            {
+                row: (Reason(f"{REFUSED}: {cause.reason}", f"{REFUSED} (SQLSTATE {cause.sqlstate})"), cause.sqlstate)
+                for row, cause in causes.items()
+            }
+        )
 
-    def refuse_unfit(self, rows: Mapping[int, tuple[str, Cast]]) -> list[Refusal]:
-        """Count rows as rejected that do not fit a column, each given with one, and make their dead letters."""
+    def refuse_unfit(self, rows: Mapping[int, tuple[str, Cast]]) -> dict[int, Refusal]:
+        """Make the dead letters of rows that do not fit a column, each given with one; returns them by row."""
         together = self.columns(list(rows))
-        refusals = []
-        for (row, (column, cast)), sent, place in zip(rows.items(), self._sent(rows), range(len(rows)), strict=True):
+        table = self.dataset.table.name
+        reasons = {}
+        for place, (row, (column, cast)) in enumerate(rows.items()):
             value = together.column(column)[place].as_py()
-            reason = unfit_problem(value, self.dataset.table.name, cast.stored.name).at(column)
-            refusals.append(self._refuse(row, sent, reason, cast.sqlstate))
+            reasons[row] = unfit_problem(value, table, cast.stored.name).at(column), cast.sqlstate
+        return self._refusals(reasons)
+
+    def _refusals(self, reasons: Mapping[int, tuple[Reason, str]]) -> dict[int, Refusal]:
+        """Make the dead letters of rows, by row, for these reasons with their SQLSTATEs."""
+        origins = {row: self._origin(self._places[row]) for row in reasons}
+        sent = rows_at(origins.values(), [message.rows for message in self._messages])
+        refusals = {}
+        for row, (reason, sqlstate) in reasons.items():
+            index, position = origins[row]
+            message = self._messages[index]
+            text = self._with_id(row, message.rows, sent[index, position])
+            refusals[row] = Refusal(index, message.refuse(position, reason, text, sqlstate))
         return refusals
 
-    def _sent(self, rows: Collection[int]) -> list[Any]:
-        """Return these rows as they were sent."""
-        origins = [self._origin(self._places[row]) for row in rows]
-        found = rows_at(origins, [message.rows for message in self._messages])
-        return [found[origin] for origin in origins]
-
-    def _refuse(self, row: int, sent: Any, reason: Reason, sqlstate: str | None) -> Refusal:
-        index, position = self._origin(self._places[row])
-        message = self._messages[index]
-        self.counts[index].rejected += 1
-        return Refusal(index, message.refuse(position, reason, self._with_id(row, message.rows, sent), sqlstate))
+    def rows_of(self, origins: Collection[tuple[str, int]]) -> set[int]:
+        """Return the rows to write with these origins (stored task id, position), without those of a replay."""
+        ids = [None if message.replays else stored_id(message.task_id) for message in self._messages]
+        columns = self.columns(range(len(self)))
+        of = zip(*(columns.column(name).to_pylist() for name in (MESSAGE, POSITION)), strict=True)
+        return {row for row, (index, position) in enumerate(of) if (ids[index], position) in origins}
 
     def _with_id(self, row: int, message: SentRows, sent: Any) -> str:
         """Return a row as sent, with its id if only its equals in the message have made it: they are not replayed."""
@@ -181,6 +191,7 @@ class Batch:
     def kept(self, refusals: Sequence[Refusal], ids: Sequence[int | None]) -> None:
         """Note the letters of refused rows, which are committed under these ids."""
         for (index, letter), id_ in zip(refusals, ids, strict=True):
+            self.counts[index].rejected += letter.sqlstate is not None  # the others were counted when they were decoded
             self._rejections[index].append(Rejection(letter.position, letter.reason, id_, letter.pattern))
 
     def replayed(self, rows: Sequence[int]) -> list[tuple[int, str]]:
@@ -194,15 +205,15 @@ class Batch:
                     letters.append((id_, replays.task_id))
         return letters
 
-    def fall_back(self, row: int) -> bool:
-        """Replace a refused row by the next older row of the same key; returns False if there is none."""
-        older = self._superseded.get(row)
-        if not older:
-            return False
-        places = list(self._places)
-        places[row] = older.pop()
-        self._places, self._rows = places, self._sorted.take(pa.array(places))
-        return True
+    def fall_back(self, rows: Collection[int]) -> set[int]:
+        """Replace refused rows by the next older row of the same key; returns those for which there is one."""
+        replaced = {row: older.pop() for row in rows if (older := self._superseded.get(row))}
+        if replaced:
+            places = list(self._places)
+            for row, place in replaced.items():
+                places[row] = place
+            self._places, self._rows = places, self._sorted.take(pa.array(places))
+        return set(replaced)
 
     def count(self, rows: Sequence[int], *, written: Collection[int], stale: Mapping[int, float] = _NO_ROWS) -> None:
         """Add these rows to the counts; those that are neither written nor stale are unchanged.
@@ -231,7 +242,7 @@ class Batch:
         One that a row of the same message replaced is superseded. One that another message's row replaced is stale or
         unchanged, as if the messages had been written one after the other, the newest first.
         """
-        counted = rows if isinstance(rows, range) else frozenset(rows)
+        counted = rows if isinstance(rows, range) else set(rows)
         replaced = [
             (row, place, by)
             for row, older in self._superseded.items()

@@ -12,7 +12,7 @@ left to their owner, defaults and all.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -24,13 +24,14 @@ from market_data_store.datasets import ENQUEUED_AT, Dataset
 from market_data_store.errors import DatasetUnavailable
 from market_data_store.postgres.casts import TYPE_NAMES, Cast, StoredType, cast_of
 from market_data_store.postgres.connection import first_line
-from market_data_store.postgres.statements import Statements, statements_of, types_of
+from market_data_store.postgres.statements import Casts, Statements, statements_of, types_of
+from market_data_store.postgres.transactions import BEGIN, ended
 
 #: The lock is the one that the write takes anyway: whoever alters the table waits for it, and it waits for him. The
 #: types of no rows cost 25 us, where asking pg_attribute costs 120. All of it costs 150 us a batch; the writer
 #: takes 12 ms for 5,000 new rows.
 _OPEN = """
-    BEGIN;
+    {begin};
     LOCK TABLE ONLY {table} IN ROW EXCLUSIVE MODE;
     SELECT {columns} FROM {table} WHERE false;
     SELECT ARRAY(
@@ -109,22 +110,17 @@ class Tables:
         self._known: dict[Any, Table] = {}
 
     @contextmanager
-    def transaction(self, connection: psycopg.Connection[Any], dataset: Dataset | None) -> Iterator[Table | None]:
-        """Open a transaction in which the dataset's table, if one is given, stays as it is.
+    def transaction(self, connection: psycopg.Connection[Any], dataset: Dataset) -> Iterator[Table]:
+        """Open a transaction, as `transactions` does, in which the dataset's table stays as it is.
 
         Raises `DatasetUnavailable` if the table cannot take the dataset's rows as it is.
         """
         try:
-            if dataset is None:
-                connection.execute("BEGIN")
-                yield None
-            else:
+            with ended(connection):
                 yield self._opened(connection, dataset)
-        except BaseException:
-            with suppress(psycopg.Error):  # the connection may be lost, or in the middle of a statement
-                connection.rollback()
+        except psycopg.Error:
+            self.forget()
             raise
-        connection.commit()
 
     def forget(self) -> None:
         """Look at each table anew: an error may come from what a print does not hold, such as the name of a type."""
@@ -151,8 +147,8 @@ class Tables:
 def _print(cursor: psycopg.Cursor[Any], dataset: Dataset) -> Any:
     """Open the transaction and return what is another value after the table was altered."""
     cursor.execute(_composed(_OPEN, dataset))
-    cursor.nextset()
-    cursor.nextset()
+    for _ in range(3):  # from BEGIN over SET and LOCK
+        cursor.nextset()
     result = cursor.pgresult
     columns = [
         (result.ftable(place), result.ftablecol(place), result.ftype(place), result.fmod(place))
@@ -188,6 +184,7 @@ def check_types(connection: psycopg.Connection[Any], dataset: Dataset, names: Co
 def _composed(query: str, dataset: Dataset) -> bytes:
     table = sql.Identifier(dataset.table.name)
     composed = sql.SQL(query).format(
+        begin=sql.SQL(BEGIN),
         table=table,
         name=sql.Literal(table.as_string(None)),
         columns=sql.SQL(", ").join(map(sql.Identifier, types_of(dataset))),
@@ -204,9 +201,7 @@ def _columns(connection: psycopg.Connection[Any], dataset: Dataset) -> dict[str,
     }
 
 
-def _casts(
-    dataset: Dataset, columns: Mapping[str, _Column], names: Collection[str], *, writes: bool
-) -> tuple[tuple[str, Cast], ...]:
+def _casts(dataset: Dataset, columns: Mapping[str, _Column], names: Collection[str], *, writes: bool) -> Casts:
     """Return the casts of those of these columns that need one, by name."""
     casts: list[tuple[str, Cast]] = []
     problems: list[tuple[str, str]] = []

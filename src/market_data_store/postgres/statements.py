@@ -44,17 +44,22 @@ _LOOK = """
 #: New and changed rows go into one statement, which takes all its locks in key order.
 _WRITE = """
     INSERT INTO {table} AS stored ({columns})
-    SELECT {stored_as} FROM {source} WHERE %(only)b::integer[] IS NULL OR n = ANY (%(only)b::integer[]) ORDER BY n
+    SELECT {stored_as} FROM {source} WHERE {chosen} ORDER BY n
     ON CONFLICT ({key}) DO UPDATE SET {assignments}
     WHERE stored.enqueued_at <= excluded.enqueued_at AND ({stored}) IS DISTINCT FROM ({excluded})
-    RETURNING {stored_key}
 """
+_CHOSEN = "%(only)b::integer[] IS NULL OR n = ANY (%(only)b::integer[])"
+_WRITTEN = " RETURNING {stored_key}"
+#: A stored row once more, a moment later. It is written like a batch, so it needs the same rights.
+_COPY_OF_STORED = "(SELECT {later}, 0 AS n FROM {table} AS stored LIMIT 1) AS staged"
 #: Returns the numbers of the rows that have a value which its column cannot store, and the place of the first such
 #: column among those that need a cast.
 _UNFIT = """
     SELECT n, place FROM (SELECT n, CASE {misfits} END AS place FROM {source}) AS checked
     WHERE place IS NOT NULL ORDER BY n
 """
+#: The columns that need a cast, by name.
+Casts = tuple[tuple[str, Cast], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,10 +86,11 @@ class Statements:
     #: For rows in parameters, which have these names.
     listed: Upsert
     parameters: list[str]
-    #: The columns that need a cast, by name and in the order of `unfit`.
-    casts: tuple[tuple[str, Cast], ...]
+    #: In the order of `unfit`.
+    casts: Casts
 
 
+@cache
 @cache
 def types_of(dataset: Dataset) -> Mapping[str, str]:
     """Return the declared type of each column that the writer fills, as COPY names it."""
@@ -92,8 +98,51 @@ def types_of(dataset: Dataset) -> Mapping[str, str]:
 
 
 @cache
-def statements_of(dataset: Dataset, casts: tuple[tuple[str, Cast], ...] = ()) -> Statements:
+def statements_of(dataset: Dataset, casts: Casts = ()) -> Statements:
     """Compose the SQL for a dataset, some of whose columns are stored in other types than the declared ones."""
+    parts = parts_of(dataset, casts)
+    types = types_of(dataset)
+
+    def upsert(source: sql.Composable) -> Upsert:
+        return Upsert(
+            look=sql.SQL(_LOOK).format(source=source, **parts),
+            write=write_of(dataset, casts, source, sql.SQL(_CHOSEN)) + sql.SQL(_WRITTEN).format(**parts),
+            unfit=sql.SQL(_UNFIT).format(source=source, **parts) if casts else None,
+        )
+
+    return Statements(
+        copy=sql.SQL(_COPY).format(**parts),
+        stage=sql.SQL(_STAGE).format(**parts),
+        copy_to_stage=sql.SQL(_COPY_TO_STAGE).format(**parts),
+        staged=upsert(sql.SQL("{stage} AS staged").format(**parts)),
+        listed=upsert(sql.SQL(_LISTED_AS_TEXTS if _has_arrays(types) else _LISTED).format(**parts)),
+        parameters=_parameters(types),
+        casts=casts,
+    )
+
+
+def write_of(dataset: Dataset, casts: Casts, source: sql.Composable, chosen: sql.Composable) -> sql.Composed:
+    """Compose the statement that writes the rows of `source` for which the condition `chosen` is true."""
+    return sql.SQL(_WRITE).format(source=source, chosen=chosen, **parts_of(dataset, casts))
+
+
+def write_copy_of(dataset: Dataset, casts: Casts) -> sql.Composed:
+    """Compose the statement that writes a copy of a stored row, if there is one; it must be rolled back."""
+    source = sql.SQL(_COPY_OF_STORED).format(**parts_of(dataset, casts))
+    return write_of(dataset, casts, source, sql.SQL("true"))
+
+
+def _has_arrays(types: Mapping[str, str]) -> bool:
+    return any(type_.endswith("[]") for type_ in types.values())
+
+
+def _parameters(types: Mapping[str, str]) -> list[str]:
+    return [f"c{place}" for place in range(len(types))]
+
+
+@cache
+def parts_of(dataset: Dataset, casts: Casts = ()) -> Mapping[str, sql.Composable]:
+    """Compose what statements about the dataset consist of: names, types, conditions."""
     cast = dict(casts)
 
     def names(columns: Sequence[str], alias: str = "") -> sql.Composed:
@@ -118,17 +167,23 @@ def statements_of(dataset: Dataset, casts: tuple[tuple[str, Cast], ...] = ()) ->
 
     values = dataset.values
     types = types_of(dataset)
-    has_arrays = any(type_.endswith("[]") for type_ in types.values())
-    parameters = [f"c{place}" for place in range(len(types))]
-    parts = {
+    moment = next(name for name in dataset.key if types[name] == "timestamptz")
+    # A type with fewer digits rounds a microsecond away.
+    later = sql.SQL(" + interval '1 second'" if moment in cast else " + interval '1 microsecond'")
+    return {
         "table": sql.Identifier(dataset.table.name),
         "stage": sql.Identifier(f"stage_{dataset.table.name}"),
+        "refused": sql.Identifier(f"refused_{dataset.table.name}"),
         "columns": names(list(types)),
+        "later": sql.SQL(", ").join(
+            sql.SQL("{}{} AS {}").format(restored(name), later if name == moment else sql.SQL(""), sql.Identifier(name))
+            for name in types
+        ),
         # Without collations: a comparison then uses that of the stored column.
         "definitions": sql.SQL(", ").join(sql.Identifier(name) + sql.SQL(f" {type_}") for name, type_ in types.items()),
         "arrays": sql.SQL(", ").join(
             sql.SQL(f"%({name})b::{'text' if type_.endswith('[]') else type_}[]")
-            for name, type_ in zip(parameters, types.values(), strict=True)
+            for name, type_ in zip(_parameters(types), types.values(), strict=True)
         ),
         "from_texts": sql.SQL(", ").join(
             sql.SQL(f"{{0}}::{type_} AS {{0}}" if type_.endswith("[]") else "{0}").format(sql.Identifier(name))
@@ -146,26 +201,8 @@ def statements_of(dataset: Dataset, casts: tuple[tuple[str, Cast], ...] = ()) ->
         "assignments": sql.SQL(", ").join(
             sql.SQL("{0} = excluded.{0}").format(sql.Identifier(name)) for name in (*values, ENQUEUED_AT)
         ),
+        "misfits": sql.SQL(" ").join(
+            sql.SQL("WHEN NOT {} THEN {}").format(each.fits(sql.Identifier("staged", name)), sql.Literal(place))
+            for place, (name, each) in enumerate(casts)
+        ),
     }
-
-    misfits = sql.SQL(" ").join(
-        sql.SQL("WHEN NOT {} THEN {}").format(each.fits(sql.Identifier("staged", name)), sql.Literal(place))
-        for place, (name, each) in enumerate(casts)
-    )
-
-    def upsert(source: sql.Composable) -> Upsert:
-        return Upsert(
-            look=sql.SQL(_LOOK).format(source=source, **parts),
-            write=sql.SQL(_WRITE).format(source=source, **parts),
-            unfit=sql.SQL(_UNFIT).format(source=source, misfits=misfits) if casts else None,
-        )
-
-    return Statements(
-        copy=sql.SQL(_COPY).format(**parts),
-        stage=sql.SQL(_STAGE).format(**parts),
-        copy_to_stage=sql.SQL(_COPY_TO_STAGE).format(**parts),
-        staged=upsert(sql.SQL("{stage} AS staged").format(**parts)),
-        listed=upsert(sql.SQL(_LISTED_AS_TEXTS if has_arrays else _LISTED).format(**parts)),
-        parameters=parameters,
-        casts=casts,
-    )

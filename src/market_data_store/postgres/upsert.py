@@ -68,9 +68,18 @@ def upsert(
             cursor.execute(statements.stage)
             copy_rows(cursor, statements.copy_to_stage, batch.dataset, batch.columns(rows), numbers=rows)
             found = _Found(cursor, statements.staged, {})
-        if unfit := found.unfit():
-            raise RowsUnfit({row: statements.casts[place] for row, place in unfit})
+        if unfit := unfit_rows(cursor, statements, found.statements, found.parameters):
+            raise RowsUnfit(unfit)
         return _upserted(found, batch, rows, look_first=look_first)
+
+
+def unfit_rows(
+    cursor: psycopg.Cursor[Any], statements: Statements, where: Upsert, parameters: Mapping[str, Any]
+) -> dict[int, tuple[str, Cast]]:
+    """Return the rows in this place that do not fit, as `RowsUnfit` has them."""
+    if where.unfit is None:
+        return {}
+    return {row: statements.casts[place] for row, place in cursor.execute(where.unfit, parameters).fetchall()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,12 +89,6 @@ class _Found:
     cursor: psycopg.Cursor[Any]
     statements: Upsert
     parameters: dict[str, Any]
-
-    def unfit(self) -> list[tuple[int, int]]:
-        """Return the rows that do not fit, each with the place of the column."""
-        if self.statements.unfit is None:
-            return []
-        return self.cursor.execute(self.statements.unfit, self.parameters).fetchall()
 
     def look(self) -> tuple[set[int], dict[int, float]]:
         """Return the rows that equal the stored row, and those that differ from a newer one, by so many seconds."""

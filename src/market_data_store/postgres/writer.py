@@ -12,10 +12,9 @@ When `Writer.write` returns, for each of its messages:
 * concurrent writers take their row locks in key order, and so never deadlock (on one server: Citus may end one of them,
   and its rows are written at the next try).
 
-A row that Postgres itself refuses (SQLSTATE classes 22, 23, 54) is found by halving the batch until the row is alone. A
-batch that exceeds a limit of the server (53400) is halved too.
-A row that does not fit a column of another type than the declared one is found by one statement (see `found`).
-Any other error of Postgres is raised as `DatabaseUnavailable`: nothing is acknowledged, and the caller tries again.
+Whose fault a failure is, `resolving` and `fatal_rows` find out by experiment (docs/failures.md); a row that does not
+fit a column of another type than the declared one is found by one statement (see `found`). The dataset's is raised as
+`DatasetUnavailable`, the server's as `DatabaseUnavailable`: the caller acknowledges nothing and tries again.
 
 The writer keeps no settings, tables or prepared statements in its session, and works behind a pooler that gives each
 transaction another session.
@@ -23,64 +22,31 @@ transaction another session.
 
 from __future__ import annotations
 
+import logging
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import psycopg
 
 from market_data_store import dead_letters
 from market_data_store.dead_letters import DeadLetter
-from market_data_store.errors import DatabaseUnavailable
+from market_data_store.errors import DatabaseUnavailable, DatasetUnavailable, LettersUnavailable
 from market_data_store.postgres import attempts, first_takes
-from market_data_store.postgres.batch import Batch, DecodedMessage, Refusal, Written
+from market_data_store.postgres.batch import Batch, DecodedMessage, Written
 from market_data_store.postgres.connection import unavailable
-from market_data_store.postgres.copying import copy_rows
-from market_data_store.postgres.found import Table, Tables
+from market_data_store.postgres.failures import Cause, is_the_servers, may_be_a_rows
+from market_data_store.postgres.fatal_rows import find_fatal_rows
+from market_data_store.postgres.found import Tables
+from market_data_store.postgres.memory import Memory
 from market_data_store.postgres.parameters import adapt
-from market_data_store.postgres.upsert import Outcome, RowsUnfit, upsert
+from market_data_store.postgres.resolving import write_all
+from market_data_store.postgres.transactions import close, transaction
+from market_data_store.postgres.writing import letters_kept
 from market_data_store.wire.columns import DecodedRows
 
-#: After a copy has failed, the dataset's next batches are upserted before one is copied again: this many, doubled each
-#: time up to the most.
-_FIRST_UPSERTS = 4
-_MOST_UPSERTS = 64
-#: SQLSTATE classes of errors that do not depend on the rows: connection, transaction state, deadlock, resources, locks,
-#: shutdown and cancelled statements, I/O. An upsert of the same rows would fail in the same way.
-_SERVER_ERRORS = frozenset({"08", "25", "40", "53", "55", "57", "58"})
-
-
-@dataclass(slots=True)
-class _Novelty:
-    """What a dataset's next batch is likely to hold."""
-
-    #: Whether the last upsert wrote every row; then the next one is likely to.
-    changing: bool = False
-    #: Whether a copy failed after an upsert that had written every row: the rows change, they are not new.
-    _rewritten: bool = False
-    _upserts_left: int = 0
-    _penalty: int = _FIRST_UPSERTS
-
-    @property
-    def likely(self) -> bool:
-        """Whether every row is likely to be new."""
-        return self._upserts_left == 0
-
-    def copied(self) -> None:
-        self._penalty = _FIRST_UPSERTS
-        self._rewritten = False
-
-    def upserted(self, *, every_row: bool) -> None:
-        self.changing = every_row
-        # If every row was written, all were new or all have changed. A copy shows which.
-        self._upserts_left = 0 if every_row and not self._rewritten else max(self._upserts_left - 1, 0)
-
-    def refuted(self) -> None:
-        self._rewritten = self.changing
-        self._upserts_left = self._penalty
-        self._penalty = min(self._penalty * 2, _MOST_UPSERTS)
+logger = logging.getLogger(__name__)
 
 
 class Writer:
@@ -93,8 +59,9 @@ class Writer:
         self._url = url
         self._connect_timeout_s = connect_timeout_s
         self._connection: psycopg.Connection[Any] | None = None
-        self._novelty: dict[str, _Novelty] = defaultdict(_Novelty)
+        self._memories: dict[str, Memory] = defaultdict(Memory)
         self._tables = Tables()
+        self._said: set[str] = set()
         self._connected_before = False
         self._reconnected = False
 
@@ -104,27 +71,38 @@ class Writer:
         If it raises `DatabaseUnavailable`, some rows may be written, and writing all of them again is safe.
         """
         batch = Batch(decoded, messages)
+        memory = self._memories[decoded.dataset.name]
+        memory.begin(message.task_id for message in messages)
+        if memory.tries.are_many:
+            find_fatal_rows(self._usable, self._tables, batch, memory)
         with self._usable() as connection:
-            copies = self._novelty[decoded.dataset.name].likely
-            self._write(connection, batch, range(len(batch)), batch.refusals, copies=copies)
+            try:
+                write_all(connection, self._tables, batch, memory)
+            except (psycopg.Error, ValueError) as error:
+                if not isinstance(error, psycopg.Error) or may_be_a_rows(error):
+                    memory.failed()
+                raise
             # Replays of whole messages are settled last: by now each of their refused rows has its own letter.
             whole = [m.replays for m in messages if m.replays is not None and m.replays.whole]
-            dead_letters.settle(connection, [(id_, replays.task_id) for replays in whole for id_ in replays.ids])
+            with letters_kept(connection):
+                dead_letters.settle(connection, [(id_, replays.task_id) for replays in whole for id_ in replays.ids])
+        memory.wrote_all()
         return batch.written()
 
     def keep(self, letters: Sequence[DeadLetter]) -> list[int | None]:
         """Commit dead letters for messages that are unusable as a whole; returns the id of each."""
-        with self._usable() as connection, connection.transaction():
+        with self._usable() as connection, letters_kept(connection), transaction(connection):
             return dead_letters.keep(connection, letters)
 
     def open_attempt(self, task_id: str) -> int:
         """Record that a message is processed alone; returns how many processes have died of it."""
-        with self._usable() as connection:
+        with self._usable() as connection, self._without("attempts", connection), transaction(connection):
             return attempts.open_attempt(connection, task_id, reconnected=self._reconnected)
+        return 0
 
     def close_attempt(self, task_id: str) -> None:
         """Record that the message did its process no harm."""
-        with self._usable() as connection:
+        with self._usable() as connection, self._without("attempts", connection), transaction(connection):
             attempts.close_attempt(connection, task_id)
 
     def time(self) -> float:
@@ -135,26 +113,28 @@ class Writer:
 
     def first_takes(self, task_ids: Collection[str]) -> dict[str, float]:
         """Return when these messages were first taken, in epoch seconds, as far as that is remembered."""
-        with self._usable() as connection:
+        with self._usable() as connection, transaction(connection):
             return first_takes.read(connection, task_ids)
 
     def remember_takes(self, takes: Mapping[str, float], done: Collection[str]) -> None:
         """Remember when messages were first taken, by task id, and forget those that are done."""
-        with self._usable() as connection:
+        with self._usable() as connection, self._without("first_takes", connection), transaction(connection):
             first_takes.remember(connection, takes, done)
 
     def close(self) -> None:
         """Close the connection; the next write opens another."""
         if self._connection is not None:
-            self._connection.close()
+            close(self._connection)
         self._connection = None
         self._tables.forget()
 
     @contextmanager
     def _usable(self) -> Iterator[psycopg.Connection[Any]]:
-        """Yield the connection, and close it after any error: a time limit may strike in the middle of a statement."""
+        """Yield the connection, and close it after an error: a time limit may strike in the middle of a statement."""
         try:
             yield self._connected()
+        except (DatasetUnavailable, LettersUnavailable):
+            raise  # the transaction was undone or committed before
         except BaseException as error:
             broken = self._connection is not None and self._connection.broken
             self.close()
@@ -163,6 +143,20 @@ class Writer:
             if broken and isinstance(error, ValueError):  # psycopg's, when a pooler ends a COPY
                 raise DatabaseUnavailable("Postgres: the connection was lost") from error
             raise
+
+    @contextmanager
+    def _without(self, table: str, connection: psycopg.Connection[Any]) -> Iterator[None]:
+        """Go on without a table that only helps, where it is in trouble and not the server; log that once."""
+        try:
+            yield
+        except psycopg.Error as error:
+            if connection.broken or is_the_servers(error):
+                raise
+            if table not in self._said:
+                logger.warning("%s: going on without this table: %s", table, Cause.of(error))
+            self._said.add(table)
+        else:
+            self._said.discard(table)
 
     def _connected(self) -> psycopg.Connection[Any]:
         if self._connection is None or self._connection.closed:
@@ -181,86 +175,3 @@ class Writer:
             adapt(self._connection.adapters)
             self._reconnected, self._connected_before = self._connected_before, True
         return self._connection
-
-    def _write(
-        self,
-        connection: psycopg.Connection[Any],
-        batch: Batch,
-        rows: Sequence[int],
-        refusals: Sequence[Refusal],
-        *,
-        copies: bool,
-    ) -> None:
-        """Write these rows of the batch, halved until each row that Postgres refuses is alone, and these refusals."""
-        novelty = self._novelty[batch.dataset.name]
-        outcome = Outcome(())
-        copied = False
-        try:
-            with self._tables.transaction(connection, batch.dataset if rows else None) as table:
-                if table is not None and copies and table.copies:
-                    copied = True
-                    outcome = _copied(connection, table, batch, rows)
-                elif table is not None:
-                    look_first = not novelty.changing
-                    outcome = upsert(connection, table.statements, batch, rows, look_first=look_first)
-                ids = dead_letters.keep(connection, [letter for _, letter in refusals])
-                dead_letters.settle(connection, batch.replayed(rows))
-        except _RowsDropped:
-            novelty.refuted()
-            self._write(connection, batch, rows, refusals, copies=False)
-        except RowsUnfit as unfit:
-            refused = batch.refuse_unfit(unfit.rows)
-            rest = [row for row in rows if row not in unfit.rows or batch.fall_back(row)]
-            self._write(connection, batch, rest, [*refusals, *refused], copies=False)
-        except psycopg.Error as error:
-            # On Citus a duplicate key is XX000 for COPY: only the upsert shows whether a row is at fault.
-            if copied and not _is_the_servers(error):
-                self._tables.forget()
-                novelty.refuted()
-                self._write(connection, batch, rows, refusals, copies=False)
-            elif not (_refuses_a_row(error) or (_is_too_much(error) and len(rows) > 1)):
-                raise
-            elif len(rows) > 1:
-                middle = len(rows) // 2
-                self._write(connection, batch, rows[:middle], refusals, copies=False)
-                self._write(connection, batch, rows[middle:], (), copies=False)
-            elif rows:
-                refusal = batch.refuse(rows[0], error)
-                again = rows if batch.fall_back(rows[0]) else range(0)
-                self._write(connection, batch, again, [*refusals, refusal], copies=False)
-            else:
-                raise
-        else:
-            batch.kept(refusals, ids)
-            batch.count(rows, written=outcome.written, stale=outcome.stale)
-            if copied:
-                novelty.copied()
-            elif rows:
-                novelty.upserted(every_row=len(outcome.written) == len(rows))
-
-
-class _RowsDropped(Exception):
-    """A trigger dropped some of the copied rows; COPY does not say which."""
-
-
-def _copied(connection: psycopg.Connection[Any], table: Table, batch: Batch, rows: Sequence[int]) -> Outcome:
-    """Copy the rows as new ones; raises `_RowsDropped`, or the error of Postgres if a key exists already."""
-    with connection.cursor() as cursor:
-        kept = copy_rows(cursor, table.statements.copy, batch.dataset, batch.columns(rows))
-    if kept != len(rows):
-        raise _RowsDropped
-    return Outcome(rows)
-
-
-def _is_the_servers(error: psycopg.Error) -> bool:
-    return error.sqlstate is None or error.sqlstate[:2] in _SERVER_ERRORS
-
-
-def _is_too_much(error: psycopg.Error) -> bool:
-    # Fewer rows at once may pass: TimescaleDB limits how many compressed rows one statement may decompress.
-    return error.sqlstate == "53400"
-
-
-def _refuses_a_row(error: psycopg.Error) -> bool:
-    # 22 data exception, 23 integrity constraint violation, 54 program limit exceeded (a key too long, ...).
-    return (error.sqlstate or "")[:2] in ("22", "23", "54")

@@ -11,12 +11,13 @@ from support.databases import Connection
 from support.writing import AT, Row, bar, bars, closes, letter, message, noise, select, write
 
 from market_data_store.datasets import DATASETS
-from market_data_store.errors import DatabaseUnavailable
+from market_data_store.errors import LettersUnavailable
 from market_data_store.postgres.batch import DecodedMessage
 from market_data_store.postgres.writer import Writer
 from market_data_store.protocol import Counts
 from market_data_store.wire.rows import read_rows
 
+SANE = "ALTER TABLE bars_ohlcv ADD CONSTRAINT sane CHECK (close < 1000)"
 LETTERS = """
     SELECT task_id, position, dataset, reason, sqlstate, row::jsonb, defaults::jsonb, body, enqueued_at
     FROM dead_letters ORDER BY task_id, position
@@ -55,13 +56,30 @@ def test_rejected_rows_are_dead_letters_with_all_that_a_replay_needs(writer: Wri
     ]
 
 
-def test_rejected_rows_are_dead_letters_in_the_same_commit(writer: Writer, database: Connection) -> None:
-    database.execute("ALTER TABLE dead_letters RENAME TO gone")
-    with pytest.raises(DatabaseUnavailable):
-        write(writer, message([bar(), 7]))
-    assert closes(database) == []
-    database.execute("ALTER TABLE gone RENAME TO dead_letters")
-    assert write(writer, message([bar(), 7])) == [Counts(written=1, rejected=1)]
+@pytest.mark.parametrize(
+    ("trouble", "remedy"),
+    [
+        pytest.param("RENAME TO gone", "ALTER TABLE gone RENAME TO dead_letters", id="gone"),
+        pytest.param("RENAME reason TO why", "ALTER TABLE dead_letters RENAME why TO reason", id="altered"),
+        pytest.param(
+            "ADD CONSTRAINT none CHECK (false)", "ALTER TABLE dead_letters DROP CONSTRAINT none", id="a constraint"
+        ),
+    ],
+)
+@pytest.mark.parametrize("close", [5_000.0, "x"], ids=["refused by Postgres", "rejected before"])
+def test_good_rows_are_committed_while_no_letter_can_be_kept(
+    writer: Writer, database: Connection, trouble: str, remedy: str, close: object
+) -> None:
+    database.execute(SANE)
+    database.execute(f"ALTER TABLE dead_letters {trouble}")
+    sent = message([bar(), bar(symbol="IBM", close=close)])
+    for _ in range(2):
+        with pytest.raises(LettersUnavailable, match=r"dead_letters: .*SQLSTATE"):
+            write(writer, sent)
+        assert closes(database) == [1.5]
+    database.execute(remedy)
+    assert write(writer, sent) == [Counts(unchanged=1, rejected=1)]
+    assert select(database, "SELECT row->>'symbol' FROM dead_letters") == [("IBM",)]
 
 
 def test_a_message_of_nothing_but_rejects_leaves_its_letters(writer: Writer, database: Connection) -> None:
@@ -115,7 +133,8 @@ def test_whatever_defaults_hold_the_letter_is_kept_and_the_others_are_written(
 def test_a_row_that_only_postgres_refuses_is_a_dead_letter_and_the_others_are_written(
     writer: Writer, database: Connection, refused: tuple[int, ...]
 ) -> None:
-    database.execute("ALTER TABLE bars_ohlcv ADD CONSTRAINT sane CHECK (close < 1000)")
+    write(writer, message([bar(symbol="STORED")]))
+    database.execute(SANE)
     rows: list[Any] = [{**row, "close": 5_000.0} if i in refused else row for i, row in enumerate(bars(20))]
     first, second = message([*rows[:10], "no row"], task_id="a"), message(rows[10:], task_id="b")
     lost = [sum(i < 10 for i in refused), sum(i >= 10 for i in refused)]
@@ -123,7 +142,7 @@ def test_a_row_that_only_postgres_refuses_is_a_dead_letter_and_the_others_are_wr
         Counts(written=10 - lost[0], rejected=1 + lost[0]),
         Counts(written=10 - lost[1], rejected=lost[1]),
     ]
-    assert closes(database) == [1.5] * (20 - len(refused))
+    assert closes(database) == [1.5] * (21 - len(refused))
     letters = select(database, LETTERS)
     reason = 'Postgres refuses the row: new row for relation "bars_ohlcv" violates check constraint "sane"'
     assert [(task_id, position, why, code, row) for task_id, position, _, why, code, row, *_ in letters] == sorted(
@@ -182,7 +201,7 @@ def test_whatever_rule_a_row_breaks_it_alone_is_a_dead_letter(
 def test_a_redelivery_of_a_row_that_postgres_refuses_leaves_no_second_letter(
     writer: Writer, database: Connection
 ) -> None:
-    database.execute("ALTER TABLE bars_ohlcv ADD CONSTRAINT sane CHECK (close < 1000)")
+    database.execute(SANE)
     sent = message([bar(), bar(symbol="IBM", close=5_000)])
     assert write(writer, sent) == [Counts(written=1, rejected=1)]
     assert write(writer, sent) == [Counts(unchanged=1, rejected=1)]
@@ -204,7 +223,7 @@ def test_a_key_that_the_index_cannot_hold_is_a_dead_letter_with_its_sqlstate(
 def test_where_postgres_refuses_the_newest_row_of_a_key_the_newest_that_it_takes_is_written(
     writer: Writer, database: Connection
 ) -> None:
-    database.execute("ALTER TABLE bars_ohlcv ADD CONSTRAINT sane CHECK (close < 1000)")
+    database.execute(SANE)
     oldest = message([bar(symbol="IBM"), bar(close=1.0), bar(close=2.0)], at=0, task_id="a")
     middle = message([bar(close=2.0), bar(close=5_000.0)], at=1, task_id="b")
     newest = message([bar(close=6_000.0), bar(symbol="IBM")], at=2, task_id="c")
@@ -221,7 +240,7 @@ def test_where_postgres_refuses_the_newest_row_of_a_key_the_newest_that_it_takes
 
 
 def test_where_postgres_refuses_every_row_of_a_key_each_is_a_dead_letter(writer: Writer, database: Connection) -> None:
-    database.execute("ALTER TABLE bars_ohlcv ADD CONSTRAINT sane CHECK (close < 1000)")
+    database.execute(SANE)
     write(writer, message([bar(close=1.0)]))
     rows = [bar(close=5_000.0 + i) for i in range(3)]
     assert write(writer, message(rows, at=1), message(rows, at=2)) == [Counts(rejected=3)] * 2
@@ -230,7 +249,7 @@ def test_where_postgres_refuses_every_row_of_a_key_each_is_a_dead_letter(writer:
 
 
 def test_the_writer_goes_on_after_rows_were_refused(writer: Writer, database: Connection) -> None:
-    database.execute("ALTER TABLE bars_ohlcv ADD CONSTRAINT sane CHECK (close < 1000)")
+    database.execute(SANE)
     write(writer, message([bar(close=5_000.0)]))
     assert write(writer, message([bar(symbol="IBM")])) == [Counts(written=1)]
     assert closes(database) == [1.5]

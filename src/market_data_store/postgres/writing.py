@@ -1,0 +1,112 @@
+"""Writes rows of a batch and letters in one transaction: by COPY where they are likely to be new, else by an upsert."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any
+
+import psycopg
+
+from market_data_store import dead_letters
+from market_data_store.errors import LettersUnavailable
+from market_data_store.postgres.batch import Batch, Refusal
+from market_data_store.postgres.connection import first_line
+from market_data_store.postgres.copying import copy_rows
+from market_data_store.postgres.failures import is_the_servers
+from market_data_store.postgres.found import Table, Tables
+from market_data_store.postgres.memory import Memory
+from market_data_store.postgres.transactions import transaction
+from market_data_store.postgres.upsert import Outcome, upsert
+
+
+class _RowsDropped(Exception):
+    """A trigger dropped some of the copied rows; COPY does not say which."""
+
+
+def write_rows(
+    connection: psycopg.Connection[Any],
+    tables: Tables,
+    batch: Batch,
+    rows: Sequence[int],
+    refusals: Sequence[Refusal],
+    memory: Memory,
+    *,
+    copies: bool = False,
+) -> None:
+    """Commit these rows of the batch and these letters, and count them.
+
+    Raises Postgres's error if it refuses the rows, or `RowsUnfit`; nothing is committed then. If only the letters
+    cannot be kept, the rows are committed, and `LettersUnavailable` is raised.
+    """
+    novelty = memory.novelty
+    outcome = Outcome(())
+    trouble: LettersUnavailable | None = None
+    ids: list[int | None] = []
+    copied = False
+    opened: AbstractContextManager[Table | None]
+    opened = tables.transaction(connection, batch.dataset) if rows else transaction(connection)
+    try:
+        with opened as table:
+            if table is not None and copies and table.copies:
+                copied = True
+                outcome = _copied(connection, table, batch, rows)
+            elif table is not None:
+                outcome = upsert(connection, table.statements, batch, rows, look_first=not novelty.changing)
+            try:
+                if refusals:
+                    with letters_kept(connection), connection.transaction():
+                        ids = dead_letters.keep(connection, [letter for _, letter in refusals])
+            except LettersUnavailable as error:
+                trouble = error
+            else:
+                with letters_kept(connection):
+                    dead_letters.settle(connection, batch.replayed(rows))
+    except _RowsDropped:
+        novelty.refuted()
+        write_rows(connection, tables, batch, rows, refusals, memory)
+        return
+    except psycopg.Error as error:
+        if copied:
+            novelty.refuted()
+            if _is_of_copy(error):
+                write_rows(connection, tables, batch, rows, refusals, memory)
+                return
+        raise
+    if rows:
+        memory.wrote()
+    if trouble is not None:
+        raise trouble
+    batch.kept(refusals, ids)
+    if memory.refused:
+        memory.settled([dead_letters.origin_of(letter) for _, letter in refusals])
+    batch.count(rows, written=outcome.written, stale=outcome.stale)
+    if copied:
+        novelty.copied()
+    elif rows:
+        novelty.upserted(every_row=len(outcome.written) == len(rows))
+
+
+@contextmanager
+def letters_kept(connection: psycopg.Connection[Any]) -> Iterator[None]:
+    """Raise `LettersUnavailable` where the table of dead letters is in trouble, and not the server."""
+    try:
+        yield
+    except psycopg.Error as error:
+        if connection.broken or is_the_servers(error):
+            raise
+        raise LettersUnavailable(f"dead_letters: {first_line(error)} (SQLSTATE {error.sqlstate})") from error
+
+
+def _copied(connection: psycopg.Connection[Any], table: Table, batch: Batch, rows: Sequence[int]) -> Outcome:
+    """Copy the rows as new ones; raises `_RowsDropped`, or the error of Postgres if a key exists already."""
+    with connection.cursor() as cursor:
+        kept = copy_rows(cursor, table.statements.copy, batch.dataset, batch.columns(rows))
+    if kept != len(rows):
+        raise _RowsDropped
+    return Outcome(rows)
+
+
+def _is_of_copy(error: psycopg.Error) -> bool:
+    # A key that exists already; on Citus that is XX000. An upsert shows whether something else is wrong.
+    return error.sqlstate is not None and (error.sqlstate == "23505" or error.sqlstate.startswith("XX"))
