@@ -14,21 +14,34 @@ import msgspec
 TASK = "store.write"
 #: Name of the queue in which its messages wait.
 QUEUE = "store.write"
+#: Messages whose turn in a worker has ended badly wait here, and are processed one at a time.
+AGAIN_QUEUE = "store.write.again"
 #: `StoreClient`'s serializer: it writes ordinary JSON, but inserts rows that are already encoded without encoding them
 #: again.
 SERIALIZER = "store-json"
 #: `StoreClient`'s serializer of tables: the task's second argument already is the body (`wire.arrow.pack`).
 TABLE_SERIALIZER = "store-arrow"
+#: The name under which a worker adds to its answer which queues it consumes.
+ANSWER = "market_data_store"
+#: The prefix of the queues in which messages of one dataset wait while its table takes no row.
+_HELD = "store.write.held."
 #: The header with the time at which a message was first enqueued, in epoch seconds.
 ENQUEUED_AT_HEADER = "enqueued_at"
 #: The header that names the dead letters from which a message was made, see `dead_letters.replay`.
 REPLAYS_HEADER = "replays"
+#: The header that a worker gives a message that it puts into a queue: how many of its turns have ended badly.
+TURNS_HEADER = "turns"
 #: The content type of a message as any Celery client sends it.
 JSON = "application/json"
 #: The content type of a message that is an Arrow IPC stream.
 ARROW = "application/vnd.apache.arrow.stream"
 #: The first bytes of an IPC stream; JSON never begins with them.
 _MAGIC = b"\xff\xff\xff\xff"
+
+
+def held_queue(dataset: str) -> str:
+    """Return the queue in which the dataset's messages wait while its table takes no row."""
+    return _HELD + dataset
 
 
 def is_arrow(body: bytes) -> bool:

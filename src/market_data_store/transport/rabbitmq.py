@@ -34,7 +34,9 @@ class Channel(pyamqp.Channel):
         self._latest = number
         if self._knows_all and consumer not in self.no_ack_consumers:
             self._open[number] = None
-        return super().message_to_python(raw_message)
+        message = super().message_to_python(raw_message)
+        message.sent = raw_message.body  # kombu decompresses the body
+        return message
 
     def basic_ack(self, delivery_tag: int, multiple: bool = False, **kwargs: Any) -> Any:
         """Acknowledge together with others at the event loop's next turn; at once where no loop runs."""

@@ -10,6 +10,8 @@ import kombu
 from celery.app.amqp import AMQP
 from kombu.utils.imports import symbol_by_name
 
+from market_data_store.transport.moving import Mover
+
 logger = logging.getLogger(__name__)
 #: The release that `redis.channel` and `rabbitmq` were tested with: they override and call internals of it.
 KOMBU = "5.7."
@@ -48,6 +50,18 @@ def _is_tested(version: str) -> bool:
         KOMBU,
     )
     return False
+
+
+def mover_of(app: Any, channel: Any) -> Mover | None:
+    """Return what moves messages for the worker that consumes over this channel; None with kombu's own transports."""
+    found = {
+        "market_data_store.transport.redis.channel": "market_data_store.transport.redis.mover:RedisMover",
+        "market_data_store.transport.rabbitmq": "market_data_store.transport.rabbitmq_mover:RabbitMQMover",
+    }.get(type(channel).__module__)
+    if found is None or not getattr(channel, "reserves", True):
+        return None
+    made: Mover = symbol_by_name(found)(app if found.endswith("RabbitMQMover") else channel)
+    return made
 
 
 class StoreAMQP(AMQP):

@@ -360,3 +360,11 @@ def test_remote_control_and_purge_work_as_ever(
     with Connection(str(producer.conf.broker_url)) as connection:
         assert connection.default_channel.queue_purge(QUEUE) == 1
     assert queue.depth() == 0
+
+
+def test_a_large_message_that_is_processed_does_not_keep_others_from_being_fetched(redis_url: str) -> None:
+    publish_bodies(redis_url, 1, RESERVED_BYTES + 1)
+    with consuming(redis_url, "q", priority_steps=[0]) as consumer:
+        consumer.wait_until(lambda: len(consumer.messages) == 1)
+        publish_bodies(redis_url, 1, 10)
+        consumer.wait_until(lambda: len(consumer.messages) == 2)

@@ -16,6 +16,8 @@ from kombu.utils.encoding import bytes_to_str, str_to_bytes
 from kombu.utils.json import loads
 from redis.exceptions import NoPermissionError, ResponseError
 
+from market_data_store.protocol import TURNS_HEADER
+from market_data_store.transport.moving import counted_turns
 from market_data_store.transport.redis.qos import QoS
 from market_data_store.transport.redis.scripts import FETCH, MOVE
 
@@ -204,7 +206,7 @@ class Channel(redis.Channel):
                 self.qos.is_recorded = not without_ack
                 self.taken_at = float(taken_at) if taken_at else None
                 try:
-                    self.connection._deliver(_envelope(text), queue)
+                    self.connection._deliver(envelope_of(text), queue)
                 except Exception as error:
                     if not self.qos.is_recorded:  # the consumer's own
                         raise
@@ -242,22 +244,27 @@ class Channel(redis.Channel):
                         moves += [(key, tag, text) for key, text in pushes]
                 self._move(moves, client)
 
-    def _move(self, moves: Iterable[tuple[str, str | bytes, str | bytes]], client: Any = None) -> None:
+    def _move(
+        self, moves: Iterable[tuple[str, str | bytes, str | bytes]], client: Any = None, *, command: str = "RPUSH"
+    ) -> None:
         """Let Redis move reserved messages (list, delivery tag, text) to the ends of these lists."""
         moves = list(moves)
         keys = [self.unacked_key, self.unacked_index_key, *(key for key, _, _ in moves)]
         texts = [part for _, tag, text in moves for part in (tag, text)]
         with self.conn_or_acquire(client) as client:
-            client.eval(MOVE, len(keys), *(self.global_keyprefix + key for key in keys), *texts)
+            client.eval(MOVE, len(keys), *(self.global_keyprefix + key for key in keys), command, *texts)
 
     def _do_restore_message(self, payload: Any, *args: Any, **kwargs: Any) -> None:
         # kombu marks the headers, and would drop a message whose headers are null.
         if not isinstance(payload.get("headers"), dict):
             payload["headers"] = {}
+        # Whoever had it did not get to say what became of it.
+        payload["headers"][TURNS_HEADER] = counted_turns(payload["headers"]) + 1
         super()._do_restore_message(payload, *args, **kwargs)
 
 
-def _envelope(text: bytes) -> Any:
+def envelope_of(text: bytes) -> Any:
+    """Return a message's text decoded; raises an error if it cannot be one."""
     try:
         envelope = msgspec.json.decode(text)
     except (ValueError, RecursionError):  # Python accepts more as JSON: NaN, half a surrogate pair

@@ -17,6 +17,9 @@ ACK_DELAY_S = 0.01
 #: About how many bytes of unacknowledged bodies a channel holds: the prefetch limit counts messages, whether of one row
 #: or of thousands.
 RESERVED_BYTES = 8 * 1024 * 1024
+#: A larger body counts as one of this size. Otherwise one large message would keep all others from being fetched for as
+#: long as it is processed.
+_COUNTED_BYTES = RESERVED_BYTES // 4
 #: Seconds until acknowledgements that could not be sent are sent again.
 ACK_RETRY_S = 1.0
 
@@ -43,7 +46,8 @@ class QoS(redis.QoS):
         """Note a message as unacknowledged, and record it unless the fetch did."""
         # A message with an ETA may wait for hours, and Celery fetches others meanwhile.
         if not (message.headers or {}).get("eta"):
-            self._sizes[delivery_tag] = len(message.body) if isinstance(message.body, bytes | str) else 0
+            size = len(message.body) if isinstance(message.body, bytes | str) else 0
+            self._sizes[delivery_tag] = min(size, _COUNTED_BYTES)
         if self.is_recorded:
             self.is_recorded = False
             virtual.QoS.append(self, message, delivery_tag)
@@ -74,6 +78,11 @@ class QoS(redis.QoS):
     def reject(self, delivery_tag: str, requeue: bool = False) -> None:
         """Give back, or drop, at once."""
         super().reject(delivery_tag, requeue)
+        self._sizes.pop(delivery_tag, None)
+
+    def let_go(self, delivery_tag: str) -> None:
+        """Forget a message that Redis has moved."""
+        virtual.QoS.ack(self, delivery_tag)
         self._sizes.pop(delivery_tag, None)
 
     def flush_acks(self) -> None:

@@ -1,6 +1,6 @@
-"""The scripts that Redis runs as one step; both keep kombu's keys and format.
+"""The scripts that Redis runs as one step; all keep kombu's keys and format.
 
-In both, the first command that writes is one that a full server (`maxmemory`, noeviction) still accepts; the server
+In each, the first command that writes is one that a full server (`maxmemory`, noeviction) still accepts; the server
 then lets the script finish. So messages can be taken from a full server, which makes room.
 """
 
@@ -9,8 +9,8 @@ from __future__ import annotations
 #: Take messages from the first of the lists that has any, and record them as unacknowledged.
 #:
 #: KEYS: unacked, unacked_index, malformed, then the lists, in the order in which BRPOP would read them.
-#: ARGV: the most messages, the approximate most bytes, the time, then for each list 1 (record) or 0 (its consumer does
-#: not acknowledge).
+#: ARGV: the most messages, the approximate most bytes, the time, then for each list 1 (record), 0 (its consumer does
+#: not acknowledge), or the name of the queue to which its messages go back, instead of the one they were sent to.
 #: Returns the number of the list from 0, or -1; how many entries were not messages and were moved to `malformed`; then
 #: each message's delivery tag, its text, and the server's time when it was first recorded, or '' if the server does not
 #: tell its time.
@@ -60,10 +60,12 @@ for i = 4, #KEYS do
     local origin = type(properties) == 'table' and properties.delivery_info
     if type(tag) == 'string' and type(origin) == 'table' then
       local time = first_time(envelope, #found / 3)
-      if ARGV[i] == '1' then
+      if ARGV[i] ~= '0' then
+        local exchange, routing_key = origin.exchange or '', origin.routing_key or ''
+        if ARGV[i] ~= '1' then exchange, routing_key = '', ARGV[i] end
         redis.call('ZADD', KEYS[2], ARGV[3], tag)
         redis.call('HSET', KEYS[1], tag, '[' .. stamped(text, time) .. ', '
-                   .. cjson.encode(origin.exchange or '') .. ', ' .. cjson.encode(origin.routing_key or '') .. ']')
+                   .. cjson.encode(exchange) .. ', ' .. cjson.encode(routing_key) .. ']')
       end
       found[#found + 1], found[#found + 2], found[#found + 3] = tag, text, time
       list, room = i - 4, room - #text
@@ -79,12 +81,13 @@ return {list, malformed, unpack(found)}
 
 #: Move messages that are recorded as unacknowledged to lists, except those that somebody else has moved.
 #:
-#: KEYS: unacked, unacked_index, then for each text the list that it is pushed to, at the end that is taken first.
-#: ARGV: for each of these lists a delivery tag and the text. A tag can occur several times, as with a topic exchange.
+#: KEYS: unacked, unacked_index, then for each text the list that it is pushed to.
+#: ARGV: RPUSH (the end that is taken first) or LPUSH, then for each of these lists a delivery tag and the text. A tag
+#: can occur several times, as with a topic exchange.
 MOVE = """
 local is_ours, last = {}, {}
 for i = 3, #KEYS do
-  local tag = ARGV[2 * i - 5]
+  local tag = ARGV[2 * i - 4]
   if is_ours[tag] == nil then
     is_ours[tag] = redis.call('HEXISTS', KEYS[1], tag) == 1
     redis.call('ZREM', KEYS[2], tag)
@@ -92,10 +95,24 @@ for i = 3, #KEYS do
   last[tag] = i
 end
 for i = 3, #KEYS do
-  local tag = ARGV[2 * i - 5]
+  local tag = ARGV[2 * i - 4]
   if is_ours[tag] then
-    redis.call('RPUSH', KEYS[i], ARGV[2 * i - 4])
+    redis.call(ARGV[1], KEYS[i], ARGV[2 * i - 3])
     if last[tag] == i then redis.call('HDEL', KEYS[1], tag) end
   end
 end
+"""
+
+#: Move waiting messages from one list to another, in their order.
+#:
+#: KEYS: the two lists. ARGV: the most messages. Returns how many were moved.
+POUR = """
+local moved = 0
+while moved < tonumber(ARGV[1]) do
+  local text = redis.call('RPOP', KEYS[1])
+  if not text then break end
+  redis.call('LPUSH', KEYS[2], text)
+  moved = moved + 1
+end
+return moved
 """

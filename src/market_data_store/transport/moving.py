@@ -1,0 +1,70 @@
+"""Moving messages from one queue to another: what a worker asks of a broker, whichever it is.
+
+A message that is moved is in one of the two queues at any moment. On Redis it is in exactly one: a script moves it. On
+RabbitMQ it is acknowledged after the broker has confirmed its copy, so a worker that dies in between leaves both.
+
+A copy keeps body, properties and headers. The header `turns` counts the turns in workers that have ended badly. While a
+message of such a queue is processed, it is the only one that its worker has taken from there, so if the worker dies,
+the broker counts one turn of this message and of no other: on Redis in the record from which the message is restored,
+on RabbitMQ as `x-delivery-count`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
+
+from market_data_store.protocol import TURNS_HEADER
+
+#: RabbitMQ's count of the times that it had to deliver a message again.
+DELIVERY_COUNT_HEADER = "x-delivery-count"
+
+
+class MoveRefused(Exception):
+    """The broker does not let messages be moved; they are where they were."""
+
+
+class Move(NamedTuple):
+    """An unacknowledged message that goes to another queue, or back to its own."""
+
+    message: Any
+    #: How many of its turns have ended badly.
+    turns: int
+    #: When it was first enqueued, in epoch seconds, if its headers do not say so.
+    enqueued_at: float | None = None
+
+
+class Mover(Protocol):
+    """Moves messages for one worker. Each method raises `MoveRefused`, or the driver's error for a lost connection."""
+
+    def declare(self, queues: Sequence[str]) -> dict[str, int]:
+        """Create the queues if they do not exist; returns how many messages wait in each."""
+
+    def move(self, moves: Sequence[Move], queue: str, *, to_front: bool = False) -> None:
+        """Move unacknowledged messages to a queue's end; to its front only where the broker can."""
+
+    def take(self, queue: str) -> Any | None:
+        """Take the queue's first message; None if there is none."""
+
+    def pour(self, source: str, target: str, most: int) -> int:
+        """Move at most this many waiting messages, in their order; returns their number."""
+
+    @property
+    def lease_s(self) -> float | None:
+        """After how many seconds the broker takes a message for lost unless `renew` is called; None for never."""
+
+    def renew(self) -> None:
+        """Let the broker know that the worker is alive, and has its messages."""
+
+    def close(self) -> None:
+        """Close what was opened for it; messages that were taken go back."""
+
+
+def counted_turns(headers: Mapping[str, Any] | None) -> int:
+    """How many turns of a message have ended badly, by its headers."""
+    return sum(_count((headers or {}).get(name)) for name in (TURNS_HEADER, DELIVERY_COUNT_HEADER))
+
+
+def _count(value: Any) -> int:
+    # Anybody can send a header of any type.
+    return value if isinstance(value, int) and not isinstance(value, bool) and 0 < value < 1_000_000 else 0
