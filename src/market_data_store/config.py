@@ -117,8 +117,12 @@ class Settings(BaseSettings):
     prefetch_messages: int = _env("MDS_PREFETCH_MESSAGES", default=128, ge=1, le=10_000)
     #: A larger message is not decoded, but kept as a dead letter.
     max_message_bytes: int = _env("MDS_MAX_MESSAGE_BYTES", default=16 * 1024 * 1024, ge=1024)
-    #: A message whose deliveries have each taken a process down is kept as a dead letter at this one, see `attempts`.
+    #: A message is kept as a dead letter after so many turns that took a process down or exceeded a time limit.
     max_deliveries: int = _env("MDS_MAX_DELIVERIES", default=3, ge=2)
+    #: How many messages may wait for datasets whose tables take no row, before the level is hard.
+    held_capacity: int = _env("MDS_HELD_CAPACITY", default=100_000, ge=1)
+    #: A worker tries a message of each such dataset at growing intervals of at most this.
+    held_probe_s: float = _env("MDS_HELD_PROBE_S", default=30.0, gt=0.0, le=3_600.0)
     #: How long a worker retries while Postgres is unreachable, before it gives its messages back to the broker. Below
     #: the task's soft time limit of 60 s.
     retry_deadline_s: float = _env("MDS_RETRY_DEADLINE_S", default=30.0, ge=0.0, le=50.0)

@@ -206,7 +206,7 @@ def test_status_watch_keeps_refreshing(up: Up) -> None:
         assert watching.wait(20) == 130
     for line in watching.lines()[:3]:
         assert line.startswith("status ok: producers send at full rate, database postgresql://")
-        assert ", queue 0 waiting (0% of 10,000), held by workers: 0, level ok, workers 1 (" in line
+        assert ", queue 0 waiting (0% of 10,000), held by workers: 0, held no dataset, level ok, workers 1 (" in line
         assert re.search(r", feedback ok \d+ s ago, redis: delivered$", line)
 
 

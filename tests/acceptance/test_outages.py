@@ -84,6 +84,10 @@ TROUBLES: dict[str, Trouble] = {
 }
 
 
+#: These may come from the dataset's table, which is then held; at the others the messages go back to the broker.
+HOLDS = {"57014"}
+
+
 def send(producer: Celery, rows: range, rows_a_message: int) -> None:
     for start in range(rows.start, rows.stop, rows_a_message):
         numbers = range(start, min(start + rows_a_message, rows.stop))
@@ -136,7 +140,8 @@ def test_a_worker_survives_a_fault_of_postgres(sqlstate: str, store: Case) -> No
     with TROUBLES[sqlstate](database):
         send(producer, range(100, 400), 10)
         wait_until(lambda: f"SQLSTATE {sqlstate}" in worker.whole_log() or said(worker, sqlstate), worker.whole_log)
-        wait_until(lambda: "goes back to the broker" in worker.whole_log(), timeout_s=30)
+        settled = "The dataset signals is held" if sqlstate in HOLDS else "goes back to the broker"
+        wait_until(lambda: settled in worker.whole_log(), worker.whole_log, timeout_s=30)
     wait_until(lambda: stored(database) == 400, worker.whole_log, timeout_s=60)
     assert database.execute("SELECT count(*) FROM dead_letters").fetchall() == [(0,)]
 

@@ -12,6 +12,10 @@ from support.rabbitmq import RabbitMQ
 
 on_redis = pytest.mark.parametrize("broker_url", ["redis"], indirect=True)
 on_rabbitmq = pytest.mark.parametrize("broker_url", ["rabbitmq"], indirect=True)
+#: On Redis, and in the slow tier on RabbitMQ.
+slow_on_rabbitmq = pytest.mark.parametrize(
+    "broker_url", ["redis", pytest.param("rabbitmq", marks=pytest.mark.slow)], indirect=True
+)
 
 
 class Broker:

@@ -17,6 +17,8 @@ import psycopg
 import pytest
 from celery import Celery
 
+from market_data_store.datasets import DATASETS
+from market_data_store.protocol import AGAIN_QUEUE, held_queue
 from support.databases import empty, new_database
 from support.waiting import wait_until
 from support.workers import Worker, working
@@ -26,6 +28,8 @@ SHARED_DATABASE = 1
 SHARED_HOST = "shared"
 
 _QUEUE = "store.write"
+#: All that a worker makes.
+OUR_QUEUES = (_QUEUE, AGAIN_QUEUE, *(held_queue(name) for name in DATASETS))
 #: A worker that is not idle after this was left in disorder by the test before.
 _IDLE_TIMEOUT_S = 5.0
 
@@ -114,8 +118,9 @@ def empty_queue(connection: kombu.Connection) -> None:
         if keys := [key for key in client.scan_iter() if not key.startswith(b"_kombu.binding.")]:
             client.delete(*keys)
     else:
-        with connection.channel() as channel:
-            try:
-                channel.queue_purge(_QUEUE)
-            except amqp.NotFound:
-                pass
+        for name in OUR_QUEUES:
+            with connection.channel() as channel:
+                try:
+                    channel.queue_purge(name)
+                except amqp.NotFound:
+                    pass

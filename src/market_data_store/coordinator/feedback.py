@@ -25,6 +25,7 @@ logger = logging.getLogger(__name__)
 
 __all__ = [
     "BROKER_UNREACHABLE",
+    "DATASET_HELD",
     "NO_WORKERS",
     "BackpressureLevel",
     "FeedbackBus",
@@ -37,6 +38,8 @@ __all__ = [
 BROKER_UNREACHABLE = "broker_unreachable"
 #: ... or messages wait and no worker consumes the queue.
 NO_WORKERS = "no_workers"
+#: The reason of an event while the messages that wait for datasets whose tables take no row fill their capacity.
+DATASET_HELD = "dataset_held"
 
 #: Sent when the level changes, and repeated for receivers that have joined since. Its argument is `event`, a
 #: `FeedbackEvent`.
@@ -49,7 +52,7 @@ class FeedbackEvent(CoreFeedbackEvent):
     #: Core's event bus knows the event by this id. Without it every reader would put it into its dead-letter stream.
     __schema_id__: ClassVar[str] = "telemetry.FeedbackEvent"
 
-    #: `BROKER_UNREACHABLE` or `NO_WORKERS`.
+    #: `BROKER_UNREACHABLE`, `NO_WORKERS` or `DATASET_HELD`.
     reason: str | None = Field(default=None)
 
     @property

@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from math import inf
 
 from celery import Celery
 
@@ -35,6 +36,7 @@ class Monitor:
         *,
         capacity: int,
         watermarks: Watermarks,
+        held_capacity: float = inf,
         interval_s: float = 0.5,
         heartbeat_s: float = 10.0,
         redis_url: str = "",
@@ -47,6 +49,7 @@ class Monitor:
         self._workers = WorkerWatch(self._inspector)
         self._capacity = capacity
         self._watermarks = watermarks
+        self._held_capacity = held_capacity
         self._interval_s = interval_s
         self._heartbeat_s = heartbeat_s
         self._leadership = Leadership(redis_url, f"{namespace}:mds.monitor.{queue}") if redis_url else None
@@ -66,6 +69,7 @@ class Monitor:
             QUEUE,
             capacity=settings.queue_capacity,
             watermarks=Watermarks.of(settings),
+            held_capacity=settings.held_capacity,
             interval_s=settings.monitor_interval_s,
             heartbeat_s=settings.feedback_heartbeat_s,
             redis_url=settings.feedback_url,
@@ -105,7 +109,7 @@ class Monitor:
         reading = self._read()
         if reading.depth is not None:
             self._depth = reading.depth
-        self._level = level_of(self._level.level, reading, self._capacity, self._watermarks)
+        self._level = level_of(self._level.level, reading, self._capacity, self._watermarks, self._held_capacity)
         self._on_reading(reading, self._level.level)
 
     def _read(self) -> Reading:
@@ -115,6 +119,6 @@ class Monitor:
         except BrokerUnavailable:
             return Reading(None, None, None)
         try:
-            return Reading(depth, self._inspector.reserved(), workers)
+            return Reading(depth, self._inspector.reserved(), workers, self._inspector.held())
         except BrokerUnavailable:
             return Reading(depth, None, workers)

@@ -5,23 +5,29 @@ Each answer has a deadline of one second, after which the method raises `BrokerU
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 from urllib.parse import quote, unquote, urlsplit
 
+import msgspec
 from amqp.exceptions import ChannelError
 from celery import Celery
 from kombu import Connection
 from kombu.exceptions import OperationalError
 
 from market_data_store.config import without_password
+from market_data_store.datasets import DATASETS
 from market_data_store.errors import BrokerUnavailable
+from market_data_store.protocol import AGAIN_QUEUE, ANSWER, QUEUE, held_queue
 
 #: Seconds for any one answer.
 DEADLINE_S = 1.0
 #: RabbitMQ gives the code as a number, the Redis transport as a string.
 _NOT_FOUND = "404"
+#: RabbitMQ logs each question for a queue that is not there; it is asked again after this many seconds.
+_ABSENT_S = 10.0
 
 
 class Reading(NamedTuple):
@@ -33,6 +39,17 @@ class Reading(NamedTuple):
     reserved: int | None
     #: Live workers that consume the queue.
     workers: int | None
+    #: Messages that wait for each dataset whose table takes no row.
+    held: Mapping[str, int] | None = None
+
+
+class WorkerAnswer(msgspec.Struct, frozen=True):
+    """What a worker says of itself."""
+
+    #: The datasets that it holds: SQLSTATE and the first line of the reason.
+    held: dict[str, tuple[str | None, str]]
+    #: Seconds for which it has had messages and committed nothing.
+    stalled_s: float
 
 
 class QueueInspector:
@@ -43,21 +60,60 @@ class QueueInspector:
     (http://user:password@host:15672).
     """
 
+    #: What the workers said of themselves when they were last asked, and some answered.
+    answers: Sequence[WorkerAnswer] = ()
+
     def __init__(self, app: Celery, queue: str, *, management_url: str = "") -> None:
         self._app = app
         self._queue = queue
         self._management_url = management_url
         self._connection: Any = None
+        #: RabbitMQ's: for questions about queues that may not be there, and when to ask again for one that was not.
+        self._own_channel: Any = None
+        self._absent_until: dict[str, float] = {}
 
     def depth(self) -> int:
-        """Count the messages waiting, without those that workers hold; raises `BrokerUnavailable`."""
+        """Count the messages waiting, without those that workers hold; raises `BrokerUnavailable`.
+
+        Includes those that wait to be processed one at a time (`protocol.AGAIN_QUEUE`).
+        """
         with self._channel() as channel:
             try:
-                return int(channel.queue_declare(queue=self._queue, passive=True).message_count)
+                waiting = int(channel.queue_declare(queue=self._queue, passive=True).message_count)
             except ChannelError as error:
-                if str(error.reply_code) == _NOT_FOUND:  # Redis drops a list with its last element
-                    return 0
+                if str(error.reply_code) != _NOT_FOUND:  # Redis drops a list with its last element
+                    raise
+                return 0
+            return waiting + (self._beside(channel, AGAIN_QUEUE) if self._queue == QUEUE else 0)
+
+    def held(self) -> dict[str, int]:
+        """Count the messages that wait for each dataset whose table takes no row; raises `BrokerUnavailable`."""
+        with self._channel() as channel:
+            if hasattr(channel, "unacked_key"):
+                pipeline = channel.client.pipeline(transaction=False)
+                for name in DATASETS:
+                    pipeline.llen(held_queue(name))
+                counts = dict(zip(DATASETS, map(int, pipeline.execute()), strict=True))
+            else:
+                counts = {name: self._beside(channel, held_queue(name)) for name in DATASETS}
+        return {name: count for name, count in counts.items() if count}
+
+    def _beside(self, channel: Any, queue: str) -> int:
+        """Count the messages waiting in a queue that only workers make; 0 if there is none."""
+        if hasattr(channel, "unacked_key"):
+            return int(channel.client.llen(queue))
+        if time.monotonic() < self._absent_until.get(queue, 0.0):
+            return 0
+        if self._own_channel is None:  # RabbitMQ closes the channel that asks for what is not there
+            self._own_channel = self._connection.channel()
+        try:
+            return int(self._own_channel.queue_declare(queue=queue, passive=True).message_count)
+        except ChannelError as error:
+            self._own_channel = None
+            if str(error.reply_code) != _NOT_FOUND:
                 raise
+            self._absent_until[queue] = time.monotonic() + _ABSENT_S
+            return 0
 
     def reserved(self) -> int | None:
         """Count the messages that workers hold unacknowledged; None if that cannot be known.
@@ -81,7 +137,10 @@ class QueueInspector:
                 "active_queues", reply=True, timeout=DEADLINE_S, connection=connection
             )
         answers = [answer for reply in replies or [] for answer in reply.items()]
-        return sorted(name for name, queues in answers if self._queue in _names(queues))
+        consuming = {name: queues for name, queues in answers if self._queue in _names(queues)}
+        if consuming:
+            self.answers = [found for queues in consuming.values() if (found := _answer(queues)) is not None]
+        return sorted(consuming)
 
     def time(self) -> float:
         """Ask a Redis for its time, in epoch seconds; raises `BrokerUnavailable`, also when it refuses to tell."""
@@ -93,7 +152,7 @@ class QueueInspector:
         """Close the connection."""
         if self._connection is not None:
             self._connection.collect()  # not `close`, which would wait for a server that hangs
-            self._connection = None
+            self._connection = self._own_channel = None
 
     def _connect(self) -> Any:
         connection: Connection = self._app.connection_for_read()
@@ -143,3 +202,14 @@ class QueueInspector:
 def _names(queues: Any) -> list[Any]:
     """Return the names of the queues that a worker lists; empty for a worker that answers with an error."""
     return [queue.get("name") for queue in queues if isinstance(queue, dict)] if isinstance(queues, list) else []
+
+
+def _answer(queues: Any) -> WorkerAnswer | None:
+    """Return what a worker adds to its answer; None for one that adds nothing, such as one of an earlier version."""
+    for queue in queues:
+        if isinstance(queue, dict) and ANSWER in queue:
+            try:
+                return msgspec.convert(queue[ANSWER], WorkerAnswer)
+            except msgspec.ValidationError:
+                return None
+    return None

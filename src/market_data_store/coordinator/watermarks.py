@@ -6,12 +6,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import inf
 from typing import NamedTuple
 
 from market_data_core.telemetry import BackpressureLevel
 
 from market_data_store.config import Settings
-from market_data_store.coordinator.feedback import BROKER_UNREACHABLE, NO_WORKERS
+from market_data_store.coordinator.feedback import BROKER_UNREACHABLE, DATASET_HELD, NO_WORKERS
 from market_data_store.coordinator.queue import Reading
 from market_data_store.errors import ConfigurationError
 
@@ -84,7 +85,13 @@ class LevelAndReason(NamedTuple):
         return f"{self.level.value} ({self.reason})" if self.reason else self.level.value
 
 
-def level_of(previous: BackpressureLevel, reading: Reading, capacity: int, watermarks: Watermarks) -> LevelAndReason:
+def level_of(
+    previous: BackpressureLevel,
+    reading: Reading,
+    capacity: int,
+    watermarks: Watermarks,
+    held_capacity: float = inf,
+) -> LevelAndReason:
     """Return the level for a reading of the queue, after `previous`.
 
     Idempotent: the same reading gives the same level again. An unknown number of workers (None) does not count as none.
@@ -93,4 +100,6 @@ def level_of(previous: BackpressureLevel, reading: Reading, capacity: int, water
         return LevelAndReason(HARD, BROKER_UNREACHABLE)
     if reading.depth > 0 and reading.workers == 0:
         return LevelAndReason(HARD, NO_WORKERS)
+    if sum((reading.held or {}).values()) >= held_capacity:  # the broker's memory is everybody's
+        return LevelAndReason(HARD, DATASET_HELD)
     return LevelAndReason(watermarks.level(previous, reading.depth / capacity))

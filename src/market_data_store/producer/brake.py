@@ -17,6 +17,8 @@ from market_data_store.protocol import QUEUE
 
 #: `close` leaves the connection behind when another thread still waits for the broker's answer after this time.
 _CLOSE_TIMEOUT_S = 3.0
+#: Seconds between two counts of held messages.
+_HELD_INTERVAL_S = 5.0
 
 
 class Brake:
@@ -31,6 +33,8 @@ class Brake:
         self._inspector = inspector
         self._has_spool = has_spool
         self._is_broker_away = False
+        self._held_at = float("-inf")
+        self._is_held_full = False
         #: Held while the broker is asked. `sent` and `failed` do without: their callers must not wait for an answer.
         self._asking = threading.Lock()
 
@@ -75,11 +79,19 @@ class Brake:
             now = time.monotonic()
             if self._throttle.wants_look(now):
                 try:
-                    self._throttle.looked(now, self._inspector.depth())
+                    self._throttle.looked(now, self._looked(now))
                 except BrokerUnavailable:
                     self._is_broker_away = True
                     return False
         return True
+
+    def _looked(self, now: float) -> int:
+        """Read the depth; a full queue's if the messages of held datasets fill their capacity."""
+        depth = self._inspector.depth()
+        if now >= self._held_at:
+            self._held_at = now + _HELD_INTERVAL_S
+            self._is_held_full = sum(self._inspector.held().values()) >= settings().held_capacity
+        return max(depth, self._throttle.capacity) if self._is_held_full else depth
 
     def room(self) -> int:
         """How many messages may be re-sent: none while a backlog explains why their results are late.
@@ -113,4 +125,6 @@ class Brake:
 
     def __str__(self) -> str:
         """The queue as far as it is known."""
+        if self._is_held_full:
+            return "the messages of held datasets fill MDS_HELD_CAPACITY (see `mds status`)"
         return f"about {self._throttle.depth:,} messages wait, the capacity is {self._throttle.capacity:,}"

@@ -9,8 +9,8 @@ requests' bodies as they came from the broker. The job's callbacks give each req
 While all processes are busy the buffer grows, so batches become larger when larger batches pay.
 
 The parent process only keeps the books: bodies are decoded in the pool. Requests end as in Celery: one is acknowledged
-after its rows are committed, and goes back to the broker when its process died, when its time limit was exceeded, or
-when the job says so.
+after its rows are committed. One whose process died, whose time limit was exceeded, or that cannot be processed now is
+put aside (see `aside`).
 """
 
 from __future__ import annotations
@@ -26,8 +26,11 @@ from celery.worker.strategy import default
 from market_data_store.errors import Reason
 from market_data_store.protocol import ENQUEUED_AT_HEADER
 from market_data_store.worker.arrivals import ARRIVED, read_header
-from market_data_store.worker.jobs import CoalescedTask, Job, is_redelivered
+from market_data_store.worker.aside import Aside, origin_of
+from market_data_store.worker.envelope import GiveBack, Hold
+from market_data_store.worker.jobs import CoalescedTask, Job
 from market_data_store.worker.summary import row_count, summary
+from market_data_store.worker.unusable import id_by_content
 
 logger = logging.getLogger(__name__)
 
@@ -42,9 +45,12 @@ class CoalescedRequest(Request):
     unusable: Reason | None = None
     #: kombu has decompressed the body.
     compression: str | None = None
+    #: Set when it leaves its batch to be run as an ordinary task.
+    aside: Aside | None = None
 
     def __init__(self, message: Any, *args: Any, **kwargs: Any) -> None:
         super().__init__(message, *args, **kwargs)
+        self.runs_alone = self._delivery_info["redelivered"] or origin_of(message) is not None
         sent, taken_at = self._request_dict.get(ENQUEUED_AT_HEADER), getattr(message, "taken_at", None)
         self.enqueued_at, self.arrived = read_header(sent, taken_at)
         # For Celery's own tracer, which hands the task these headers.
@@ -60,6 +66,30 @@ class CoalescedRequest(Request):
 
     def cancel(self, pool: Any, signal: Any = None, emit_retry: bool = True) -> None:
         """Do nothing after a lost connection: the batch is committed, and its redelivery changes nothing."""
+
+    def on_failure(self, exc_info: Any, *args: Any, **kwargs: Any) -> Any:
+        """Put the message aside if the task says so; otherwise as Celery."""
+        error = exc_info.exception
+        reason = getattr(getattr(error, "exc", error), "reason", None)
+        if self.aside is None or not isinstance(reason, GiveBack | Hold):
+            return super().on_failure(exc_info, *args, **kwargs)
+        if isinstance(reason, Hold):
+            self.aside.hold([(self, reason)])
+        else:
+            logger.warning("Task %s[%s] goes back to the broker: %s", self.name, self.id, reason.reason)
+            self.aside.give_back([(self, reason)])
+        return None
+
+    def moved(self) -> None:
+        """Its message is in another queue: it is done with here."""
+        state.task_ready(self)
+        self.acknowledged = True
+        self.send_event("task-rejected", requeue=True)
+
+    def reject(self, requeue: bool = False) -> None:
+        """Give it back to the broker."""
+        state.task_ready(self)
+        super().reject(requeue)
 
     def on_timeout(self, soft: bool, timeout: float) -> None:
         """Give the message back first: Celery 5.6 would drop it at its hard time limit."""
@@ -77,6 +107,11 @@ def strategy(task: CoalescedTask, app: Any, consumer: Any, **options: Any) -> Ca
     def on_message(message: Any, body: Any, *args: Any, **kwargs: Any) -> Any:
         if body is None:  # protocol 2: the body is still encoded
             message._decoded_cache = _UNDECODED
+        else:  # protocol 1 demands no id; where there are headers, they win
+            given = {**body, **(message.headers or {})}.get("id")
+            if not isinstance(given, str) or not given:
+                body["id"] = id_by_content(message.body)
+                message.headers.pop("id", None)
         return handle(message, body, *args, **kwargs)
 
     return on_message
@@ -123,8 +158,8 @@ class _Buffer:
         self._timed = False
 
     def add(self, request: Any) -> None:
-        if is_redelivered(request):
-            # Its batch did not end. In case this message was the cause, it must not affect others again.
+        if request.runs_alone:
+            # Its last turn ended badly. In case this message was the cause, it must not affect others again.
             self._hand_over([request])
             return
         self._requests.append((request, request.rows))

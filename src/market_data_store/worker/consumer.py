@@ -13,10 +13,17 @@ from typing import Any
 
 from celery.worker.consumer import Consumer
 from celery.worker.request import logger
+from kombu.exceptions import OperationalError
 
+from market_data_store.config import settings
 from market_data_store.errors import Reason
 from market_data_store.protocol import TASK
+from market_data_store.transport.selection import mover_of
+from market_data_store.worker import answers  # noqa: F401  # registers its command
+from market_data_store.worker.aside import FLOW_S, LOOK_S, Aside, exhausted
+from market_data_store.worker.held import HeldDatasets
 from market_data_store.worker.jobs import Job
+from market_data_store.worker.progress import Progress
 from market_data_store.worker.shutdown import expect_results, kill_after
 from market_data_store.worker.unusable import UnusableMessage, problem_of
 
@@ -32,17 +39,34 @@ class StoreConsumer(Consumer):
     """Celery's consumer, except that it discards no message."""
 
     _events_wait = False
+    #: What this connection to the broker cannot settle.
+    aside: Aside
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self.held = HeldDatasets(settings().held_probe_s)
+        self.progress = Progress()
+        super().__init__(*args, **kwargs)
 
     def create_task_handler(self, *args: Any, **kwargs: Any) -> Callable[[Any], Any]:
-        """Celery's message handler, for messages whose headers it can use; the others become dead letters."""
+        """Celery's message handler, for messages whose headers it can use; the others become dead letters.
+
+        Called at each connection to the broker.
+        """
         handle = super().create_task_handler(*args, **kwargs)
+        aside = self._new_aside()
 
         def on_task_received(message: Any) -> Any:
-            message.ack_log_error = self._settling(message.ack_log_error)
-            message.reject_log_error = self._settling(message.reject_log_error)
+            if aside.receives(message):
+                return None
+            message.ack_log_error = self._settling(message.ack_log_error, message)
+            message.reject_log_error = self._settling(message.reject_log_error, message)
             try:
                 problem = problem_of(message.headers)
-                return self._keep(message, problem) if problem else handle(message)
+                if problem:
+                    return self._keep(message, problem)
+                if not aside.turns_left(message):
+                    return self._keep(message, exhausted(message), is_task=True)
+                return handle(message)
             except (*self.connection_errors, *self.channel_errors):
                 raise
             except Exception as error:  # noqa: BLE001  # anybody can send a message; none may stop the worker
@@ -55,11 +79,35 @@ class StoreConsumer(Consumer):
 
         return on_task_received
 
-    def _settling(self, settle: Callable[..., None]) -> Callable[..., None]:
+    def _new_aside(self) -> Aside:
+        if hasattr(self, "aside"):
+            self.aside.close()
+        lost = (*self.connection_errors, *self.channel_errors, OperationalError)
+        mover = mover_of(self.app, self.task_consumer.channel) if self.hub else None
+        limit = settings().max_deliveries
+        self.aside = Aside(mover, self.hub, self._on_taken, self.held, lost=lost, max_deliveries=limit)
+        self.aside.start()
+        if self.hub:  # Celery cancels timers with the connection
+            self.timer.call_repeatedly(LOOK_S, self.aside.look)
+            self.timer.call_repeatedly(FLOW_S, self.aside.flow_back)
+            if self.aside.renew_s is not None:
+                self.timer.call_repeatedly(self.aside.renew_s, self.aside.renew)
+        return self.aside
+
+    def _on_taken(self, message: Any) -> None:
+        """Receive a message as kombu's consumer does."""
+        message.accept = self.task_consumer.accept
+        if message.errors:
+            message._reraise_error(self.task_consumer.on_decode_error)
+        else:
+            self.task_consumer.on_message(message)
+
+    def _settling(self, settle: Callable[..., None], message: Any) -> Callable[..., None]:
         """Acknowledge or reject, unless the message's connection is lost: then the broker redelivers it.
 
         On Redis, kombu 5.7.0 raises AttributeError for such a message, and the worker would exit.
         """
+        aside = self.aside
 
         def settled(*args: Any, **kwargs: Any) -> None:
             try:
@@ -71,6 +119,8 @@ class StoreConsumer(Consumer):
                     "Could not acknowledge on a lost connection (%s); the message will be redelivered",
                     type(error).__name__,
                 )
+            finally:
+                aside.settled(message)
 
         return settled
 
@@ -118,6 +168,8 @@ class StoreConsumer(Consumer):
             if hasattr(channel, "flush_acks"):  # `transport.rabbitmq`'s; the loop that would send them has ended
                 channel.flush_acks()
             time.sleep(_APPLIED_WITHIN_S)
+        if hasattr(self, "aside"):
+            self.aside.close()
         super().shutdown()
 
     def on_decode_error(self, message: Any, exc: Exception) -> None:
@@ -138,7 +190,7 @@ class StoreConsumer(Consumer):
         """Keep a task whose headers or content type cannot be used."""
         self._keep(message, Reason.of("headers: {}", str(exc)[:200]))
 
-    def _keep(self, message: Any, reason: Reason) -> None:
-        unusable = UnusableMessage(message, reason, self.connection_errors)
+    def _keep(self, message: Any, reason: Reason, *, is_task: bool = False) -> None:
+        unusable = UnusableMessage(message, reason, self.connection_errors, is_task=is_task)
         logger.error("Unusable message %s becomes a dead letter: %s", unusable.id, reason.text)
         self.on_task_request(Job(self.app.tasks[TASK], [unusable], self, lambda: None))

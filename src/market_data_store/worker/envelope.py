@@ -27,7 +27,7 @@ class Envelope(NamedTuple):
     grouped: bool = False
     #: The header of that name, unchecked.
     replays: Any = None
-    #: Whether it was delivered before; it then runs alone.
+    #: Whether a worker had it before.
     redelivered: bool = False
     #: The message's own description of its body.
     content_type: str | None = None
@@ -66,13 +66,28 @@ class Failed(NamedTuple):
 
 
 class GiveBack(NamedTuple):
-    """The message cannot be processed now: give it back to the broker."""
+    """The message cannot be processed now: let it wait for another turn."""
 
     reason: str
+    #: Whether this turn counts towards MDS_MAX_DELIVERIES: something in the message may be the cause.
+    counted: bool = False
+    #: Whether the message has its next turn alone. Only an outage, which meets all messages, is a reason not to.
+    alone: bool = True
+
+
+class Hold(NamedTuple):
+    """The dataset's table takes no row now: let the message wait with the others of its dataset."""
+
+    dataset: str
+    sqlstate: str | None = None
+    #: The first line of Postgres's message; None if nothing was tried, as the dataset was known to be held.
+    reason: str | None = None
+    #: When the message was first enqueued, in epoch seconds.
+    enqueued_at: float | None = None
 
 
 class RunAsTask(NamedTuple):
     """The message needs Celery's own tracer (callbacks, a chain): run it as an ordinary task."""
 
 
-Outcome = Succeeded | Failed | GiveBack | RunAsTask
+Outcome = Succeeded | Failed | GiveBack | Hold | RunAsTask

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -11,14 +12,19 @@ import msgspec
 from billiard.einfo import ExceptionInfo, ExceptionWithTraceback
 from celery import Task, current_app
 from celery.exceptions import TaskRevokedError, WorkerLostError
-from celery.worker import state
 from kombu.utils.uuid import uuid
 
 from market_data_store.errors import Reason
-from market_data_store.protocol import ARROW, JSON, REPLAYS_HEADER
-from market_data_store.worker.envelope import Envelope, Failed, GiveBack, Outcome, RunAsTask, Succeeded
+from market_data_store.protocol import ARROW, JSON, REPLAYS_HEADER, TURNS_HEADER
+from market_data_store.worker.aside import Aside
+from market_data_store.worker.envelope import Envelope, Failed, GiveBack, Hold, Outcome, RunAsTask, Succeeded
 
 logger = logging.getLogger(__name__)
+
+#: Seconds after a process's end in which its results may still arrive; billiard's default is 10.
+_LOST_S = 2.0
+_TOO_LONG = GiveBack("the hard time limit was exceeded", counted=True)
+_FAILED = GiveBack("its batch did not end", counted=True)
 
 
 class CoalescedTask(Task):
@@ -46,8 +52,11 @@ class CoalescedTask(Task):
         """After how many seconds a batch is due that is not full."""
         raise NotImplementedError
 
-    def run_batch(self, envelopes: Sequence[Envelope]) -> list[Outcome]:
-        """Process these messages in a pool process; returns one outcome each, in their order."""
+    def run_batch(self, envelopes: Sequence[Envelope], held: frozenset[str] = frozenset()) -> list[Outcome]:
+        """Process these messages in a pool process; returns one outcome each, in their order.
+
+        Those of the datasets `held` are not tried.
+        """
         raise NotImplementedError
 
 
@@ -56,6 +65,8 @@ class PooledRequest(Protocol):
 
     name: str
     id: str
+    #: As kombu delivered it.
+    message: Any
     #: Text or bytes of JSON, bytes of Arrow's; decoded where the message is of Celery's protocol 1.
     body: Any
     content_type: str | None
@@ -70,6 +81,8 @@ class PooledRequest(Protocol):
     ignore_result: bool
     #: Why the message cannot be a task, if it cannot.
     unusable: Reason | None
+    #: Where its message goes that cannot be processed now.
+    aside: Aside | None
 
     def revoked(self) -> bool:
         """Whether it must not run; if so, it has been acknowledged."""
@@ -86,10 +99,18 @@ class PooledRequest(Protocol):
     def reject(self, requeue: bool) -> None:
         """Give it back to the broker."""
 
+    def moved(self) -> None:
+        """Its message is in another queue: it is done with here."""
+
 
 def is_redelivered(request: Any) -> bool:
     """Whether the broker has delivered the message before."""
     return bool((getattr(request, "delivery_info", None) or {}).get("redelivered"))
+
+
+def was_taken(request: PooledRequest) -> bool:
+    """Whether a worker had the message before, also if it has been moved since."""
+    return is_redelivered(request) or TURNS_HEADER in (request.message.headers or {})
 
 
 @dataclass(slots=True, eq=False)
@@ -104,6 +125,7 @@ class Job:
     consumer: Any
     on_done: Callable[[], None]
     _open: bool = True
+    _begun: bool = False
 
     def execute_using_pool(self, pool: Any, **_: Any) -> Any:
         """Start; called by the worker when a pool process is free."""
@@ -111,15 +133,19 @@ class Job:
         if not self.requests:
             self._close()
             raise TaskRevokedError("every task of the batch was revoked")
+        self._begun = True
+        self.consumer.progress.began()
+        held = self.consumer.aside.held_for(self.requests[0].message)
         return pool.apply_async(
             _run_in_pool,
-            args=(self.task.name, [_envelope(request) for request in self.requests]),
+            args=(self.task.name, [_envelope(request) for request in self.requests], held),
             accept_callback=self._on_accepted,
             timeout_callback=self._on_timeout,
             callback=self._on_success,
             error_callback=self._on_failure,
             soft_timeout=self.task.soft_time_limit,
             timeout=self.task.time_limit,
+            lost_worker_timeout=_LOST_S,
             correlation_id=uuid(),
         )
 
@@ -129,21 +155,34 @@ class Job:
 
     def _on_success(self, outcomes: list[Outcome], **_: Any) -> None:
         requests = self.requests
-        self._close()
+        self._close(settled=any(isinstance(outcome, Succeeded | Failed) for outcome in outcomes))
+        returned: list[tuple[PooledRequest, GiveBack]] = []
+        held: list[tuple[PooledRequest, Hold]] = []
         for request, outcome in zip(requests, outcomes, strict=True):
             match outcome:
                 case Succeeded(result, runtime):
                     request.on_success((False, result, runtime))
                 case Failed(error, runtime):
                     request.on_success((True, error, runtime))
-                case GiveBack(reason):
-                    logger.warning("Task %s[%s] goes back to the broker: %s", request.name, request.id, reason)
-                    self._give_back(request)
+                case GiveBack():
+                    returned.append((request, outcome))
+                case Hold():
+                    held.append((request, outcome))
                 case RunAsTask():
+                    request.aside = self.consumer.aside
                     self.consumer.on_task_request(request)
+        if returned:
+            self._give_back(returned)
+        if held:
+            self.consumer.aside.hold(held)
+        if len(requests) == 1 and isinstance(outcomes[0], Succeeded):
+            self.consumer.aside.succeeded(requests[0].message)
 
     def _on_timeout(self, soft: bool, timeout: float) -> None:
-        for request in self.requests:
+        requests = self.requests
+        if not soft:
+            self._give_back([(request, _TOO_LONG) for request in requests])
+        for request in requests:
             request.on_timeout(soft, timeout)
         if not soft:
             self._close()
@@ -159,17 +198,20 @@ class Job:
             logger.error("A pool process was lost; %d tasks go back to the broker", len(requests))
         else:
             logger.error("A batch failed; %d tasks go back to the broker", len(requests), exc_info=error.exc_info)
-        for request in requests:
-            self._give_back(request)
+        self._give_back([(request, _FAILED) for request in requests])
 
-    def _give_back(self, request: PooledRequest) -> None:
-        state.task_ready(request)
-        request.reject(requeue=True)
+    def _give_back(self, returned: Sequence[tuple[PooledRequest, GiveBack]]) -> None:
+        reasons = Counter(outcome.reason for _, outcome in returned)
+        for reason, count in reasons.items():
+            logger.warning("What cannot be written now goes back to the broker (%d messages): %s", count, reason)
+        self.consumer.aside.give_back(returned)
 
-    def _close(self) -> bool:
+    def _close(self, *, settled: bool = False) -> bool:
         if not self._open:
             return False
         self._open = False
+        if self._begun:
+            self.consumer.progress.ended(settled=settled)
         # Celery's timers keep the job until its time limits have passed. With its requests it would keep the messages
         # of 90 s in memory.
         self.requests = []
@@ -199,7 +241,7 @@ def _envelope(request: PooledRequest) -> Envelope:
         unusable=unusable,
         grouped=bool(headers.get("group")),
         replays=headers.get(REPLAYS_HEADER),
-        redelivered=is_redelivered(request),
+        redelivered=was_taken(request),
         content_type=_text(content_type, JSON),
         content_encoding=_text(content_encoding, "utf-8"),
         compression=None if request.compression is None else str(request.compression),
@@ -217,5 +259,5 @@ def _text(value: Any, usual: str) -> str | None:
     return None if value is None else str(value)
 
 
-def _run_in_pool(task_name: str, envelopes: list[Envelope]) -> list[Outcome]:
-    return list(current_app.tasks[task_name].run_batch(envelopes))
+def _run_in_pool(task_name: str, envelopes: list[Envelope], held: frozenset[str]) -> list[Outcome]:
+    return list(current_app.tasks[task_name].run_batch(envelopes, held))

@@ -24,7 +24,7 @@ from market_data_store.app import app
 from market_data_store.config import settings
 from market_data_store.datasets import Dataset
 from market_data_store.dead_letters import DeadLetter
-from market_data_store.errors import DatabaseUnavailable, InvalidMessage, Reason
+from market_data_store.errors import DatabaseUnavailable, DatasetUnavailable, InvalidMessage, Reason
 from market_data_store.postgres.batch import DecodedMessage, Written, decoded
 from market_data_store.protocol import (
     ENQUEUED_AT_HEADER,
@@ -41,7 +41,7 @@ from market_data_store.wire.arrow import Frame, read_table
 from market_data_store.wire.rows import read_rows
 from market_data_store.worker import arrivals
 from market_data_store.worker.calls import Call, parsed, validated_call
-from market_data_store.worker.envelope import Envelope, Failed, GiveBack, Outcome, RunAsTask, Succeeded
+from market_data_store.worker.envelope import Envelope, Failed, GiveBack, Hold, Outcome, RunAsTask, Succeeded
 from market_data_store.worker.jobs import CoalescedTask, is_redelivered
 from market_data_store.worker.reporting import report
 from market_data_store.worker.retrying import persistently, process_writer
@@ -69,14 +69,13 @@ class WriteTask(CoalescedTask):
         """MDS_FLUSH_INTERVAL_S."""
         return settings().flush_interval_s
 
-    def run_batch(self, envelopes: Sequence[Envelope]) -> list[Outcome]:
-        """Write these messages' rows in one transaction for each of their datasets."""
+    def run_batch(self, envelopes: Sequence[Envelope], held: frozenset[str] = frozenset()) -> list[Outcome]:
+        """Write these messages' rows in one transaction for each of their datasets, but those of the held ones."""
         try:
             envelopes = arrivals.dated(envelopes)
         except (DatabaseUnavailable, SoftTimeLimitExceeded) as error:
-            return [GiveBack(_reason(error)) for _ in envelopes]
-        is_again = len(envelopes) == 1 and envelopes[0].redelivered
-        outcomes = [self._run_again(envelopes[0])] if is_again else self._run(envelopes)
+            return [_given_back(error) for _ in envelopes]
+        outcomes = self._run(envelopes, held)
         arrivals.finished(
             envelope.task_id
             for envelope, outcome in zip(envelopes, outcomes, strict=True)
@@ -84,30 +83,16 @@ class WriteTask(CoalescedTask):
         )
         return outcomes
 
-    def _run_again(self, envelope: Envelope) -> Outcome:
-        """Process a redelivered message, unless it has taken down too many processes."""
-        try:
-            deaths = persistently(lambda: process_writer().open_attempt(envelope.task_id))
-        except (DatabaseUnavailable, SoftTimeLimitExceeded) as error:
-            return GiveBack(_reason(error))
-        outcome: Outcome | None = None
-        try:
-            if deaths + 1 < settings().max_deliveries:
-                (outcome,) = self._run([envelope])
-            else:
-                outcome = self._refuse(envelope, _deadly(deaths), time.monotonic())
-        finally:
-            if not isinstance(outcome, RunAsTask):  # `write` is next
-                _survived(envelope.task_id)
-        return outcome
-
-    def _run(self, envelopes: Sequence[Envelope]) -> list[Outcome]:
+    def _run(self, envelopes: Sequence[Envelope], held: frozenset[str]) -> list[Outcome]:
         started = time.monotonic()
         outcomes: dict[str, Outcome] = {}
         by_dataset: dict[Dataset, list[DecodedMessage]] = {}
         for envelope in envelopes:
             try:
                 call, is_plain = parsed(envelope)
+                if call.dataset.name in held:
+                    outcomes[envelope.task_id] = Hold(call.dataset.name, enqueued_at=envelope.enqueued_at)
+                    continue
                 message = _message(envelope, call)
                 # Celery's own tracer, which a group needs, reads JSON alone.
                 if is_plain and (not envelope.grouped or envelope.columnar):
@@ -130,8 +115,10 @@ class WriteTask(CoalescedTask):
     ) -> dict[str, Outcome]:
         try:
             written = _write(dataset, messages)
+        except DatasetUnavailable as error:
+            return {message.task_id: _held(error, known[message.task_id]) for message in messages}
         except (DatabaseUnavailable, SoftTimeLimitExceeded) as error:
-            return {message.task_id: GiveBack(_reason(error)) for message in messages}
+            return {message.task_id: _given_back(error) for message in messages}
         except Exception as error:  # noqa: BLE001  # as in `_run`; find the message that causes it
             if len(messages) > 1:
                 alone = (self._write_together(dataset, [message], known, started) for message in messages)
@@ -147,7 +134,7 @@ class WriteTask(CoalescedTask):
         try:
             letter = _keep(envelope, error)
         except (DatabaseUnavailable, SoftTimeLimitExceeded) as unavailable:
-            return GiveBack(_reason(unavailable))
+            return _given_back(unavailable)
         rows_rejected.send(sender=TASK, dataset=None, rows=1)
         kept_as = f"dead letter {letter}: {_pattern(error)}"
         logger.warning("Task %s[%s] is unusable and was kept as %s", self.name, envelope.task_id, kept_as)
@@ -209,11 +196,10 @@ def write(self: WriteTask, dataset: str, rows: list[Any], defaults: dict[str, An
             _keep(envelope, error)
             arrivals.finished([envelope.task_id])
             raise
+    except DatasetUnavailable as error:
+        raise Reject(_held(error, envelope), requeue=True) from error
     except (DatabaseUnavailable, SoftTimeLimitExceeded) as error:
-        raise Reject(_reason(error), requeue=True) from error
-    finally:
-        if envelope.redelivered:
-            _survived(envelope.task_id)
+        raise Reject(_given_back(error), requeue=True) from error
     arrivals.finished([envelope.task_id])
     return result_of(written.counts[0], written.rejections[0])
 
@@ -274,29 +260,17 @@ def _write(dataset: Dataset, messages: list[DecodedMessage]) -> Written:
     return written
 
 
-def _survived(task_id: str) -> None:
-    try:
-        process_writer().close_attempt(task_id)
-    except DatabaseUnavailable as error:
-        # An open attempt does not count if the process that opens the next one has had to reconnect as well.
-        logger.warning("%s; an attempt stays open", error)
-
-
-def _deadly(deaths: int) -> InvalidMessage:
-    return InvalidMessage(
-        Reason.of(
-            "message: {} deliveries, and each took its process down (MDS_MAX_DELIVERIES); "
-            "give the worker more memory, or send the rows in smaller messages",
-            str(deaths + 1),
-        )
-    )
-
-
 def _unexpected(error: Exception) -> InvalidMessage:
     # Without the error's text: it may contain the message's values.
     logger.error("A message could not be processed (%s) and was kept as a dead letter", type(error).__name__)
     return InvalidMessage(Reason.of("message: cannot be processed ({kind})", kind=type(error).__name__))
 
 
-def _reason(error: BaseException) -> str:
-    return str(error) if isinstance(error, DatabaseUnavailable) else "the soft time limit was exceeded"
+def _held(error: DatasetUnavailable, envelope: Envelope) -> Hold:
+    return Hold(error.dataset, error.sqlstate, error.reason, envelope.enqueued_at)
+
+
+def _given_back(error: DatabaseUnavailable | SoftTimeLimitExceeded) -> GiveBack:
+    if isinstance(error, DatabaseUnavailable):
+        return GiveBack(str(error), alone=not error.is_away)
+    return GiveBack("the soft time limit was exceeded", counted=True)

@@ -272,9 +272,9 @@ def test_a_database_may_be_migrated_after_the_worker_was_started(
 ) -> None:
     worker = start_worker(DATABASE_URL=unmigrated_url)
     result = send(bars[:10])
-    worker.wait_for_log("trying again")
+    worker.wait_for_log("The dataset bars is held")
     schema.upgrade(unmigrated_url)
-    assert result.get(timeout=10) == counts(written=10)
+    assert result.get(timeout=20) == counts(written=10)
 
 
 DEFAULTS = {"provider": "CME", "symbol": "6EH4", "interval": "1m"}

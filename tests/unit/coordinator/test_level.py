@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from market_data_core.telemetry import BackpressureLevel
 
-from market_data_store.coordinator.feedback import BROKER_UNREACHABLE, NO_WORKERS
+from market_data_store.coordinator.feedback import BROKER_UNREACHABLE, DATASET_HELD, NO_WORKERS
 from market_data_store.coordinator.queue import Reading
 from market_data_store.coordinator.watermarks import HARD, OK, SOFT, LevelAndReason, Watermarks, level_of
 
@@ -35,6 +35,18 @@ def test_a_look_gives_level_and_reason(
     previous: BackpressureLevel, depth: int | None, workers: int | None, expected: LevelAndReason
 ) -> None:
     assert level_of(previous, Reading(depth, None, workers), 100, MARKS) == expected
+
+
+@pytest.mark.parametrize(
+    ("held", "expected"),
+    [
+        (None, LevelAndReason(OK)),
+        ({"bars": 999}, LevelAndReason(OK)),
+        ({"bars": 600, "ticks": 400}, LevelAndReason(HARD, DATASET_HELD)),
+    ],
+)
+def test_held_messages_have_a_capacity_of_their_own(held: dict[str, int] | None, expected: LevelAndReason) -> None:
+    assert level_of(OK, Reading(10, None, 1, held), 100, MARKS, held_capacity=1_000) == expected
 
 
 @given(st.sampled_from([OK, SOFT, HARD]), counts, counts)

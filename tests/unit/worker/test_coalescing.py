@@ -53,7 +53,7 @@ def buffer(consumer: Consumer) -> _Buffer:
 
 
 def message(rows: int, *, redelivered: bool = False) -> Any:
-    return SimpleNamespace(rows=rows, delivery_info={"redelivered": redelivered})
+    return SimpleNamespace(rows=rows, runs_alone=redelivered)
 
 
 def test_a_full_batch_goes_at_once_and_others_when_their_time_is_up(consumer: Consumer, buffer: _Buffer) -> None:

@@ -1,0 +1,24 @@
+"""What a worker answers to those who ask which queues it consumes: beside these, which datasets it holds and why.
+
+It is a part of the answer to Celery's `active_queues`, which monitor, web and `mds status` ask for anyway. So they need
+no other question, and no place to keep the reason: the workers know it, whichever broker it is and however Postgres is.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from celery.worker import control
+
+from market_data_store.protocol import ANSWER, QUEUE
+
+_active_queues = control.active_queues
+
+
+@control.inspect_command(name="active_queues")
+def active_queues(state: Any) -> list[dict[str, Any]]:
+    """List the task queues a worker is currently consuming from."""
+    queues: list[dict[str, Any]] = _active_queues(state)
+    consumer = state.consumer
+    answer = {"held": consumer.held.known, "stalled_s": consumer.progress.stalled_s}
+    return [{**queue, ANSWER: answer} if queue.get("name") == QUEUE else queue for queue in queues]

@@ -1,0 +1,291 @@
+"""Messages that a worker cannot settle now: it moves them to another queue instead of giving them back.
+
+* A message whose turn ended badly (its process died, its time limit was exceeded, its batch failed), or that another
+  worker had when it died, goes to `AGAIN_QUEUE`. Each worker takes one message at a time from there and runs it alone,
+  so that it affects no other, and costs at most one pool process. The broker counts its turns (`transport.moving`);
+  after MDS_MAX_DELIVERIES of them it becomes a dead letter, without being decoded.
+* A message that met an outage of Postgres goes back to the queue that it came from, and no turn is counted.
+* A message of a dataset whose table takes no row now is held (see `held`).
+
+Probes of held datasets and messages of `AGAIN_QUEUE` share one place: together they cost at most one pool process.
+
+With a transport that cannot move messages (Celery's own), they are given back to the broker, without a bound.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Sequence
+from datetime import UTC, datetime
+from functools import partial
+from typing import Any, Protocol, TypeVar
+
+from celery.worker import state
+
+from market_data_store.datasets import DATASETS
+from market_data_store.errors import Reason
+from market_data_store.protocol import AGAIN_QUEUE, QUEUE, held_queue
+from market_data_store.transport.moving import Move, Mover, MoveRefused, counted_turns
+from market_data_store.worker.envelope import GiveBack, Hold
+from market_data_store.worker.held import HeldDatasets, held_queues
+
+logger = logging.getLogger(__name__)
+
+_T = TypeVar("_T")
+
+#: Seconds between two looks for messages that other workers have put aside.
+LOOK_S = 1.0
+#: The most messages that are moved in one step.
+_MOVED_AT_ONCE = 50
+#: At most this many messages of a dataset that is written again flow back every so many seconds.
+FLOW_MESSAGES = 200
+FLOW_S = 0.1
+#: Leases are renewed this many times before they end, and at least every so many seconds.
+_RENEWALS = 4
+_RENEW_S = 60.0
+#: Seconds until a message is given back that should be held, and cannot be moved.
+_RETRY_S = 5.0
+
+
+class MovableRequest(Protocol):
+    """What is needed of a request here."""
+
+    message: Any
+
+    def moved(self) -> None:
+        """Its message is in another queue."""
+
+    def reject(self, requeue: bool) -> None:
+        """Give it back to the broker."""
+
+
+class Aside:
+    """The messages that one connection to the broker has put aside, and the one that it has taken again.
+
+    `deliver` handles a message as one that the consumer received.
+    """
+
+    def __init__(
+        self,
+        mover: Mover | None,
+        hub: Any,
+        deliver: Callable[[Any], None],
+        held: HeldDatasets,
+        *,
+        lost: tuple[type[Exception], ...],
+        max_deliveries: int,
+    ) -> None:
+        self._mover = mover
+        self._hub = hub
+        self._deliver = deliver
+        self._held = held
+        self._errors: tuple[type[Exception], ...] = (MoveRefused, *lost)
+        self._max_deliveries = max_deliveries
+        self._arrived: list[Any] = []
+        self._alone: Any = None
+        self._has_failed = False
+        self._closed = False
+
+    def start(self) -> None:
+        """Make the queues."""
+        if self._mover is not None:
+            self._done(partial(self._mover.declare, [AGAIN_QUEUE, *held_queues()]))
+
+    @property
+    def renew_s(self) -> float | None:
+        """At which interval to call `renew`; None for never."""
+        lease_s = None if self._mover is None else self._mover.lease_s
+        return None if lease_s is None else min(lease_s / _RENEWALS, _RENEW_S)
+
+    def renew(self) -> None:
+        """Keep what is at work: while a worker lives, the broker must neither redeliver it nor count a turn."""
+        if not self._closed and self._mover is not None:
+            self._done(self._mover.renew)
+
+    def receives(self, message: Any) -> bool:
+        """Whether the message, which somebody had before, is put aside; if so, the caller has nothing to do with it."""
+        if self._mover is None or not (message.delivery_info or {}).get("redelivered") or origin_of(message):
+            return False
+        if _is_for_later(message):
+            return False
+        if not self._arrived:
+            self._soon(self._put_aside)
+        self._arrived.append(message)
+        return True
+
+    def turns_left(self, message: Any) -> bool:
+        """Whether the message may have another turn."""
+        return not origin_of(message) or counted_turns(message.headers) < self._max_deliveries
+
+    def give_back(self, returned: Iterable[tuple[MovableRequest, GiveBack]]) -> None:
+        """Move messages to where they wait for their next turn."""
+        by_queue: dict[str, list[tuple[MovableRequest, Move]]] = {}
+        for request, outcome in returned:
+            origin = origin_of(request.message)
+            turns = counted_turns(request.message.headers) if origin else 0
+            queue = origin or (AGAIN_QUEUE if outcome.alone else QUEUE)
+            if outcome.counted:
+                queue = AGAIN_QUEUE
+            move = Move(request.message, turns + outcome.counted)
+            by_queue.setdefault(queue, []).append((request, move))
+        for queue, moves in by_queue.items():
+            self._move(moves, queue)
+
+    def hold(self, held: Iterable[tuple[MovableRequest, Hold]]) -> None:
+        """Move messages to where they wait for their dataset."""
+        by_dataset: dict[str, list[tuple[MovableRequest, Move]]] = {}
+        for request, outcome in held:
+            self._held.note(outcome)
+            turns = counted_turns(request.message.headers) if origin_of(request.message) else 0
+            move = Move(request.message, turns, outcome.enqueued_at)
+            by_dataset.setdefault(outcome.dataset, []).append((request, move))
+        for dataset, moves in by_dataset.items():
+            queue = held_queue(dataset)
+            # A probe stays the first.
+            self._move(moves, queue, to_front=origin_of(moves[0][1].message) == queue, retry_s=_RETRY_S)
+
+    def held_for(self, message: Any) -> frozenset[str]:
+        """The datasets that must not be tried with this message: all that are held, but for a probe its own."""
+        held = self._held.names
+        origin = origin_of(message) if held else None
+        return frozenset(name for name in held if held_queue(name) != origin) if origin else held
+
+    def succeeded(self, message: Any) -> None:
+        """Let a dataset's messages flow back if this one was its probe, and was written."""
+        origin = origin_of(message)
+        for dataset in DATASETS if origin else ():
+            if held_queue(dataset) == origin:
+                self._held.release(dataset)
+
+    def flow_back(self) -> None:
+        """Move a portion of the messages whose dataset is written again to the main queue."""
+        if self._closed or self._mover is None or _is_stopping():
+            return
+        for dataset in list(self._held.flowing):
+            moved = self._answer(partial(self._mover.pour, held_queue(dataset), QUEUE, FLOW_MESSAGES))
+            if moved is None or moved < FLOW_MESSAGES:
+                self._held.flowing.discard(dataset)
+
+    def settled(self, message: Any) -> None:
+        """Take the next message if this one was the one that ran alone."""
+        if message is self._alone:
+            self._alone = None
+            self._soon(self.look)
+
+    def look(self) -> None:
+        """Take the next message that runs alone, unless one is running."""
+        if self._closed or self._mover is None or self._alone is not None:
+            return
+        if _is_stopping():
+            return
+        message = self._take_probe() or self._take(AGAIN_QUEUE)
+        if message is not None:
+            if not _is_for_later(message):
+                self._alone = message
+            self._deliver(message)
+
+    def close(self) -> None:
+        """Stop; what was taken goes back to its queue."""
+        self._closed = True
+        if self._mover is not None:
+            self._mover.close()
+
+    def _soon(self, act: Callable[[], None]) -> None:
+        # Not `call_soon`: what the loop's own callbacks call soon waits until something else wakes the loop.
+        if not _is_stopping():
+            self._hub.call_later(0.0, act)
+
+    def _put_aside(self) -> None:
+        messages, self._arrived = self._arrived, []
+        for start in range(0, len(messages), _MOVED_AT_ONCE):
+            some = messages[start : start + _MOVED_AT_ONCE]
+            # One turn each, however often the broker has delivered them: their workers may not have begun with them.
+            if not self._moved([Move(message, 1) for message in some], AGAIN_QUEUE):
+                for message in some:
+                    self._deliver(message)
+        self.look()
+
+    def _take_probe(self) -> Any | None:
+        if self._held.is_due and self._mover is not None:
+            self._held.begin_round(self._answer(partial(self._mover.declare, [AGAIN_QUEUE, *held_queues()])) or {})
+        while (dataset := self._held.next_probe()) is not None:
+            message = self._take(held_queue(dataset))
+            if message is not None:
+                return message
+            self._held.release(dataset)  # nothing is left to try: the next message of the dataset shows
+        return None
+
+    def _move(
+        self,
+        moves: Sequence[tuple[MovableRequest, Move]],
+        queue: str,
+        *,
+        to_front: bool = False,
+        retry_s: float = 0.0,
+    ) -> None:
+        for start in range(0, len(moves), _MOVED_AT_ONCE):
+            some = moves[start : start + _MOVED_AT_ONCE]
+            is_moved = self._moved([move for _, move in some], queue, to_front=to_front)
+            for request, move in some:
+                if is_moved:
+                    request.moved()
+                elif retry_s and self._hub is not None:
+                    self._hub.call_later(retry_s, partial(request.reject, requeue=True))
+                else:
+                    request.reject(requeue=True)
+                self.settled(move.message)
+        if queue == AGAIN_QUEUE:
+            self._soon(self.look)
+
+    def _moved(self, moves: Sequence[Move], queue: str, *, to_front: bool = False) -> bool:
+        return self._mover is not None and self._done(partial(self._mover.move, moves, queue, to_front=to_front))
+
+    def _take(self, queue: str) -> Any | None:
+        message = None if self._mover is None else self._answer(partial(self._mover.take, queue))
+        if message is not None:
+            message.origin = queue
+        return message
+
+    def _done(self, act: Callable[[], object]) -> bool:
+        """Whether the broker did it."""
+        return self._answer(lambda: (act(),)) is not None
+
+    def _answer(self, act: Callable[[], _T]) -> _T | None:
+        """What the broker answered; None if it did not, which is said once."""
+        try:
+            answer = act()
+        except self._errors as error:
+            if not self._has_failed:
+                kind = type(error).__name__
+                logger.warning("Messages cannot be moved between queues (%s: %s); they are given back", kind, error)
+            self._has_failed = True
+            return None
+        self._has_failed = False
+        return answer
+
+
+def exhausted(message: Any) -> Reason:
+    """Why a message gets no other turn."""
+    return Reason.of(
+        "message: {} deliveries, and each took its process down or exceeded the time limit (MDS_MAX_DELIVERIES); "
+        "give the worker more memory, or send the rows in smaller messages",
+        str(counted_turns(message.headers)),
+    )
+
+
+def origin_of(message: Any) -> str | None:
+    """The queue from which the message was taken to run alone; None for one that was received from `QUEUE`."""
+    origin: str | None = getattr(message, "origin", None)
+    return origin
+
+
+def _is_stopping() -> bool:
+    return state.should_stop is not None or state.should_terminate is not None
+
+
+def _is_for_later(message: Any) -> bool:
+    eta = (message.headers or {}).get("eta")
+    try:
+        return eta is not None and datetime.fromisoformat(eta).astimezone(UTC) > datetime.now(UTC)
+    except (TypeError, ValueError, OverflowError):  # becomes a dead letter
+        return False

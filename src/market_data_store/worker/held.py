@@ -1,0 +1,99 @@
+"""The datasets whose tables take no row now, as one worker knows them: which, why, and when to try each again.
+
+Their messages wait in queues beside the main one (`protocol.held_queue`), which outlive the worker. Every 2 s at
+first, and then less and less often, but at least every MDS_HELD_PROBE_S, each worker takes the first message of each
+such queue and tries it, one after the other. When one is written, the messages of its queue flow back, in portions, so
+that they do not fill the main queue at once.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import deque
+from collections.abc import Collection, Mapping
+from typing import NamedTuple
+
+from market_data_store.datasets import DATASETS
+from market_data_store.protocol import held_queue
+from market_data_store.worker.envelope import Hold
+
+logger = logging.getLogger(__name__)
+
+#: Seconds between two rounds of probes: this part of the time since a dataset was held that had not been, within these
+#: seconds and MDS_HELD_PROBE_S. Most troubles are short: a table that somebody alters.
+_PAUSE_PART = 1 / 8
+_LEAST_PAUSE_S = 2.0
+
+
+class HeldDataset(NamedTuple):
+    """Why a dataset is held."""
+
+    sqlstate: str | None
+    #: The first line of what Postgres said.
+    reason: str
+
+
+class HeldDatasets:
+    """What one worker knows. It forgets nothing at a new connection to the broker."""
+
+    def __init__(self, probe_s: float) -> None:
+        self._probe_s = probe_s
+        self.known: dict[str, HeldDataset] = {}
+        #: Those that are held, for jobs.
+        self.names: frozenset[str] = frozenset()
+        #: Those whose messages flow back.
+        self.flowing: set[str] = set()
+        self._probe_at = float("-inf")
+        self._newest_at = float("-inf")
+        self._probes: deque[str] = deque()
+
+    def note(self, hold: Hold) -> None:
+        """Note that a dataset's rows could not be written; says so once."""
+        if hold.reason is None:  # it was known, and nothing was tried
+            return
+        if hold.dataset not in self.known:
+            self._newest_at = time.monotonic()
+            self._rest()
+            code = f" (SQLSTATE {hold.sqlstate})" if hold.sqlstate else ""
+            logger.warning(
+                "The dataset %s is held: %s%s; its messages wait in %s, and one of them is tried at least every %g s",
+                *(hold.dataset, hold.reason, code, held_queue(hold.dataset), self._probe_s),
+            )
+        self.known[hold.dataset] = HeldDataset(hold.sqlstate, hold.reason)
+        self.names = frozenset(self.known)
+        self.flowing.discard(hold.dataset)
+
+    def release(self, dataset: str) -> None:
+        """Note that the dataset's table takes rows."""
+        if self.known.pop(dataset, None) is not None:
+            logger.warning("The dataset %s is written again; its held messages flow back", dataset)
+        self.names = frozenset(self.known)
+        self.flowing.add(dataset)
+
+    @property
+    def is_due(self) -> bool:
+        """Whether it is time for a round of probes."""
+        return not self._probes and time.monotonic() >= self._probe_at
+
+    def begin_round(self, waiting: Mapping[str, int]) -> None:
+        """Begin a round, given how many messages wait in which queue."""
+        self._rest()
+        held = [name for name in DATASETS if name in self.known or waiting.get(held_queue(name))]
+        self._probes.extend(name for name in held if name not in self.flowing)
+
+    def next_probe(self) -> str | None:
+        """The dataset to try next; None if all were tried in this round."""
+        if not self._probes:
+            return None
+        self._rest()
+        return self._probes.popleft()
+
+    def _rest(self) -> None:
+        now = time.monotonic()
+        self._probe_at = now + min(max(_LEAST_PAUSE_S, _PAUSE_PART * (now - self._newest_at)), self._probe_s)
+
+
+def held_queues(datasets: Collection[str] = DATASETS) -> list[str]:
+    """The queues in which messages of these datasets wait while they are held."""
+    return [held_queue(name) for name in datasets]
