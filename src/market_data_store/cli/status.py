@@ -101,6 +101,7 @@ def _fields(sample: Sample, settings: Settings) -> dict[str, str]:
         **_database(looks.database),
         "broker": f"{without_password(settings.broker_url)} {_reached(looks.queue)}",
         "queue": _queue(looks.queue, settings.queue_capacity),
+        "held": "; ".join(map(str, looks.trouble.held)) or "no dataset",
         "level": str(sample.level),
         "workers": _workers(looks.workers),
         "feedback": _feedback(looks.feedback, sample.ts),

@@ -36,6 +36,12 @@ RETRIES = Counter(
 )
 QUEUE_DEPTH = Gauge("mds_queue_depth", "Messages waiting in the queue", multiprocess_mode="livemostrecent")
 QUEUE_RESERVED = Gauge("mds_queue_reserved", "Messages held by workers", multiprocess_mode="livemostrecent")
+HELD = Gauge(
+    "mds_held_messages",
+    "Messages that wait for a dataset whose table takes no row",
+    ["dataset"],
+    multiprocess_mode="livemostrecent",
+)
 QUEUE_CAPACITY = Gauge("mds_queue_capacity", "Depth at which the queue is full", multiprocess_mode="livemostrecent")
 LEVEL = Gauge("mds_backpressure_level", "Level: 0 ok, 1 soft, 2 hard", multiprocess_mode="livemostrecent")
 WORKERS = Gauge("mds_workers", "Workers that answer", multiprocess_mode="livemostrecent")
@@ -72,6 +78,9 @@ def set_queue_gauges(capacity: int, reading: Reading, level: BackpressureLevel) 
     for gauge, value in known:
         if value is not None:
             gauge.set(value)
+    if reading.held is not None:
+        for dataset in DATASETS:
+            HELD.labels(dataset).set(reading.held.get(dataset, 0))
     QUEUE_CAPACITY.set(capacity)
     set_level_gauge(level)
 

@@ -25,6 +25,8 @@ def document_of(sample: Sample, settings: Settings) -> dict[str, Any]:
         "age_s": None if sample.age_s is None else round(sample.age_s, 3),
         "queue": _queue(sample, settings),
         "workers": None if isinstance(sample.looks.workers, Away) else len(sample.looks.workers),
+        "held": [each._asdict() for each in sample.looks.trouble.held],
+        "stalled_s": round(sample.looks.trouble.stalled_s, 1),
         "rows_per_s": None if rows_per_s is None else round(rows_per_s, 1),
         "health": sample.health.model_dump(mode="json"),
         "history": [[round(point.ts, 3), point.depth, point.level] for point in sample.history],

@@ -7,7 +7,7 @@ from typing import Literal, NamedTuple
 
 from market_data_core.telemetry import HealthComponent, HealthStatus
 
-from market_data_store.coordinator.feedback import BROKER_UNREACHABLE, NO_WORKERS
+from market_data_store.coordinator.feedback import BROKER_UNREACHABLE, DATASET_HELD, NO_WORKERS
 from market_data_store.coordinator.watermarks import HARD, OK, SOFT, LevelAndReason
 from market_data_store.status.health import is_ready
 
@@ -20,6 +20,7 @@ _OF_LEVEL = {
 }
 _OF_REASON = {
     BROKER_UNREACHABLE: "the broker does not answer; producers wait",
+    DATASET_HELD: "the messages of held datasets fill their capacity; producers wait",
     NO_WORKERS: "messages wait and no worker takes them",
 }
 
@@ -40,8 +41,8 @@ class Headline(NamedTuple):
 def headline(level: LevelAndReason, health: HealthStatus) -> Headline:
     """Return the worse of level and health.
 
-    Critical is what stops rows: the level hard, or a database, schema or broker that is missing. Everything else is a
-    warning, and warnings are left out while something is critical.
+    Critical is what stops rows: the level hard, a database, schema or broker that is missing, or a held dataset.
+    Everything else is a warning, and warnings are left out while something is critical.
     """
     of_level = _OF_REASON.get(level.reason or "") or _OF_LEVEL[level.level]
     if level.level is HARD or not is_ready(health):
@@ -62,6 +63,9 @@ def _not_ready(health: HealthStatus) -> Iterator[str]:
         yield f"Postgres does not answer{waits}"
     elif state["migrations"] == "unhealthy":
         yield "a migration is due; run `mds migrate`"
+    for component in health.components:
+        if component.name == "datasets" and component.state == "unhealthy":
+            yield _cause(component)
 
 
 def _cause(component: HealthComponent) -> str:

@@ -10,11 +10,12 @@ from market_data_core.telemetry import HealthComponent, HealthStatus
 from market_data_store.coordinator.watermarks import HARD, LevelAndReason
 from market_data_store.status.database import DatabaseStatus
 from market_data_store.status.looks import Away, FeedbackStatus, Looks, QueueStatus
+from market_data_store.status.trouble import Trouble
 
 State = Literal["healthy", "degraded", "unhealthy"]
 
 #: The components without which no row can be accepted and written.
-_REQUIRED = ("database", "migrations", "broker")
+_REQUIRED = ("database", "migrations", "broker", "datasets")
 
 
 def health_of(
@@ -31,6 +32,7 @@ def health_of(
         _broker(looks.queue),
         _queue(looks.queue, level, capacity),
         _workers(looks.workers, looks.queue),
+        _datasets(looks.trouble),
         _feedback(looks.feedback, heartbeat_s, now),
         _component("prometheus", "healthy", {"metrics": str(metrics)}),
     ]
@@ -44,7 +46,7 @@ def health_of(
 
 
 def is_ready(status: HealthStatus) -> bool:
-    """Return whether rows can be accepted and written: database, its schema and the broker are there."""
+    """Return whether rows can be accepted and written: all servers are there, and rows of every dataset are written."""
     return all(component.state != "unhealthy" for component in status.components if component.name in _REQUIRED)
 
 
@@ -97,6 +99,13 @@ def _workers(look: list[str] | Away, queue: QueueStatus | Away) -> HealthCompone
     if look:
         return _component("workers", "healthy", details)
     return _component("workers", "degraded", details, "no worker takes messages; nothing is written")
+
+
+def _datasets(trouble: Trouble) -> HealthComponent:
+    details = {"held": str(sum(each.messages for each in trouble.held))}
+    if trouble.sentences:
+        return _component("datasets", "unhealthy", details, "; ".join(trouble.sentences))
+    return _component("datasets", "healthy", details)
 
 
 def _feedback(look: FeedbackStatus | Away | None, heartbeat_s: float, now: float) -> HealthComponent:

@@ -18,6 +18,7 @@ class Levels:
 
     def __init__(self, settings: Settings) -> None:
         self._capacity = settings.queue_capacity
+        self._held_capacity = settings.held_capacity
         self._watermarks = Watermarks.of(settings)
         self._heartbeat_s = settings.feedback_heartbeat_s
         self._last = OK
@@ -30,6 +31,8 @@ class Levels:
         told = looks.feedback.fresh(now, self._heartbeat_s) if isinstance(looks.feedback, FeedbackStatus) else None
         workers = None if isinstance(looks.workers, Away) else len(looks.workers)
         previous = self._last if told is None else told.level
-        found = level_of(previous, Reading(depth, None, workers), self._capacity, self._watermarks)
+        held = None if isinstance(looks.queue, Away) else looks.queue.held
+        reading = Reading(depth, None, workers, held)
+        found = level_of(previous, reading, self._capacity, self._watermarks, self._held_capacity)
         self._last = found.level
         return found

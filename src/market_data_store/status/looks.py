@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from market_data_store.coordinator.feedback import FeedbackEvent
 from market_data_store.status.database import DatabaseStatus
+from market_data_store.status.trouble import Trouble
 
 #: An event older than this many heartbeats no longer shows what the monitor sees.
 _FRESH_HEARTBEATS = 3
@@ -30,6 +32,8 @@ class QueueStatus:
     #: Messages that workers hold; None if that cannot be known.
     reserved: int | None
     latency_ms: float
+    #: Messages that wait for each dataset whose table takes no row.
+    held: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +60,7 @@ class Looks(NamedTuple):
     database: DatabaseStatus | Away
     #: None if no stream is configured.
     feedback: FeedbackStatus | Away | None
+    trouble: Trouble = Trouble()
 
     @property
     def depth(self) -> int | None:

@@ -18,6 +18,7 @@ from market_data_store.errors import BrokerUnavailable, DatabaseUnavailable
 from market_data_store.protocol import QUEUE
 from market_data_store.status.database import DatabaseReader, DatabaseStatus
 from market_data_store.status.looks import Away, FeedbackStatus, QueueStatus
+from market_data_store.status.trouble import Trouble, trouble_of
 
 #: Number of events that the page shows.
 RECENT_EVENTS = 20
@@ -46,7 +47,7 @@ class StatusReader:
             return _away("the broker", error)
         latency_ms = (time.monotonic() - started) * 1e3
         try:
-            return QueueStatus(depth, self._inspector.reserved(), latency_ms)
+            return QueueStatus(depth, self._inspector.reserved(), latency_ms, self._inspector.held())
         except BrokerUnavailable:
             return QueueStatus(depth, None, latency_ms)
 
@@ -56,6 +57,11 @@ class StatusReader:
             return self._workers.look()
         except BrokerUnavailable as error:
             return _away("the broker", error)
+
+    def trouble(self, queue: QueueStatus | Away, workers: list[str] | Away) -> Trouble:
+        """Return what keeps rows from being written, by the newest looks at the queue and at the workers."""
+        answers = [] if isinstance(workers, Away) or not workers else self._inspector.answers
+        return trouble_of({} if isinstance(queue, Away) else queue.held, answers)
 
     def database(self) -> DatabaseStatus | Away:
         """Read the schema's revision, rows per second and dead letters."""

@@ -146,7 +146,9 @@ class _Threads:
             self._reader.close()
 
     def _looks(self) -> Looks:
-        return Looks(self._queue.value(), self._workers.value(), self._database.value(), self._feedback.value())
+        queue, workers = self._queue.value(), self._workers.value()
+        trouble = self._reader.trouble(queue, workers)
+        return Looks(queue, workers, self._database.value(), self._feedback.value(), trouble)
 
     def _record(self) -> None:
         if not (self._workers.has_looked and self._feedback.has_looked):

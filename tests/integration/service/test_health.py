@@ -22,7 +22,7 @@ from support.web import Web, monitor, serving
 from market_data_store.local import free_port, start_postgres, start_valkey
 from market_data_store.postgres import schema
 
-COMPONENTS = ["database", "migrations", "broker", "queue", "workers", "feedback", "prometheus"]
+COMPONENTS = ["database", "migrations", "broker", "queue", "workers", "datasets", "feedback", "prometheus"]
 
 
 @contextmanager

@@ -291,7 +291,7 @@ def test_the_page_follows_the_queue_by_itself(
     expect(page.locator("#level-name")).to_have_text("degraded")  # there is no worker, and nothing waits
     expect(page.locator("#depth")).to_have_text("0")
     expect(page.locator("#level")).to_have_attribute("aria-live", "polite")
-    expect(page.locator("#health li")).to_have_count(7)
+    expect(page.locator("#health li")).to_have_count(8)
     expect(page.locator("#health")).to_contain_text("alive: 0")
     expect(page.locator("#reasons")).to_contain_text("close: … is not a number")
     expect(page.locator("#letters")).to_have_text("1")

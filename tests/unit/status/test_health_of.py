@@ -14,6 +14,7 @@ from market_data_store.status.database import DatabaseStatus
 from market_data_store.status.headline import Headline, headline
 from market_data_store.status.health import health_of, is_ready
 from market_data_store.status.looks import Away, FeedbackStatus, Looks, QueueStatus
+from market_data_store.status.trouble import HeldStatus, Trouble
 
 NOW = 1_700_000_000.0
 HEARTBEAT_S = 10.0
@@ -48,7 +49,7 @@ def component(status: HealthStatus, name: str) -> tuple[str, dict[str, str]]:
 
 def test_all_is_healthy() -> None:
     status = health()
-    names = ["database", "migrations", "broker", "queue", "workers", "feedback", "prometheus"]
+    names = ["database", "migrations", "broker", "queue", "workers", "datasets", "feedback", "prometheus"]
     assert [(each.name, each.state) for each in status.components] == [(name, "healthy") for name in names]
     assert (status.state, status.ts, is_ready(status)) == ("healthy", NOW, True)
     assert component(status, "queue")[1] == {
@@ -75,6 +76,9 @@ def test_all_is_healthy() -> None:
         ({"workers": HUNG}, OK, {"workers": "unhealthy"}, "degraded", True),
         ({}, SOFT, {}, "healthy", True),
         ({}, HARD, {"queue": "degraded"}, "degraded", True),
+        ({"trouble": Trouble((HeldStatus("bars", 4, None, "no"),))}, OK, {"datasets": "unhealthy"}, "degraded", False),
+        ({"trouble": Trouble((HeldStatus("bars", 4),))}, OK, {}, "healthy", True),
+        ({"trouble": Trouble((), 31.0)}, OK, {"datasets": "unhealthy"}, "degraded", False),
         ({"feedback": None}, OK, {}, "healthy", True),
         ({"feedback": FeedbackStatus([])}, OK, {"feedback": "degraded"}, "degraded", True),
         ({"feedback": told(age_s=29)}, OK, {}, "healthy", True),
