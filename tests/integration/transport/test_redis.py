@@ -83,6 +83,25 @@ def test_the_servers_time_of_the_first_delivery_survives_the_next_ones(redis_url
     assert all(abs(taken_at - time.time()) < 60 for taken_at in times)
 
 
+@pytest.mark.parametrize(
+    ("sent", "is_stamped"),
+    [(1_700_000_000.5, False), (4_102_444_800, True), (5, True), ("1700000000", True), (None, True)],
+)
+def test_only_a_record_without_a_past_time_of_its_own_gets_the_servers(
+    redis_url: str, server: Any, sent: Any, is_stamped: bool
+) -> None:
+    with kombu.Connection(redis_url) as connection:
+        connection.Producer().publish(0, routing_key="q", headers={"enqueued_at": sent})
+    (text,) = server.lrange("q", 0, 0)
+    with consuming(redis_url, "q") as consumer:
+        consumer.take(1)
+        assert abs(consumer.messages[0].taken_at - time.time()) < 60
+        ((record, *_),) = map(json.loads, server.hvals("unacked"))
+        assert (record.pop("taken_at", None) is not None) == is_stamped
+        assert record == json.loads(text)
+        consumer.acknowledge()
+
+
 @pytest.mark.parametrize("forged", ["4102444800", "-1", "0", '"soon"', "[]", "1e400", "null"])
 def test_a_sender_cannot_set_the_time_of_the_first_delivery(redis_url: str, server: Any, forged: str) -> None:
     publish(redis_url, range(1))

@@ -15,25 +15,26 @@ from __future__ import annotations
 #: each message's delivery tag, its text, and the server's time when it was first recorded, or '' if the server does not
 #: tell its time.
 #:
-#: That time is added to the text in the record, as `taken_at` at its end. kombu and this package keep it when they give
-#: the message back, so it survives redeliveries. Of equal names a JSON reader takes the last, so a sender cannot set a
-#: time in the future. Messages of one fetch are a microsecond apart, so that they stay in order. Otherwise the text is
+#: That time is added to the text in the record, as `taken_at` at its end; not to a message with a past time of its own,
+#: the header `enqueued_at`, for it costs two copies of the text. kombu and this package keep it when they give the
+#: message back, so it survives redeliveries. Of equal names a JSON reader takes the last, so a sender cannot set a time
+#: in the future. Messages of one fetch are a microsecond apart, so that they stay in order. Otherwise the text is
 #: unchanged: decoded and encoded again by cjson, [] would become {}.
 FETCH = r"""
 local clock = redis.pcall('TIME')  -- an error where the user may not run it
 local seconds, microseconds = tonumber(clock[1]), tonumber(clock[2])
+-- When the message was first taken, and the end of its record's text that says so, if it must.
 local function first_time(envelope, place)
   if not seconds then return '' end
-  local first, now = envelope.taken_at, microseconds + place
-  if type(first) == 'number' and first >= 946684800 and first <= seconds + now / 1e6 then
-    return string.format('%.6f', first)
+  local now = microseconds + place
+  local function is_past(time)
+    return type(time) == 'number' and time >= 946684800 and time <= seconds + now / 1e6
   end
-  return string.format('%d.%06d', seconds + math.floor(now / 1e6), now % 1e6)
-end
-local function stamped(text, time)
-  if time == '' then return text end
-  if text:sub(-1) ~= '}' then text = text:gsub('%s+$', '') end
-  return text:sub(1, -2) .. ', "taken_at": ' .. time .. '}'
+  local headers, first = envelope.headers, envelope.taken_at
+  local time = string.format('%d.%06d', seconds + math.floor(now / 1e6), now % 1e6)
+  if is_past(first) then time = string.format('%.6f', first) end
+  if first == nil and type(headers) == 'table' and is_past(headers.enqueued_at) then return time end
+  return time, ', "taken_at": ' .. time .. '}'
 end
 local function decoded(text)
   -- The body comes first, is long, and is not needed: without an escape, as in base64, it ends at the next quote.
@@ -59,12 +60,17 @@ for i = 4, #KEYS do
     local tag = type(properties) == 'table' and properties.delivery_tag
     local origin = type(properties) == 'table' and properties.delivery_info
     if type(tag) == 'string' and type(origin) == 'table' then
-      local time = first_time(envelope, #found / 3)
+      local time, ending = first_time(envelope, #found / 3)
       if ARGV[i] ~= '0' then
         local exchange, routing_key = origin.exchange or '', origin.routing_key or ''
         if ARGV[i] ~= '1' then exchange, routing_key = '', ARGV[i] end
         redis.call('ZADD', KEYS[2], ARGV[3], tag)
-        redis.call('HSET', KEYS[1], tag, '[' .. stamped(text, time) .. ', '
+        local record = text
+        if ending then
+          if record:sub(-1) ~= '}' then record = record:gsub('%s+$', '') end
+          record = record:sub(1, -2)
+        end
+        redis.call('HSET', KEYS[1], tag, '[' .. record .. (ending or '') .. ', '
                    .. cjson.encode(exchange) .. ', ' .. cjson.encode(routing_key) .. ']')
       end
       found[#found + 1], found[#found + 2], found[#found + 3] = tag, text, time
