@@ -61,7 +61,7 @@ dead_letters = Table(
     # A redelivered message leaves no second letter.
     Index("dead_letters_origin", "task_id", "position", "content_hash", unique=True),
 )
-#: Messages that a pool process runs alone, see the module `attempts`. Unlogged: a crash of Postgres voids them anyway.
+#: Nothing uses it: the broker counts the turns of a message. Workers of version 0.4 need it.
 attempts = Table(
     "attempts",
     metadata,
@@ -73,7 +73,7 @@ attempts = Table(
     Column("opened_at", DateTime(timezone=True), nullable=False),
     prefixes=["UNLOGGED"],
 )
-#: When a worker first took a message, see the module `first_takes`. Unlogged for the same reason.
+#: When a worker first took a message, see the module `first_takes`. Unlogged: a crash of Postgres voids them anyway.
 first_takes = Table(
     "first_takes",
     metadata,

@@ -33,7 +33,7 @@ import psycopg
 from market_data_store import dead_letters
 from market_data_store.dead_letters import DeadLetter
 from market_data_store.errors import DatabaseUnavailable, DatasetUnavailable, LettersUnavailable
-from market_data_store.postgres import attempts, first_takes
+from market_data_store.postgres import first_takes
 from market_data_store.postgres.batch import Batch, DecodedMessage, Written
 from market_data_store.postgres.connection import unavailable
 from market_data_store.postgres.failures import Cause, is_the_servers, may_be_a_rows
@@ -62,8 +62,6 @@ class Writer:
         self._memories: dict[str, Memory] = defaultdict(Memory)
         self._tables = Tables()
         self._said: set[str] = set()
-        self._connected_before = False
-        self._reconnected = False
 
     def write(self, decoded: DecodedRows, messages: Sequence[DecodedMessage]) -> Written:
         """Commit the messages' decoded rows; returns the outcome of each message, in the order of `messages`.
@@ -93,17 +91,6 @@ class Writer:
         """Commit dead letters for messages that are unusable as a whole; returns the id of each."""
         with self._usable() as connection, letters_kept(connection), transaction(connection):
             return dead_letters.keep(connection, letters)
-
-    def open_attempt(self, task_id: str) -> int:
-        """Record that a message is processed alone; returns how many processes have died of it."""
-        with self._usable() as connection, self._without("attempts", connection), transaction(connection):
-            return attempts.open_attempt(connection, task_id, reconnected=self._reconnected)
-        return 0
-
-    def close_attempt(self, task_id: str) -> None:
-        """Record that the message did its process no harm."""
-        with self._usable() as connection, self._without("attempts", connection), transaction(connection):
-            attempts.close_attempt(connection, task_id)
 
     def time(self) -> float:
         """Return Postgres's time, in epoch seconds."""
@@ -173,5 +160,4 @@ class Writer:
                 keepalives_count=3,
             )
             adapt(self._connection.adapters)
-            self._reconnected, self._connected_before = self._connected_before, True
         return self._connection

@@ -31,15 +31,13 @@ def pool_of_ten(postgres_url: str, database_url: str) -> Iterator[str]:
 
 
 def use(url: str, number: int) -> None:
-    """All that a writer does: new rows, replays, changes, rows that are refused, letters, attempts."""
+    """All that a writer does: new rows, replays, changes, rows that are refused, letters."""
     with closing(Writer(url)) as writer:
         for size in (5, 100):
             for at in range(6):
                 rows = [*bars(size, symbol=f"S{number}", close=at // 2), bar(symbol=f"NEW{number}-{size}-{at}")]
                 write(writer, message([*rows, bar(close=5_000.0), 7], at=at))
         writer.keep([letter(task_id=f"whole-{number}")])
-        writer.open_attempt(f"alone-{number}")
-        writer.close_attempt(f"alone-{number}")
 
 
 def test_the_writer_leaves_nothing_in_a_pooled_session(pool_of_ten: str, database: Connection) -> None:
@@ -60,14 +58,3 @@ def test_the_writer_leaves_nothing_in_a_pooled_session(pool_of_ten: str, databas
                 "SELECT pg_listening_channels()",
             ):
                 assert session.execute(left).fetchall() == []
-
-
-def test_a_process_that_died_behind_a_pooler_is_counted(pooled_url: str, database: Connection) -> None:
-    deaths = []
-    for _ in range(3):
-        with closing(Writer(pooled_url)) as writer:
-            deaths.append(writer.open_attempt("poison"))
-    assert deaths == [0, 1, 2]
-    # Its sessions are still there.
-    pooled = "SELECT FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
-    assert database.execute(pooled).rowcount > 0
