@@ -40,8 +40,8 @@ class Mover(Protocol):
     def declare(self, queues: Sequence[str]) -> dict[str, int]:
         """Create the queues if they do not exist; returns how many messages wait in each."""
 
-    def move(self, moves: Sequence[Move], queue: str, *, to_front: bool = False) -> None:
-        """Move unacknowledged messages to a queue's end; to its front only where the broker can."""
+    def move(self, moves: Sequence[Move], queue: str) -> None:
+        """Move unacknowledged messages to a queue's end."""
 
     def take(self, queue: str) -> Any | None:
         """Take the queue's first message; None if there is none."""

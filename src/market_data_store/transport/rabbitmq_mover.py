@@ -38,8 +38,8 @@ class RabbitMQMover:
         """Create durable quorum queues."""
         return {queue: self._declare(queue) for queue in queues}
 
-    def move(self, moves: Sequence[Move], queue: str, *, to_front: bool = False) -> None:
-        """Publish copies and acknowledge the messages; always to the queue's end."""
+    def move(self, moves: Sequence[Move], queue: str) -> None:
+        """Publish copies and acknowledge the messages."""
         # The broker gives the messages of a lost connection to others.
         moves = [move for move in moves if _is_open(move.message.channel)]
         self._publish([_copy(move) for move in moves], queue)

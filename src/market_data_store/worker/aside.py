@@ -141,8 +141,8 @@ class Aside:
             by_dataset.setdefault(outcome.dataset, []).append((request, move))
         for dataset, moves in by_dataset.items():
             queue = held_queue(dataset)
-            # A probe stays the first.
-            self._move(moves, queue, to_front=origin_of(moves[0][1].message) == queue, retry_s=_RETRY_S)
+            # A probe goes to the end, so that the next one is another: a message may have a reason of its own.
+            self._move(moves, queue, retry_s=_RETRY_S)
 
     def held_for(self, message: Any) -> frozenset[str]:
         """The datasets that must not be tried with this message: all that are held, but for a probe its own."""
@@ -220,12 +220,11 @@ class Aside:
         moves: Sequence[tuple[MovableRequest, Move]],
         queue: str,
         *,
-        to_front: bool = False,
         retry_s: float = 0.0,
     ) -> None:
         for start in range(0, len(moves), _MOVED_AT_ONCE):
             some = moves[start : start + _MOVED_AT_ONCE]
-            is_moved = self._moved([move for _, move in some], queue, to_front=to_front)
+            is_moved = self._moved([move for _, move in some], queue)
             for request, move in some:
                 if is_moved:
                     request.moved()
@@ -237,8 +236,8 @@ class Aside:
         if queue == AGAIN_QUEUE:
             self._soon(self.look)
 
-    def _moved(self, moves: Sequence[Move], queue: str, *, to_front: bool = False) -> bool:
-        return self._mover is not None and self._done(partial(self._mover.move, moves, queue, to_front=to_front))
+    def _moved(self, moves: Sequence[Move], queue: str) -> bool:
+        return self._mover is not None and self._done(partial(self._mover.move, moves, queue))
 
     def _take(self, queue: str) -> Any | None:
         message = None if self._mover is None else self._answer(partial(self._mover.take, queue))

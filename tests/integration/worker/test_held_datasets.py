@@ -124,3 +124,25 @@ def test_a_pool_process_killed_with_a_held_dataset_loses_nothing(
     wait_until(lambda: held() >= 19, timeout_s=20)
     database.execute(MEND)
     wait_until(lambda: stored() == bars[:20], timeout_s=30)
+
+
+@pytest.mark.slow
+def test_a_message_with_a_reason_of_its_own_does_not_keep_the_others_held(
+    start_worker: StartWorker,
+    send: Send,
+    bars: list[Bar],
+    stored: Stored,
+    database: Connection,
+    held: Callable[[], int],
+) -> None:
+    database.execute("ALTER TABLE bars_ohlcv ADD CHECK (symbol <> 'BAD')")
+    start_worker(MDS_HELD_PROBE_S=PROBE_S)
+    # Nothing is stored, and more than a few rows are refused: that looks like the dataset's fault.
+    send([{**bar, "symbol": "BAD"} for bar in bars[:10]])
+    wait_until(lambda: held() == 1, timeout_s=10)
+    for n in range(5):
+        send(bars[n : n + 1])
+    wait_until(lambda: stored() == bars[:5], timeout_s=20)
+    # Now that there is something to compare with, it is known whose fault it is.
+    wait_until(lambda: count(database, "dead_letters") == 10, timeout_s=20)
+    wait_until(lambda: held() == 0)

@@ -28,11 +28,11 @@ class RedisMover:
         """Count the messages; a list needs no declaration."""
         return {queue: int(self._run("return redis.call('LLEN', KEYS[1])", [queue])) for queue in queues}
 
-    def move(self, moves: Sequence[Move], queue: str, *, to_front: bool = False) -> None:
+    def move(self, moves: Sequence[Move], queue: str) -> None:
         """Move messages that Redis still has recorded as this worker's."""
         entries = [(queue, move.message.delivery_tag, _text(move)) for move in moves]
         try:
-            self._channel._move(entries, command="RPUSH" if to_front else "LPUSH")
+            self._channel._move(entries, command="LPUSH")
         except ResponseError as error:
             raise MoveRefused(str(error)) from error
         for move in moves:
