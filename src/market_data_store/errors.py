@@ -7,6 +7,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+#: The table of dead letters. It is held like a dataset: the messages wait that need a letter.
+LETTERS = "dead_letters"
+
 
 class MarketDataStoreError(Exception):
     """The root of all errors that this package raises on purpose."""
@@ -102,8 +105,14 @@ class DatasetUnavailable(DatabaseUnavailable):
         return self.sqlstate[:2] if self.sqlstate else None
 
 
-class LettersUnavailable(DatabaseUnavailable):
-    """The table of dead letters takes no letter now; rows that need none are committed."""
+class LettersUnavailable(DatasetUnavailable):
+    """The table of dead letters takes no letter now; rows that need none are committed.
+
+    `reason` is empty if none was tried.
+    """
+
+    def __init__(self, sqlstate: str | None = None, reason: str = "") -> None:
+        super().__init__(LETTERS, sqlstate, reason)
 
 
 class MigrationFailed(MarketDataStoreError):

@@ -17,7 +17,7 @@ import psycopg
 import pytest
 from celery import Celery
 
-from market_data_store.datasets import DATASETS
+from market_data_store.coordinator.queue import HOLDABLE
 from market_data_store.protocol import AGAIN_QUEUE, held_queue
 from support.databases import empty, new_database
 from support.waiting import wait_until
@@ -29,7 +29,7 @@ SHARED_HOST = "shared"
 
 _QUEUE = "store.write"
 #: All that a worker makes.
-OUR_QUEUES = (_QUEUE, AGAIN_QUEUE, *(held_queue(name) for name in DATASETS))
+OUR_QUEUES = (_QUEUE, AGAIN_QUEUE, *(held_queue(name) for name in HOLDABLE))
 #: A worker that is not idle after this was left in disorder by the test before.
 _IDLE_TIMEOUT_S = 5.0
 

@@ -61,8 +61,10 @@ def write(writer: Writer, *messages: DecodedMessage, name: str = "bars") -> list
 
 
 def written(writer: Writer, *messages: DecodedMessage, name: str = "bars") -> Written:
-    """Write, and return all that the writer says of it."""
+    """Write, and return all that the writer says of it; raises why a message has to wait for its letters."""
     found = writer.write(decoded(DATASETS[name], messages), messages)
+    for why in found.waiting.values():
+        raise why
     for counts, rejections, sent in zip(found.counts, found.rejections, messages, strict=True):
         assert counts.rows == len(sent.rows)
         assert counts.rejected == len(rejections)

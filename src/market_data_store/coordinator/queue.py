@@ -19,9 +19,11 @@ from kombu.exceptions import OperationalError
 
 from market_data_store.config import without_password
 from market_data_store.datasets import DATASETS
-from market_data_store.errors import BrokerUnavailable
+from market_data_store.errors import LETTERS, BrokerUnavailable
 from market_data_store.protocol import AGAIN_QUEUE, ANSWER, QUEUE, held_queue
 
+#: What messages may wait for: each dataset, and the table of dead letters.
+HOLDABLE = (*DATASETS, LETTERS)
 #: Seconds for any one answer.
 DEADLINE_S = 1.0
 #: RabbitMQ gives the code as a number, the Redis transport as a string.
@@ -39,14 +41,14 @@ class Reading(NamedTuple):
     reserved: int | None
     #: Live workers that consume the queue.
     workers: int | None
-    #: Messages that wait for each dataset whose table takes no row.
+    #: Messages that wait for each of `HOLDABLE` whose table takes no row.
     held: Mapping[str, int] | None = None
 
 
 class WorkerAnswer(msgspec.Struct, frozen=True):
     """What a worker says of itself."""
 
-    #: The datasets that it holds: SQLSTATE and the first line of the reason.
+    #: What it holds, of `HOLDABLE`: SQLSTATE and the first line of the reason.
     held: dict[str, tuple[str | None, str]]
     #: Seconds for which it has had messages and committed nothing.
     stalled_s: float
@@ -87,15 +89,15 @@ class QueueInspector:
             return waiting + (self._beside(channel, AGAIN_QUEUE) if self._queue == QUEUE else 0)
 
     def held(self) -> dict[str, int]:
-        """Count the messages that wait for each dataset whose table takes no row; raises `BrokerUnavailable`."""
+        """Count the messages that wait for each of `HOLDABLE` whose table takes no row; raises `BrokerUnavailable`."""
         with self._channel() as channel:
             if hasattr(channel, "unacked_key"):
                 pipeline = channel.client.pipeline(transaction=False)
-                for name in DATASETS:
+                for name in HOLDABLE:
                     pipeline.llen(held_queue(name))
-                counts = dict(zip(DATASETS, map(int, pipeline.execute()), strict=True))
+                counts = dict(zip(HOLDABLE, map(int, pipeline.execute()), strict=True))
             else:
-                counts = {name: self._beside(channel, held_queue(name)) for name in DATASETS}
+                counts = {name: self._beside(channel, held_queue(name)) for name in HOLDABLE}
         return {name: count for name, count in counts.items() if count}
 
     def _beside(self, channel: Any, queue: str) -> int:

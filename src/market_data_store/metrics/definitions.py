@@ -8,7 +8,7 @@ from typing import Any
 from market_data_core.telemetry import BackpressureLevel
 from prometheus_client import Counter, Gauge, Histogram
 
-from market_data_store.coordinator.queue import Reading
+from market_data_store.coordinator.queue import HOLDABLE, Reading
 from market_data_store.datasets import DATASETS
 from market_data_store.protocol import Counts
 from market_data_store.signals import batch_written, rows_rejected, write_retried
@@ -79,7 +79,7 @@ def set_queue_gauges(capacity: int, reading: Reading, level: BackpressureLevel) 
         if value is not None:
             gauge.set(value)
     if reading.held is not None:
-        for dataset in DATASETS:
+        for dataset in HOLDABLE:
             HELD.labels(dataset).set(reading.held.get(dataset, 0))
     QUEUE_CAPACITY.set(capacity)
     set_level_gauge(level)

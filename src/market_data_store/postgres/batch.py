@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 
 from market_data_store.datasets import ENQUEUED_AT, Dataset
 from market_data_store.dead_letters import DeadLetter, stored_id
-from market_data_store.errors import Reason
+from market_data_store.errors import LettersUnavailable, Reason
 from market_data_store.postgres.casts import Cast
 from market_data_store.postgres.failures import Cause
 from market_data_store.postgres.key_order import differ, in_key_order
@@ -83,13 +83,19 @@ class Written:
     rejections: list[list[Rejection]]
     #: For each stale row, by how many seconds its message is older than that of the row that stays.
     late: list[float]
+    #: The messages, by their places, of which a letter could not be kept: all their other rows are committed.
+    waiting: Mapping[int, LettersUnavailable] = field(default_factory=dict)
 
 
 class Batch:
-    """The messages' rows, merged: of equal keys only the newest row, in key order."""
+    """The messages' rows, merged: of equal keys only the newest row, in key order.
 
-    def __init__(self, decoded: DecodedRows, messages: Sequence[DecodedMessage]) -> None:
+    Without `keeps_letters` no letter is tried to be kept.
+    """
+
+    def __init__(self, decoded: DecodedRows, messages: Sequence[DecodedMessage], *, keeps_letters: bool = True) -> None:
         self.dataset = decoded.dataset
+        self.keeps_letters = keeps_letters
         self._messages = messages
         #: The outcome of each message so far.
         self.counts = [Counts(rejected=len(rejects)) for rejects in decoded.rejects]
@@ -100,6 +106,7 @@ class Batch:
             for reject in rejects
         ]
         self._rejections: list[list[Rejection]] = [[] for _ in messages]
+        self._waiting: dict[int, LettersUnavailable] = {}
         self._late: list[float] = []
         self._replays = any(message.replays for message in messages)
         #: All rows in key order; the last of equal keys is the newest.
@@ -194,6 +201,12 @@ class Batch:
             self.counts[index].rejected += letter.sqlstate is not None  # the others were counted when they were decoded
             self._rejections[index].append(Rejection(letter.position, letter.reason, id_, letter.pattern))
 
+    def wait_for_letters(self, refusals: Sequence[Refusal], trouble: LettersUnavailable) -> None:
+        """Note that the letters of these rows cannot be kept; they are counted when they are."""
+        for index, _ in refusals:
+            self._waiting[index] = trouble
+            self.counts[index].rejected = 0
+
     def replayed(self, rows: Sequence[int]) -> list[tuple[int, str]]:
         """Return the letters (id, task id) of these rows and of the older rows that they replaced, where replayed."""
         letters = []
@@ -274,7 +287,7 @@ class Batch:
         """Return what became of the batch, once all its rows are counted."""
         for rejections in self._rejections:
             rejections.sort(key=attrgetter("position"))
-        return Written(self.counts, self._rejections, self._late)
+        return Written(self.counts, self._rejections, self._late, self._waiting)
 
     def _origin(self, place: int) -> tuple[int, int]:
         return self._sorted.column(MESSAGE)[place].as_py(), self._sorted.column(POSITION)[place].as_py()

@@ -58,6 +58,8 @@ class _Resolving:
                 self._resolve()
             except RowsUnfit as unfit:  # none of `_rows` is committed
                 self._rows = self._fitting(self._rows, unfit)
+            except LettersUnavailable:
+                raise
             except DatasetUnavailable as error:
                 if self._memory.trouble is None or self._memory.trouble.reason != error.reason:
                     raise self._unavailable(Cause(error.sqlstate or "", error.reason)) from error  # that of `found`
@@ -198,7 +200,7 @@ class _Resolving:
         Whether a row fits is asked anew each time: one statement says so of all of them.
         """
         known = dict(self._memory.refused)
-        if look:
+        if look and self._batch.keeps_letters:
             try:
                 with letters_kept(self._connection):
                     found = dead_letters.refused(self._connection, self._memory.task_ids)

@@ -6,7 +6,7 @@ few dead rows behind.
 
 When `Writer.write` returns, for each of its messages:
 
-* all valid rows are committed, and each rejected one is a dead letter;
+* all valid rows are committed, and each rejected one is a dead letter, unless `Written.waiting` says otherwise;
 * the letter of a replayed row was deleted in the commit that wrote the row; if the row was refused again, it stays;
 * a row changed what is stored only if it differs and its message was not enqueued before the stored row's;
 * concurrent writers take their row locks in key order, and so never deadlock (on one server: Citus may end one of them,
@@ -32,7 +32,7 @@ import psycopg
 
 from market_data_store import dead_letters
 from market_data_store.dead_letters import DeadLetter
-from market_data_store.errors import DatabaseUnavailable, DatasetUnavailable, LettersUnavailable
+from market_data_store.errors import DatabaseUnavailable, DatasetUnavailable
 from market_data_store.postgres import first_takes
 from market_data_store.postgres.batch import Batch, DecodedMessage, Written
 from market_data_store.postgres.connection import unavailable
@@ -63,12 +63,14 @@ class Writer:
         self._tables = Tables()
         self._said: set[str] = set()
 
-    def write(self, decoded: DecodedRows, messages: Sequence[DecodedMessage]) -> Written:
+    def write(self, decoded: DecodedRows, messages: Sequence[DecodedMessage], *, keeps_letters: bool = True) -> Written:
         """Commit the messages' decoded rows; returns the outcome of each message, in the order of `messages`.
+
+        Without `keeps_letters`, the messages that need a letter wait for it, see `Written.waiting`.
 
         If it raises `DatabaseUnavailable`, some rows may be written, and writing all of them again is safe.
         """
-        batch = Batch(decoded, messages)
+        batch = Batch(decoded, messages, keeps_letters=keeps_letters)
         memory = self._memories[decoded.dataset.name]
         memory.begin(message.task_id for message in messages)
         if memory.tries.are_many:
@@ -81,11 +83,13 @@ class Writer:
                     memory.failed()
                 raise
             # Replays of whole messages are settled last: by now each of their refused rows has its own letter.
-            whole = [m.replays for m in messages if m.replays is not None and m.replays.whole]
+            written = batch.written()
+            done = [message for index, message in enumerate(messages) if index not in written.waiting]
+            whole = [m.replays for m in done if m.replays is not None and m.replays.whole]
             with letters_kept(connection):
                 dead_letters.settle(connection, [(id_, replays.task_id) for replays in whole for id_ in replays.ids])
         memory.wrote_all()
-        return batch.written()
+        return written
 
     def keep(self, letters: Sequence[DeadLetter]) -> list[int | None]:
         """Commit dead letters for messages that are unusable as a whole; returns the id of each."""
@@ -120,7 +124,7 @@ class Writer:
         """Yield the connection, and close it after an error: a time limit may strike in the middle of a statement."""
         try:
             yield self._connected()
-        except (DatasetUnavailable, LettersUnavailable):
+        except DatasetUnavailable:
             raise  # the transaction was undone or committed before
         except BaseException as error:
             broken = self._connection is not None and self._connection.broken

@@ -37,7 +37,8 @@ def write_rows(
     """Commit these rows of the batch and these letters, and count them.
 
     Raises Postgres's error if it refuses the rows, or `RowsUnfit`; nothing is committed then. If only the letters
-    cannot be kept, the rows are committed, and `LettersUnavailable` is raised.
+    cannot be kept, the rows are committed, and the batch notes which messages have to wait for their letters.
+    `LettersUnavailable` is raised if there are replayed rows, of which the letters would have to go.
     """
     novelty = memory.novelty
     outcome = Outcome(())
@@ -54,6 +55,8 @@ def write_rows(
             elif table is not None:
                 outcome = upsert(connection, table.statements, batch, rows, look_first=not novelty.changing)
             try:
+                if refusals and not batch.keeps_letters:
+                    raise LettersUnavailable
                 if refusals:
                     with letters_kept(connection), connection.transaction():
                         ids = dead_letters.keep(connection, [letter for _, letter in refusals])
@@ -75,11 +78,14 @@ def write_rows(
         raise
     if rows:
         memory.wrote()
-    if trouble is not None:
+    if trouble is None:
+        batch.kept(refusals, ids)
+        if memory.refused:
+            memory.settled([dead_letters.origin_of(letter) for _, letter in refusals])
+    elif batch.replayed(rows):
         raise trouble
-    batch.kept(refusals, ids)
-    if memory.refused:
-        memory.settled([dead_letters.origin_of(letter) for _, letter in refusals])
+    else:
+        batch.wait_for_letters(refusals, trouble)
     batch.count(rows, written=outcome.written, stale=outcome.stale)
     if copied:
         novelty.copied()
@@ -95,7 +101,7 @@ def letters_kept(connection: psycopg.Connection[Any]) -> Iterator[None]:
     except psycopg.Error as error:
         if connection.broken or is_the_servers(error):
             raise
-        raise LettersUnavailable(f"dead_letters: {first_line(error)} (SQLSTATE {error.sqlstate})") from error
+        raise LettersUnavailable(error.sqlstate, first_line(error)) from error
 
 
 def _copied(connection: psycopg.Connection[Any], table: Table, batch: Batch, rows: Sequence[int]) -> Outcome:

@@ -22,11 +22,11 @@ from typing import Any, Protocol, TypeVar
 
 from celery.worker import state
 
-from market_data_store.datasets import DATASETS
-from market_data_store.errors import Reason
+from market_data_store.coordinator.queue import HOLDABLE
+from market_data_store.errors import LETTERS, Reason
 from market_data_store.protocol import AGAIN_QUEUE, QUEUE, held_queue
 from market_data_store.transport.moving import Move, Mover, MoveRefused, counted_turns
-from market_data_store.worker.envelope import GiveBack, Hold
+from market_data_store.worker.envelope import Failed, GiveBack, Hold, Outcome, Succeeded
 from market_data_store.worker.held import HeldDatasets, held_queues
 
 logger = logging.getLogger(__name__)
@@ -150,11 +150,12 @@ class Aside:
         origin = origin_of(message) if held else None
         return frozenset(name for name in held if held_queue(name) != origin) if origin else held
 
-    def succeeded(self, message: Any) -> None:
-        """Let a dataset's messages flow back if this one was its probe, and was written."""
+    def tried(self, message: Any, outcome: Outcome) -> None:
+        """Let a dataset's messages flow back if this one was its probe, and was written, or has its letter."""
         origin = origin_of(message)
-        for dataset in DATASETS if origin else ():
-            if held_queue(dataset) == origin:
+        for dataset in HOLDABLE if origin else ():
+            done = (Succeeded, Failed) if dataset == LETTERS else Succeeded
+            if held_queue(dataset) == origin and isinstance(outcome, done):
                 self._held.release(dataset)
 
     def flow_back(self) -> None:

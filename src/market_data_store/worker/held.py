@@ -1,5 +1,7 @@
 """The datasets whose tables take no row now, as one worker knows them: which, why, and when to try each again.
 
+The table of dead letters is among them (`errors.LETTERS`): the messages wait that need a letter.
+
 Their messages wait in queues beside the main one (`protocol.held_queue`), which outlive the worker. Every 2 s at
 first, and then less and less often, but at least every MDS_HELD_PROBE_S, each worker takes the first message of each
 such queue and tries it, one after the other. When one is written, the messages of its queue flow back, in portions, so
@@ -11,10 +13,11 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from typing import NamedTuple
 
-from market_data_store.datasets import DATASETS
+from market_data_store.coordinator.queue import HOLDABLE
+from market_data_store.errors import LETTERS
 from market_data_store.protocol import held_queue
 from market_data_store.worker.envelope import Hold
 
@@ -57,8 +60,8 @@ class HeldDatasets:
             self._rest()
             code = f" (SQLSTATE {hold.sqlstate})" if hold.sqlstate else ""
             logger.warning(
-                "The dataset %s is held: %s%s; its messages wait in %s, and one of them is tried at least every %g s",
-                *(hold.dataset, hold.reason, code, held_queue(hold.dataset), self._probe_s),
+                "%s is held: %s%s; its messages wait in %s, and one of them is tried at least every %g s",
+                *(_named(hold.dataset), hold.reason, code, held_queue(hold.dataset), self._probe_s),
             )
         self.known[hold.dataset] = HeldDataset(hold.sqlstate, hold.reason)
         self.names = frozenset(self.known)
@@ -67,7 +70,7 @@ class HeldDatasets:
     def release(self, dataset: str) -> None:
         """Note that the dataset's table takes rows."""
         if self.known.pop(dataset, None) is not None:
-            logger.warning("The dataset %s is written again; its held messages flow back", dataset)
+            logger.warning("%s is written again; its held messages flow back", _named(dataset))
         self.names = frozenset(self.known)
         self.flowing.add(dataset)
 
@@ -79,7 +82,7 @@ class HeldDatasets:
     def begin_round(self, waiting: Mapping[str, int]) -> None:
         """Begin a round, given how many messages wait in which queue."""
         self._rest()
-        held = [name for name in DATASETS if name in self.known or waiting.get(held_queue(name))]
+        held = [name for name in HOLDABLE if name in self.known or waiting.get(held_queue(name))]
         self._probes.extend(name for name in held if name not in self.flowing)
 
     def next_probe(self) -> str | None:
@@ -94,6 +97,10 @@ class HeldDatasets:
         self._probe_at = now + min(max(_LEAST_PAUSE_S, _PAUSE_PART * (now - self._newest_at)), self._probe_s)
 
 
-def held_queues(datasets: Collection[str] = DATASETS) -> list[str]:
-    """The queues in which messages of these datasets wait while they are held."""
-    return [held_queue(name) for name in datasets]
+def held_queues() -> list[str]:
+    """The queues in which messages wait while their dataset is held."""
+    return [held_queue(name) for name in HOLDABLE]
+
+
+def _named(dataset: str) -> str:
+    return f"The table {dataset}" if dataset == LETTERS else f"The dataset {dataset}"

@@ -175,8 +175,8 @@ class Job:
             self._give_back(returned)
         if held:
             self.consumer.aside.hold(held)
-        if len(requests) == 1 and isinstance(outcomes[0], Succeeded):
-            self.consumer.aside.succeeded(requests[0].message)
+        if len(requests) == 1:
+            self.consumer.aside.tried(requests[0].message, outcomes[0])
 
     def _on_timeout(self, soft: bool, timeout: float) -> None:
         requests = self.requests

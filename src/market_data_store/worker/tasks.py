@@ -24,7 +24,14 @@ from market_data_store.app import app
 from market_data_store.config import settings
 from market_data_store.datasets import Dataset
 from market_data_store.dead_letters import DeadLetter
-from market_data_store.errors import DatabaseUnavailable, DatasetUnavailable, InvalidMessage, Reason
+from market_data_store.errors import (
+    LETTERS,
+    DatabaseUnavailable,
+    DatasetUnavailable,
+    InvalidMessage,
+    LettersUnavailable,
+    Reason,
+)
 from market_data_store.postgres.batch import DecodedMessage, Written, decoded
 from market_data_store.protocol import (
     ENQUEUED_AT_HEADER,
@@ -74,7 +81,7 @@ class WriteTask(CoalescedTask):
         try:
             envelopes = arrivals.dated(envelopes)
         except (DatabaseUnavailable, SoftTimeLimitExceeded) as error:
-            return [_given_back(error) for _ in envelopes]
+            return [_put_aside(error, envelope) for envelope in envelopes]
         outcomes = self._run(envelopes, held)
         arrivals.finished(
             envelope.task_id
@@ -85,6 +92,7 @@ class WriteTask(CoalescedTask):
 
     def _run(self, envelopes: Sequence[Envelope], held: frozenset[str]) -> list[Outcome]:
         started = time.monotonic()
+        keeps_letters = LETTERS not in held
         outcomes: dict[str, Outcome] = {}
         by_dataset: dict[Dataset, list[DecodedMessage]] = {}
         for envelope in envelopes:
@@ -100,41 +108,55 @@ class WriteTask(CoalescedTask):
                 else:
                     outcomes[envelope.task_id] = RunAsTask()
             except InvalidMessage as error:
-                outcomes[envelope.task_id] = self._refuse(envelope, error, started)
+                outcomes[envelope.task_id] = self._refuse(envelope, error, started, keeps_letters)
             except SoftTimeLimitExceeded:
                 raise  # the batch goes back to the broker
             except Exception as error:  # noqa: BLE001  # anybody can send a message; none may stop the others
-                outcomes[envelope.task_id] = self._refuse(envelope, _unexpected(error), started)
+                outcomes[envelope.task_id] = self._refuse(envelope, _unexpected(error), started, keeps_letters)
         known = {envelope.task_id: envelope for envelope in envelopes}
         for dataset, messages in by_dataset.items():
-            outcomes |= self._write_together(dataset, messages, known, started)
+            outcomes |= self._write_together(dataset, messages, known, started, keeps_letters)
         return [outcomes[envelope.task_id] for envelope in envelopes]
 
     def _write_together(
-        self, dataset: Dataset, messages: list[DecodedMessage], known: Mapping[str, Envelope], started: float
+        self,
+        dataset: Dataset,
+        messages: list[DecodedMessage],
+        known: Mapping[str, Envelope],
+        started: float,
+        keeps_letters: bool,
     ) -> dict[str, Outcome]:
         try:
-            written = _write(dataset, messages)
-        except DatasetUnavailable as error:
-            return {message.task_id: _held(error, known[message.task_id]) for message in messages}
+            written = _write(dataset, messages, keeps_letters)
         except (DatabaseUnavailable, SoftTimeLimitExceeded) as error:
-            return {message.task_id: _given_back(error) for message in messages}
-        except Exception as error:  # noqa: BLE001  # as in `_run`; find the message that causes it
-            if len(messages) > 1:
-                alone = (self._write_together(dataset, [message], known, started) for message in messages)
-                return {task_id: outcome for outcomes in alone for task_id, outcome in outcomes.items()}
-            task_id = messages[0].task_id
-            return {task_id: self._refuse(known[task_id], _unexpected(error), started)}
-        return {
-            message.task_id: self._succeed(known[message.task_id], counts, rejections, started)
-            for message, counts, rejections in zip(messages, written.counts, written.rejections, strict=True)
-        }
+            if not isinstance(error, LettersUnavailable) or len(messages) == 1:
+                return {message.task_id: _put_aside(error, known[message.task_id]) for message in messages}
+        except Exception as error:  # noqa: BLE001  # as in `_run`
+            if len(messages) == 1:
+                task_id = messages[0].task_id
+                return {task_id: self._refuse(known[task_id], _unexpected(error), started, keeps_letters)}
+        else:
+            return {
+                message.task_id: (
+                    _put_aside(written.waiting[index], known[message.task_id])
+                    if index in written.waiting
+                    else self._succeed(known[message.task_id], counts, rejections, started)
+                )
+                for index, (message, counts, rejections) in enumerate(
+                    zip(messages, written.counts, written.rejections, strict=True)
+                )
+            }
+        # Find the message that causes it.
+        alone = (self._write_together(dataset, [message], known, started, keeps_letters) for message in messages)
+        return {task_id: outcome for outcomes in alone for task_id, outcome in outcomes.items()}
 
-    def _refuse(self, envelope: Envelope, error: InvalidMessage, started: float) -> Outcome:
+    def _refuse(self, envelope: Envelope, error: InvalidMessage, started: float, keeps_letters: bool) -> Outcome:
         try:
+            if not keeps_letters:
+                raise LettersUnavailable
             letter = _keep(envelope, error)
         except (DatabaseUnavailable, SoftTimeLimitExceeded) as unavailable:
-            return _given_back(unavailable)
+            return _put_aside(unavailable, envelope)
         rows_rejected.send(sender=TASK, dataset=None, rows=1)
         kept_as = f"dead letter {letter}: {_pattern(error)}"
         logger.warning("Task %s[%s] is unusable and was kept as %s", self.name, envelope.task_id, kept_as)
@@ -192,14 +214,14 @@ def write(self: WriteTask, dataset: str, rows: list[Any], defaults: dict[str, An
         try:
             call = validated_call(dataset, rows, defaults)
             written = _write(call.dataset, [_message(envelope, call)])
+            if written.waiting:
+                raise written.waiting[0]
         except InvalidMessage as error:
             _keep(envelope, error)
             arrivals.finished([envelope.task_id])
             raise
-    except DatasetUnavailable as error:
-        raise Reject(_held(error, envelope), requeue=True) from error
     except (DatabaseUnavailable, SoftTimeLimitExceeded) as error:
-        raise Reject(_given_back(error), requeue=True) from error
+        raise Reject(_put_aside(error, envelope), requeue=True) from error
     arrivals.finished([envelope.task_id])
     return result_of(written.counts[0], written.rejections[0])
 
@@ -252,10 +274,10 @@ def _message(envelope: Envelope, call: Call) -> DecodedMessage:
     )
 
 
-def _write(dataset: Dataset, messages: list[DecodedMessage]) -> Written:
+def _write(dataset: Dataset, messages: list[DecodedMessage], keeps_letters: bool = True) -> Written:
     started = time.monotonic()
     rows = decoded(dataset, messages)
-    written = persistently(lambda: process_writer().write(rows, messages))
+    written = persistently(lambda: process_writer().write(rows, messages, keeps_letters=keeps_letters))
     report(dataset.name, written, time.monotonic() - started)
     return written
 
@@ -266,11 +288,9 @@ def _unexpected(error: Exception) -> InvalidMessage:
     return InvalidMessage(Reason.of("message: cannot be processed ({kind})", kind=type(error).__name__))
 
 
-def _held(error: DatasetUnavailable, envelope: Envelope) -> Hold:
-    return Hold(error.dataset, error.sqlstate, error.reason, envelope.enqueued_at)
-
-
-def _given_back(error: DatabaseUnavailable | SoftTimeLimitExceeded) -> GiveBack:
+def _put_aside(error: DatabaseUnavailable | SoftTimeLimitExceeded, envelope: Envelope) -> Hold | GiveBack:
+    if isinstance(error, DatasetUnavailable):
+        return Hold(error.dataset, error.sqlstate, error.reason or None, envelope.enqueued_at)
     if isinstance(error, DatabaseUnavailable):
         return GiveBack(str(error), alone=not error.is_away)
     return GiveBack("the soft time limit was exceeded", counted=True)
