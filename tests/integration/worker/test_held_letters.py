@@ -1,4 +1,4 @@
-"""The table of dead letters in trouble: the messages that need a letter wait beside the queue, the others are written."""
+"""While the table of dead letters is in trouble, messages that need a letter wait beside the queue."""
 
 from __future__ import annotations
 
