@@ -31,6 +31,8 @@ ENQUEUED_AT_HEADER = "enqueued_at"
 REPLAYS_HEADER = "replays"
 #: The header that a worker gives a message that it puts into a queue: how many of its turns have ended badly.
 TURNS_HEADER = "turns"
+#: The header that says how many letters and rows of the message are done, if a turn was ended in the middle.
+REACHED_HEADER = "reached"
 #: The content type of a message as any Celery client sends it.
 JSON = "application/json"
 #: The content type of a message that is an Arrow IPC stream.

@@ -179,12 +179,12 @@ class Batch:
             refusals[row] = Refusal(index, message.refuse(position, reason, text, sqlstate))
         return refusals
 
-    def rows_of(self, origins: Collection[tuple[str, int]]) -> set[int]:
-        """Return the rows to write with these origins (stored task id, position), without those of a replay."""
+    def rows_of(self, origins: Collection[tuple[str, int]], rows: Sequence[int]) -> set[int]:
+        """Return those of these rows that have these origins (stored task id, position), without those of a replay."""
         ids = [None if message.replays else stored_id(message.task_id) for message in self._messages]
-        columns = self.columns(range(len(self)))
-        of = zip(*(columns.column(name).to_pylist() for name in (MESSAGE, POSITION)), strict=True)
-        return {row for row, (index, position) in enumerate(of) if (ids[index], position) in origins}
+        columns = self.columns(rows)
+        of = zip(rows, *(columns.column(name).to_pylist() for name in (MESSAGE, POSITION)), strict=True)
+        return {row for row, index, position in of if (ids[index], position) in origins}
 
     def _with_id(self, row: int, message: SentRows, sent: Any) -> str:
         """Return a row as sent, with its id if only its equals in the message have made it: they are not replayed."""

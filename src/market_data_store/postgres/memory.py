@@ -14,6 +14,8 @@ from market_data_store.postgres.failures import MANY_TRIES, MANY_TRIES_S, Cause
 #: time up to the most.
 _FIRST_UPSERTS = 4
 _MOST_UPSERTS = 64
+#: More than there are.
+_ALL_UPSERTS = 2**31
 #: How many refused rows without a letter are remembered.
 _MOST_REFUSED = 100_000
 #: How many batches that failed are remembered.
@@ -37,6 +39,11 @@ class Novelty:
     def likely(self) -> bool:
         """Whether every row is likely to be new."""
         return self._upserts_left == 0
+
+    def resumed(self) -> None:
+        """Note that the next rows are likely to be stored, until an upsert has written every row."""
+        self.changing = self._rewritten = False
+        self._upserts_left = _ALL_UPSERTS
 
     def copied(self) -> None:
         """Note that a batch was copied."""

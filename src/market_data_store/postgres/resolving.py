@@ -1,6 +1,6 @@
-"""Writes a whole batch, and finds out by experiment whose fault it is if that fails (see `failures`).
+"""Writes rows of a batch, and finds out by experiment whose fault it is if that fails (see `failures`).
 
-When `write_all` returns, every valid row is committed, and every refused one is a dead letter. When it raises
+When `write_some` returns, every valid row is committed, and every refused one is a dead letter. When it raises
 `DatasetUnavailable`, some rows may be written.
 """
 
@@ -36,20 +36,60 @@ from market_data_store.postgres.writing import letters_kept, write_rows
 logger = logging.getLogger(__name__)
 
 
-def write_all(connection: psycopg.Connection[Any], tables: Tables, batch: Batch, memory: Memory) -> None:
-    """Commit the batch; raises Postgres's error if it is the server's, or one of ours."""
-    _Resolving(connection, tables, batch, memory).write()
+def write_some(
+    connection: psycopg.Connection[Any],
+    tables: Tables,
+    batch: Batch,
+    rows: range,
+    refusals: Sequence[Refusal],
+    memory: Memory,
+    *,
+    recalled: bool,
+) -> None:
+    """Commit these rows of the batch and these letters; raises Postgres's error if it is the server's, or one of ours.
+
+    If they are `recalled`, the rows that have a letter are known, and not asked for again.
+    """
+    _Resolving(connection, tables, batch, rows, refusals, memory, recalled).write()
+
+
+def recall(connection: psycopg.Connection[Any], batch: Batch, memory: Memory) -> None:
+    """Remember which rows of these messages Postgres has refused before, by their letters."""
+    memory.refuse(_refused(connection, batch, memory))
+
+
+def _refused(connection: psycopg.Connection[Any], batch: Batch, memory: Memory) -> dict[dead_letters.Origin, Cause]:
+    try:
+        with letters_kept(connection):
+            found = dead_letters.refused(connection, memory.task_ids) if batch.keeps_letters else {}
+    except LettersUnavailable:
+        found = {}  # whoever has to keep a letter reports it
+    return {
+        origin: Cause(code, reason.removeprefix(f"{REFUSED}: "))
+        for origin, (code, reason) in found.items()
+        if reason.startswith(REFUSED)
+    }
 
 
 class _Resolving:
-    def __init__(self, connection: psycopg.Connection[Any], tables: Tables, batch: Batch, memory: Memory) -> None:
+    def __init__(
+        self,
+        connection: psycopg.Connection[Any],
+        tables: Tables,
+        batch: Batch,
+        rows: range,
+        refusals: Sequence[Refusal],
+        memory: Memory,
+        recalled: bool,
+    ) -> None:
         self._connection = connection
         self._tables = tables
         self._batch = batch
         self._memory = memory
-        self._rows: Sequence[int] = range(len(batch))
+        self._recalled = recalled
+        self._rows: Sequence[int] = rows
         #: What becomes a dead letter.
-        self._refusals: list[Refusal] = batch.refusals
+        self._refusals = list(refusals)
         self._wrote = False
 
     def write(self) -> None:
@@ -68,8 +108,9 @@ class _Resolving:
                 return
 
     def _resolve(self) -> None:
-        if self._memory.refused or self._memory.tries.failures:
-            self._leave_out_the_known(look=self._memory.tries.failures > 0)
+        has_failed = self._memory.tries.failures > 0
+        if self._memory.refused or has_failed:
+            self._leave_out_the_known(look=has_failed)
         if self._memory.trouble is not None and self._rows:
             self._experiment()  # without an ERROR in Postgres's log each time
             return
@@ -200,23 +241,14 @@ class _Resolving:
         Whether a row fits is asked anew each time: one statement says so of all of them.
         """
         known = dict(self._memory.refused)
-        if look and self._batch.keeps_letters:
-            try:
-                with letters_kept(self._connection):
-                    found = dead_letters.refused(self._connection, self._memory.task_ids)
-            except LettersUnavailable:
-                found = {}  # whoever has to keep a letter reports it
-            known |= {
-                origin: Cause(code, reason.removeprefix(f"{REFUSED}: "))
-                for origin, (code, reason) in found.items()
-                if reason.startswith(REFUSED)
-            }
+        if look and not self._recalled:
+            known |= _refused(self._connection, self._batch, self._memory)
         while causes := self._known(known):
             if not self._refuse(causes):
                 break
 
     def _known(self, known: Mapping[dead_letters.Origin, Cause]) -> dict[int, Cause]:
-        rows = set(self._rows) & self._batch.rows_of({origin[:2] for origin in known}) if known else set()
+        rows = self._batch.rows_of({origin[:2] for origin in known}, self._rows) if known else set()
         # Another message may have the same task id, so the row must be the same, too.
         letters = self._batch.refuse(dict.fromkeys(rows, Cause("", "")))
         origins = {row: dead_letters.origin_of(of.letter) for row, of in letters.items()}

@@ -1,5 +1,7 @@
 """Writes messages' rows into one table, in one transaction: newest of equal keys, key order, COPY or upsert, counts.
 
+A large message takes several transactions (see `portions`).
+
 Most rows are new and are copied straight into the table. If that fails, most often because a key exists already, the
 batch is upserted (see `upsert`), and so are the dataset's next batches: a replay then does not pay twice, and leaves
 few dead rows behind.
@@ -41,7 +43,7 @@ from market_data_store.postgres.fatal_rows import find_fatal_rows
 from market_data_store.postgres.found import Tables
 from market_data_store.postgres.memory import Memory
 from market_data_store.postgres.parameters import adapt
-from market_data_store.postgres.resolving import write_all
+from market_data_store.postgres.portions import write_portions
 from market_data_store.postgres.transactions import close, transaction
 from market_data_store.postgres.writing import letters_kept
 from market_data_store.wire.columns import DecodedRows
@@ -62,14 +64,25 @@ class Writer:
         self._memories: dict[str, Memory] = defaultdict(Memory)
         self._tables = Tables()
         self._said: set[str] = set()
+        #: How many letters and rows of the last batch are done. If it is written again, they come first again.
+        self.reached = 0
 
-    def write(self, decoded: DecodedRows, messages: Sequence[DecodedMessage], *, keeps_letters: bool = True) -> Written:
+    def write(
+        self,
+        decoded: DecodedRows,
+        messages: Sequence[DecodedMessage],
+        *,
+        keeps_letters: bool = True,
+        resumed_at: int | None = None,
+    ) -> Written:
         """Commit the messages' decoded rows; returns the outcome of each message, in the order of `messages`.
 
-        Without `keeps_letters`, the messages that need a letter wait for it, see `Written.waiting`.
+        Without `keeps_letters`, the messages that need a letter wait for it, see `Written.waiting`. `resumed_at` is
+        the `reached` of the turn before that was ended in the middle, 0 if unknown.
 
         If it raises `DatabaseUnavailable`, some rows may be written, and writing all of them again is safe.
         """
+        self.reached = 0
         batch = Batch(decoded, messages, keeps_letters=keeps_letters)
         memory = self._memories[decoded.dataset.name]
         memory.begin(message.task_id for message in messages)
@@ -77,7 +90,8 @@ class Writer:
             find_fatal_rows(self._usable, self._tables, batch, memory)
         with self._usable() as connection:
             try:
-                write_all(connection, self._tables, batch, memory)
+                for count in write_portions(connection, self._tables, batch, memory, resumed_at):
+                    self.reached = count
             except (psycopg.Error, ValueError) as error:
                 if not isinstance(error, psycopg.Error) or may_be_a_rows(error):
                     memory.failed()

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
-from market_data_store.protocol import TURNS_HEADER
+from market_data_store.protocol import ENQUEUED_AT_HEADER, REACHED_HEADER, TURNS_HEADER
 
 #: RabbitMQ's count of the times that it had to deliver a message again.
 DELIVERY_COUNT_HEADER = "x-delivery-count"
@@ -32,6 +32,18 @@ class Move(NamedTuple):
     turns: int
     #: When it was first enqueued, in epoch seconds, if its headers do not say so.
     enqueued_at: float | None = None
+    #: How far its turns have got; 0 if this one got no farther than those before.
+    reached: int = 0
+
+    @property
+    def headers(self) -> dict[str, Any]:
+        """The headers that the copy has besides its own."""
+        known: dict[str, Any] = {TURNS_HEADER: self.turns}
+        if self.enqueued_at is not None:
+            known[ENQUEUED_AT_HEADER] = self.enqueued_at
+        if self.reached:
+            known[REACHED_HEADER] = self.reached
+        return known
 
 
 class Mover(Protocol):
@@ -65,6 +77,11 @@ def counted_turns(headers: Mapping[str, Any] | None) -> int:
     return sum(_count((headers or {}).get(name)) for name in (TURNS_HEADER, DELIVERY_COUNT_HEADER))
 
 
+def reached(headers: Mapping[str, Any] | None) -> int:
+    """How far the turns of a message have got, by its headers."""
+    return _count((headers or {}).get(REACHED_HEADER))
+
+
 def _count(value: Any) -> int:
     # Anybody can send a header of any type.
-    return value if isinstance(value, int) and not isinstance(value, bool) and 0 < value < 1_000_000 else 0
+    return value if isinstance(value, int) and not isinstance(value, bool) and 0 < value < 2**31 else 0

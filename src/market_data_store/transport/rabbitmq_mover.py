@@ -8,7 +8,6 @@ from typing import Any
 import amqp
 from kombu.exceptions import OperationalError
 
-from market_data_store.protocol import ENQUEUED_AT_HEADER, TURNS_HEADER
 from market_data_store.transport.moving import DELIVERY_COUNT_HEADER, Move, MoveRefused, counted_turns
 
 #: Seconds that the broker has for its confirms, and for any other answer.
@@ -141,8 +140,6 @@ def _is_open(channel: Any) -> bool:
 def _copy(move: Move) -> amqp.basic_message.Message:
     message = move.message
     headers = {name: value for name, value in message.headers.items() if name not in _BROKERS_HEADERS}
-    headers[TURNS_HEADER] = move.turns
-    if move.enqueued_at is not None:
-        headers[ENQUEUED_AT_HEADER] = move.enqueued_at
+    headers |= move.headers
     properties = {name: value for name, value in message.properties.items() if name not in _NOT_COPIED}
     return amqp.basic_message.Message(message.sent, **{**properties, "application_headers": headers})

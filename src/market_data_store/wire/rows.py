@@ -161,10 +161,22 @@ def read_rows(dataset: Dataset, rows: bytes | list[Any], defaults: Mapping[str, 
         text = _unwrapped(rows)
         shape, structs = _structs(dataset, text, standard)
         if shape is not None:
-            return SentRows(standard, shape, structs, lambda positions: _picked(list(_split(text)), positions))
+            return SentRows(standard, shape, structs, _reader(text))
         rows = list(_split(text))
     listed = rows
     return SentRows(standard, None, listed, lambda positions: _picked(listed, positions))
+
+
+def _reader(text: bytes) -> Callable[[Sequence[int]], list[Any]]:
+    """Return `SentRows.at` for this text, which is split once, and only if a row of it is refused."""
+    rows: list[Any] = []
+
+    def at(positions: Sequence[int]) -> list[Any]:
+        if not rows:
+            rows.extend(_split(text))
+        return _picked(rows, positions)
+
+    return at
 
 
 def rows_at(origins: Iterable[tuple[int, int]], messages: Sequence[SentRows]) -> dict[tuple[int, int], Any]:

@@ -3,7 +3,8 @@
 * A message whose turn ended badly (its process died, its time limit was exceeded, its batch failed), or that another
   worker had when it died, goes to `AGAIN_QUEUE`. Each worker takes one message at a time from there and runs it alone,
   so that it affects no other, and costs at most one pool process. The broker counts its turns (`transport.moving`);
-  after MDS_MAX_DELIVERIES of them it becomes a dead letter, without being decoded.
+  after MDS_MAX_DELIVERIES of them it becomes a dead letter, without being decoded. A turn that exceeded the time limit
+  and got farther than those before it (header `reached`) does not count.
 * A message that met an outage of Postgres goes back to the queue that it came from, and no turn is counted.
 * A message of a dataset whose table takes no row now is held (see `held`).
 
@@ -126,7 +127,7 @@ class Aside:
             queue = origin or (AGAIN_QUEUE if outcome.alone else QUEUE)
             if outcome.counted:
                 queue = AGAIN_QUEUE
-            move = Move(request.message, turns + outcome.counted)
+            move = Move(request.message, turns + outcome.counted, reached=outcome.reached)
             by_queue.setdefault(queue, []).append((request, move))
         for queue, moves in by_queue.items():
             self._move(moves, queue)

@@ -199,6 +199,8 @@ class _Buffer:
         rows = end = 0
         most = min(len(self._requests), self._batch_messages)
         while end < most and rows < self._batch_rows:
+            if end and self._requests[end][1] >= self._batch_rows:
+                break  # a large message takes long, and the ones before it must not wait for it
             rows += self._requests[end][1]
             end += 1
         taken = [request for request, _ in self._requests[:end]]

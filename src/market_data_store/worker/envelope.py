@@ -29,6 +29,9 @@ class Envelope(NamedTuple):
     replays: Any = None
     #: Whether a worker had it before.
     redelivered: bool = False
+    #: How many of its turns have ended badly, and how far they have got (letters and rows).
+    turns: int = 0
+    reached: int = 0
     #: The message's own description of its body.
     content_type: str | None = None
     content_encoding: str | None = None
@@ -36,6 +39,11 @@ class Envelope(NamedTuple):
     compression: str | None = None
     #: When the worker got it, by `time.monotonic`; None if `enqueued_at` needs no dating.
     arrived: float | None = None
+
+    @property
+    def was_ended(self) -> bool:
+        """Whether a turn of it was ended, so that some of its rows may be written."""
+        return self.turns > 0 or self.reached > 0
 
     @property
     def moment(self) -> int:
@@ -73,6 +81,8 @@ class GiveBack(NamedTuple):
     counted: bool = False
     #: Whether the message has its next turn alone. Only an outage, which meets all messages, is a reason not to.
     alone: bool = True
+    #: How many of its letters and rows are done, if that is more than before.
+    reached: int = 0
 
 
 class Hold(NamedTuple):

@@ -16,6 +16,7 @@ from kombu.utils.uuid import uuid
 
 from market_data_store.errors import Reason
 from market_data_store.protocol import ARROW, JSON, REPLAYS_HEADER, TURNS_HEADER
+from market_data_store.transport.moving import counted_turns, reached
 from market_data_store.worker.aside import Aside
 from market_data_store.worker.envelope import Envelope, Failed, GiveBack, Hold, Outcome, RunAsTask, Succeeded
 
@@ -242,6 +243,8 @@ def _envelope(request: PooledRequest) -> Envelope:
         grouped=bool(headers.get("group")),
         replays=headers.get(REPLAYS_HEADER),
         redelivered=was_taken(request),
+        turns=counted_turns(request.message.headers),
+        reached=reached(request.message.headers),
         content_type=_text(content_type, JSON),
         content_encoding=_text(content_encoding, "utf-8"),
         compression=None if request.compression is None else str(request.compression),

@@ -26,8 +26,6 @@ from market_data_store.datasets import Dataset
 from market_data_store.dead_letters import DeadLetter
 from market_data_store.errors import (
     LETTERS,
-    DatabaseUnavailable,
-    DatasetUnavailable,
     InvalidMessage,
     LettersUnavailable,
     Reason,
@@ -44,14 +42,16 @@ from market_data_store.protocol import (
     result_of,
 )
 from market_data_store.signals import rows_rejected
+from market_data_store.transport.moving import counted_turns, reached
 from market_data_store.wire.arrow import Frame, read_table
 from market_data_store.wire.rows import read_rows
 from market_data_store.worker import arrivals
 from market_data_store.worker.calls import Call, parsed, validated_call
-from market_data_store.worker.envelope import Envelope, Failed, GiveBack, Hold, Outcome, RunAsTask, Succeeded
+from market_data_store.worker.envelope import Envelope, Failed, Hold, Outcome, RunAsTask, Succeeded
 from market_data_store.worker.jobs import CoalescedTask, is_redelivered
 from market_data_store.worker.reporting import report
 from market_data_store.worker.retrying import persistently, process_writer
+from market_data_store.worker.unfinished import UNFINISHED, OutOfTime, put_aside
 
 logger = logging.getLogger(__name__)
 
@@ -80,8 +80,8 @@ class WriteTask(CoalescedTask):
         """Write these messages' rows in one transaction for each of their datasets, but those of the held ones."""
         try:
             envelopes = arrivals.dated(envelopes)
-        except (DatabaseUnavailable, SoftTimeLimitExceeded) as error:
-            return [_put_aside(error, envelope) for envelope in envelopes]
+        except UNFINISHED as error:
+            return [put_aside(error, envelope) for envelope in envelopes]
         outcomes = self._run(envelopes, held)
         arrivals.finished(
             envelope.task_id
@@ -127,10 +127,11 @@ class WriteTask(CoalescedTask):
         keeps_letters: bool,
     ) -> dict[str, Outcome]:
         try:
-            written = _write(dataset, messages, keeps_letters)
-        except (DatabaseUnavailable, SoftTimeLimitExceeded) as error:
+            envelopes = [known[message.task_id] for message in messages]
+            written = _write(dataset, messages, envelopes, keeps_letters=keeps_letters)
+        except UNFINISHED as error:
             if not isinstance(error, LettersUnavailable) or len(messages) == 1:
-                return {message.task_id: _put_aside(error, known[message.task_id]) for message in messages}
+                return {message.task_id: put_aside(error, known[message.task_id]) for message in messages}
         except Exception as error:  # noqa: BLE001  # as in `_run`
             if len(messages) == 1:
                 task_id = messages[0].task_id
@@ -138,7 +139,7 @@ class WriteTask(CoalescedTask):
         else:
             return {
                 message.task_id: (
-                    _put_aside(written.waiting[index], known[message.task_id])
+                    put_aside(written.waiting[index], known[message.task_id])
                     if index in written.waiting
                     else self._succeed(known[message.task_id], counts, rejections, started)
                 )
@@ -155,8 +156,8 @@ class WriteTask(CoalescedTask):
             if not keeps_letters:
                 raise LettersUnavailable
             letter = _keep(envelope, error)
-        except (DatabaseUnavailable, SoftTimeLimitExceeded) as unavailable:
-            return _put_aside(unavailable, envelope)
+        except UNFINISHED as unavailable:
+            return put_aside(unavailable, envelope)
         rows_rejected.send(sender=TASK, dataset=None, rows=1)
         kept_as = f"dead letter {letter}: {_pattern(error)}"
         logger.warning("Task %s[%s] is unusable and was kept as %s", self.name, envelope.task_id, kept_as)
@@ -207,21 +208,23 @@ def write(self: WriteTask, dataset: str, rows: list[Any], defaults: dict[str, An
         content_type=JSON,
         content_encoding="utf-8",
         redelivered=is_redelivered(request),
+        turns=counted_turns(vars(request)),
+        reached=reached(vars(request)),
         arrived=getattr(request, arrivals.ARRIVED, time.monotonic()),
     )
     try:
         (envelope,) = arrivals.dated([envelope])
         try:
             call = validated_call(dataset, rows, defaults)
-            written = _write(call.dataset, [_message(envelope, call)])
+            written = _write(call.dataset, [_message(envelope, call)], [envelope])
             if written.waiting:
                 raise written.waiting[0]
         except InvalidMessage as error:
             _keep(envelope, error)
             arrivals.finished([envelope.task_id])
             raise
-    except (DatabaseUnavailable, SoftTimeLimitExceeded) as error:
-        raise Reject(_put_aside(error, envelope), requeue=True) from error
+    except UNFINISHED as error:
+        raise Reject(put_aside(error, envelope), requeue=True) from error
     arrivals.finished([envelope.task_id])
     return result_of(written.counts[0], written.rejections[0])
 
@@ -274,10 +277,17 @@ def _message(envelope: Envelope, call: Call) -> DecodedMessage:
     )
 
 
-def _write(dataset: Dataset, messages: list[DecodedMessage], keeps_letters: bool = True) -> Written:
+def _write(
+    dataset: Dataset, messages: list[DecodedMessage], envelopes: list[Envelope], *, keeps_letters: bool = True
+) -> Written:
     started = time.monotonic()
     rows = decoded(dataset, messages)
-    written = persistently(lambda: process_writer().write(rows, messages, keeps_letters=keeps_letters))
+    writer = process_writer()
+    at = min((envelope.reached for envelope in envelopes if envelope.was_ended), default=None)
+    try:
+        written = persistently(lambda: writer.write(rows, messages, keeps_letters=keeps_letters, resumed_at=at))
+    except SoftTimeLimitExceeded as error:
+        raise OutOfTime(writer.reached if len(messages) == 1 else 0) from error
     report(dataset.name, written, time.monotonic() - started)
     return written
 
@@ -286,11 +296,3 @@ def _unexpected(error: Exception) -> InvalidMessage:
     # Without the error's text: it may contain the message's values.
     logger.error("A message could not be processed (%s) and was kept as a dead letter", type(error).__name__)
     return InvalidMessage(Reason.of("message: cannot be processed ({kind})", kind=type(error).__name__))
-
-
-def _put_aside(error: DatabaseUnavailable | SoftTimeLimitExceeded, envelope: Envelope) -> Hold | GiveBack:
-    if isinstance(error, DatasetUnavailable):
-        return Hold(error.dataset, error.sqlstate, error.reason or None, envelope.enqueued_at)
-    if isinstance(error, DatabaseUnavailable):
-        return GiveBack(str(error), alone=not error.is_away)
-    return GiveBack("the soft time limit was exceeded", counted=True)

@@ -10,7 +10,6 @@ from typing import Any
 from kombu.utils.json import dumps
 from redis.exceptions import ResponseError
 
-from market_data_store.protocol import ENQUEUED_AT_HEADER, TURNS_HEADER
 from market_data_store.transport.moving import Move, MoveRefused
 from market_data_store.transport.redis.channel import FETCH_BYTES, Channel, envelope_of
 from market_data_store.transport.redis.scripts import FETCH, POUR
@@ -87,8 +86,6 @@ class RedisMover:
 def _text(move: Move) -> str:
     payload = move.message._raw
     headers = payload.get("headers")
-    headers = {**(headers if isinstance(headers, dict) else {}), TURNS_HEADER: move.turns}
-    if move.enqueued_at is not None:
-        headers[ENQUEUED_AT_HEADER] = move.enqueued_at
+    headers = {**(headers if isinstance(headers, dict) else {}), **move.headers}
     known = {} if move.message.taken_at is None else {"taken_at": move.message.taken_at}
     return str(dumps({**payload, "headers": headers, **known}))
