@@ -115,6 +115,10 @@ class LettersUnavailable(DatasetUnavailable):
         super().__init__(LETTERS, sqlstate, reason)
 
 
+class MessagesSuspected(DatabaseUnavailable):
+    """Messages that are written together fail like in an outage, while other rows go in: each is to be tried alone."""
+
+
 class MigrationFailed(MarketDataStoreError):
     """Postgres refused a step of a migration."""
 

@@ -39,7 +39,10 @@ _NOT_NULL, _FOREIGN_KEY, _CHECK = "23502", "23503", "23514"
 
 #: Without anything to compare them with, only this many rows are believed to be at fault at once.
 FEW_ROWS = 3
-#: A batch that fails for a reason of the server's, or that ends its session, is looked into after so many tries in so
+#: A batch of several messages that fails for a reason of the server's, or that ends its session, is taken apart after
+#: so many tries.
+FEW_TRIES = 3
+#: A message that does so alone is looked into after so many tries in so
 #: many seconds.
 MANY_TRIES = 5
 MANY_TRIES_S = 10.0

@@ -53,7 +53,7 @@ def _step(usable: Usable, tables: Tables, batch: Batch, memory: Memory, part: Su
         middle = len(part.rows) // 2
         rest[-1:] = [Suspects(part.rows[middle:], guilty_if_not_before=True), Suspects(part.rows[:middle])]
         return
-    others = _others(usable, tables, batch, memory)
+    others = what_goes_in(usable, tables, batch, memory)
     cause = _failure(usable, tables, batch, part)
     if cause is None:
         rest.pop()
@@ -73,7 +73,7 @@ def _step(usable: Usable, tables: Tables, batch: Batch, memory: Memory, part: Su
     memory.refuse({dead_letters.origin_of(refusal.letter): cause})
 
 
-def _others(usable: Usable, tables: Tables, batch: Batch, memory: Memory) -> Others:
+def what_goes_in(usable: Usable, tables: Tables, batch: Batch, memory: Memory) -> Others:
     """Return what goes in besides; raises `DatabaseUnavailable` if not even a copy of a stored row does."""
     with usable() as connection:
         found = try_rows(connection, tables, batch, ())

@@ -34,12 +34,12 @@ import psycopg
 
 from market_data_store import dead_letters
 from market_data_store.dead_letters import DeadLetter
-from market_data_store.errors import DatabaseUnavailable, DatasetUnavailable
+from market_data_store.errors import DatabaseUnavailable, DatasetUnavailable, MessagesSuspected
 from market_data_store.postgres import first_takes
 from market_data_store.postgres.batch import Batch, DecodedMessage, Written
 from market_data_store.postgres.connection import unavailable
-from market_data_store.postgres.failures import Cause, is_the_servers, may_be_a_rows
-from market_data_store.postgres.fatal_rows import find_fatal_rows
+from market_data_store.postgres.failures import FEW_TRIES, Cause, is_the_servers, may_be_a_rows
+from market_data_store.postgres.fatal_rows import find_fatal_rows, what_goes_in
 from market_data_store.postgres.found import Tables
 from market_data_store.postgres.memory import Memory
 from market_data_store.postgres.parameters import adapt
@@ -86,6 +86,11 @@ class Writer:
         batch = Batch(decoded, messages, keeps_letters=keeps_letters)
         memory = self._memories[decoded.dataset.name]
         memory.begin(message.task_id for message in messages)
+        if len(messages) > 1 and memory.tries.failures >= FEW_TRIES:
+            what_goes_in(self._usable, self._tables, batch, memory)
+            raise MessagesSuspected(
+                f"{batch.dataset.name}: {len(messages)} messages fail together; each is tried alone"
+            )
         if memory.tries.are_many:
             find_fatal_rows(self._usable, self._tables, batch, memory)
         with self._usable() as connection:

@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from market_data_store.config import settings
 from market_data_store.coordinator.backoff import delays
-from market_data_store.errors import DatabaseUnavailable, DatasetUnavailable
+from market_data_store.errors import DatabaseUnavailable, DatasetUnavailable, MessagesSuspected
 from market_data_store.postgres.writer import Writer
 from market_data_store.protocol import TASK
 from market_data_store.signals import write_retried
@@ -25,15 +25,15 @@ _FIRST_DELAY_S, _MAX_DELAY_S = 0.1, 5.0
 def persistently(attempt: Callable[[], _T]) -> _T:
     """Try until `attempt` succeeds; raises its `DatabaseUnavailable` once MDS_RETRY_DEADLINE_S has passed.
 
-    A `DatasetUnavailable` is raised at once.
+    A `DatasetUnavailable` and a `MessagesSuspected` are raised at once.
     """
     deadline = time.monotonic() + settings().retry_deadline_s
     pauses = delays(_FIRST_DELAY_S, _MAX_DELAY_S)
     while True:
         try:
             return attempt()
-        except DatasetUnavailable:
-            raise  # other datasets must not wait for this one's table
+        except (DatasetUnavailable, MessagesSuspected):
+            raise  # others must not wait for this one's table, or for one message
         except DatabaseUnavailable as error:
             write_retried.send(sender=TASK, sqlstate_class=error.sqlstate_class)
             # At least one pause, so that a message that keeps going back to the broker does not spin.

@@ -24,12 +24,7 @@ from market_data_store.app import app
 from market_data_store.config import settings
 from market_data_store.datasets import Dataset
 from market_data_store.dead_letters import DeadLetter
-from market_data_store.errors import (
-    LETTERS,
-    InvalidMessage,
-    LettersUnavailable,
-    Reason,
-)
+from market_data_store.errors import LETTERS, InvalidMessage, LettersUnavailable, MessagesSuspected, Reason
 from market_data_store.postgres.batch import DecodedMessage, Written, decoded
 from market_data_store.protocol import (
     ENQUEUED_AT_HEADER,
@@ -125,12 +120,13 @@ class WriteTask(CoalescedTask):
         known: Mapping[str, Envelope],
         started: float,
         keeps_letters: bool,
+        once: bool = False,
     ) -> dict[str, Outcome]:
         try:
             envelopes = [known[message.task_id] for message in messages]
-            written = _write(dataset, messages, envelopes, keeps_letters=keeps_letters)
+            written = _write(dataset, messages, envelopes, keeps_letters=keeps_letters, once=once)
         except UNFINISHED as error:
-            if not isinstance(error, LettersUnavailable) or len(messages) == 1:
+            if not isinstance(error, LettersUnavailable | MessagesSuspected) or len(messages) == 1:
                 return {message.task_id: put_aside(error, known[message.task_id]) for message in messages}
         except Exception as error:  # noqa: BLE001  # as in `_run`
             if len(messages) == 1:
@@ -147,8 +143,8 @@ class WriteTask(CoalescedTask):
                     zip(messages, written.counts, written.rejections, strict=True)
                 )
             }
-        # Find the message that causes it.
-        alone = (self._write_together(dataset, [message], known, started, keeps_letters) for message in messages)
+        # One of them causes it, and the others must not wait until it is known which.
+        alone = (self._write_together(dataset, [one], known, started, keeps_letters, once=True) for one in messages)
         return {task_id: outcome for outcomes in alone for task_id, outcome in outcomes.items()}
 
     def _refuse(self, envelope: Envelope, error: InvalidMessage, started: float, keeps_letters: bool) -> Outcome:
@@ -278,14 +274,23 @@ def _message(envelope: Envelope, call: Call) -> DecodedMessage:
 
 
 def _write(
-    dataset: Dataset, messages: list[DecodedMessage], envelopes: list[Envelope], *, keeps_letters: bool = True
+    dataset: Dataset,
+    messages: list[DecodedMessage],
+    envelopes: list[Envelope],
+    *,
+    keeps_letters: bool = True,
+    once: bool = False,
 ) -> Written:
     started = time.monotonic()
     rows = decoded(dataset, messages)
     writer = process_writer()
     at = min((envelope.reached for envelope in envelopes if envelope.was_ended), default=None)
+
+    def attempt() -> Written:
+        return writer.write(rows, messages, keeps_letters=keeps_letters, resumed_at=at)
+
     try:
-        written = persistently(lambda: writer.write(rows, messages, keeps_letters=keeps_letters, resumed_at=at))
+        written = attempt() if once else persistently(attempt)
     except SoftTimeLimitExceeded as error:
         raise OutOfTime(writer.reached if len(messages) == 1 else 0) from error
     report(dataset.name, written, time.monotonic() - started)

@@ -64,6 +64,15 @@ def test_a_full_batch_goes_at_once_and_others_when_their_time_is_up(consumer: Co
     assert consumer.handed == [[BATCH_ROWS], [1]]
 
 
+def test_a_large_message_is_not_in_one_batch_with_those_before_it(consumer: Consumer, buffer: _Buffer) -> None:
+    for rows in (1, 1, 40 * BATCH_ROWS, 1):
+        buffer.add(message(rows))
+    assert consumer.handed == [[1, 1], [40 * BATCH_ROWS]]
+    consumer.fire()
+    consumer.end_one()
+    assert consumer.handed[2:] == [[1]]
+
+
 def test_what_a_full_batch_left_while_every_process_was_busy_goes_without_another_message(
     consumer: Consumer, buffer: _Buffer
 ) -> None:
