@@ -97,17 +97,14 @@ class Batch:
         self.dataset = decoded.dataset
         self.keeps_letters = keeps_letters
         self._messages = messages
-        #: The outcome of each message so far.
-        self.counts = [Counts(rejected=len(rejects)) for rejects in decoded.rejects]
+        self._decoded = decoded
         #: The rows that decoding rejected.
         self.refusals = [
             Refusal(index, message.refuse(reject.position, Reason(reject.reason, reject.pattern), reject.row))
             for index, (message, rejects) in enumerate(zip(messages, decoded.rejects, strict=True))
             for reject in rejects
         ]
-        self._rejections: list[list[Rejection]] = [[] for _ in messages]
-        self._waiting: dict[int, LettersUnavailable] = {}
-        self._late: list[float] = []
+        self.begin_again()
         self._replays = any(message.replays for message in messages)
         #: All rows in key order; the last of equal keys is the newest.
         self._sorted = in_key_order(decoded, [message.rows for message in messages])
@@ -117,6 +114,14 @@ class Batch:
         #: For rows that replaced others with the same key: the places of the replaced rows, oldest first.
         self._superseded: dict[int, list[int]] = {}
         self._keep_newest()
+
+    def begin_again(self) -> None:
+        """Forget what became of rows: they are written once more."""
+        #: The outcome of each message so far.
+        self.counts = [Counts(rejected=len(rejects)) for rejects in self._decoded.rejects]
+        self._rejections: list[list[Rejection]] = [[] for _ in self._messages]
+        self._waiting: dict[int, LettersUnavailable] = {}
+        self._late: list[float] = []
 
     def __len__(self) -> int:
         """Return the number of rows to write."""

@@ -61,10 +61,13 @@ def write_portions(
         try:
             write_some(connection, tables, batch, rows, refusals, memory, recalled=resumed_at is not None)
         except DatasetUnavailable as error:
-            if start or len(rows) == len(batch) or error.sqlstate in TIMELY or isinstance(error, LettersUnavailable):
+            if len(rows) == len(batch) or error.sqlstate in TIMELY or isinstance(error, LettersUnavailable):
                 raise
-            rows = range(len(batch))  # perhaps others go in
-            write_some(connection, tables, batch, rows, refusals, memory, recalled=resumed_at is not None)
+            # Perhaps others of the message go in, and the rows are at fault.
+            batch.begin_again()
+            recall(connection, batch, memory)
+            rows = range(len(batch))
+            write_some(connection, tables, batch, rows, batch.refusals, memory, recalled=True)
         yield done + rows.stop
         if rows.stop == len(batch):
             return

@@ -105,10 +105,23 @@ def test_a_table_that_is_altered_between_two_portions_makes_no_letter(
 
 
 @pytest.mark.usefixtures("small_portions")
+@pytest.mark.parametrize("first", [True, False], ids=["the first", "a later"])
+@pytest.mark.parametrize(
+    "rule",
+    [
+        RULE,
+        "CREATE TABLE good (close float PRIMARY KEY); INSERT INTO good VALUES (1.5);"
+        "ALTER TABLE bars_ohlcv ADD FOREIGN KEY (close) REFERENCES good",
+    ],
+    ids=["a check", "a foreign key"],
+)
 def test_a_portion_of_refused_rows_does_not_hold_the_dataset_if_others_go_in(
-    writer: Writer, database: Connection
+    writer: Writer, database: Connection, rule: str, first: bool
 ) -> None:
-    database.execute(RULE)
-    rows = [{**row, "close": -1.0 if n < 150 else 1.5} for n, row in enumerate(bars(300))]
-    assert write(writer, message(rows)) == [Counts(written=150, rejected=150)]
-    assert select(database, "SELECT count(*) FROM dead_letters") == [(150,)]
+    database.execute(rule)
+    rows = [{**row, "close": -1.0 if (n < 150) is first else 1.5} for n, row in enumerate(bars(300))]
+    (counts,) = write(writer, message([*rows, 7]))
+    assert counts.written + counts.unchanged == 150
+    assert counts.rejected == 151
+    assert select(database, "SELECT count(*) FROM dead_letters") == [(151,)]
+    assert select(database, "SELECT count(*) FROM bars_ohlcv") == [(150,)]
