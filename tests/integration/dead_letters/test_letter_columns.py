@@ -252,14 +252,17 @@ def test_a_worker_of_the_version_before_stores_letters_beside_new_ones(database:
 
 
 def test_before_the_migrations_nothing_is_taken_or_lost(before: str, old: Connection, bars: list[Bar]) -> None:
-    """The message goes back to the broker until the migrations have run."""
+    """The message waits until the migrations have run."""
 
     def message(*rows: Any) -> DecodedMessage:
         given = read_rows(DATASETS["bars"], json.dumps(rows).encode(), {})
         return DecodedMessage(task_id="t", dataset=DATASETS["bars"], rows=given, enqueued_at=0)
 
     def write(sent: DecodedMessage) -> list[Counts]:
-        return writer.write(decoded(DATASETS["bars"], [sent]), [sent]).counts
+        found = writer.write(decoded(DATASETS["bars"], [sent]), [sent])
+        for why in found.waiting.values():
+            raise why
+        return found.counts
 
     writer = Writer(before)
     try:
