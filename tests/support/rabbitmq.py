@@ -21,11 +21,12 @@ from subprocess import TimeoutExpired
 import amqp
 
 from market_data_store.local import free_port
-from support.processes import Process
+from support.processes import Process, run
 from support.waiting import wait_until
 
 # Not the one in /usr/sbin: it changes to the user `rabbitmq`, who cannot write to a test's directory.
 _SERVER = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")
+_CONTROL = _SERVER.with_name("rabbitmqctl")
 _START_TIMEOUT_S = 60.0
 _STOP_TIMEOUT_S = 30.0
 
@@ -77,6 +78,11 @@ class RabbitMQ:
         """Stop, then start."""
         self.stop()
         self.start()
+
+    def control(self, *arguments: str) -> None:
+        """`rabbitmqctl ARGUMENTS`."""
+        done = run(_CONTROL, *arguments, directory=self._directory, environment=self._environment, inherit=False)
+        assert done.returncode == 0, done.stdout + done.stderr
 
     def _end(self, number: signal.Signals) -> None:
         # The broker first: it signs off with the port mapper.

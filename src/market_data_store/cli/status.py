@@ -103,7 +103,7 @@ def _fields(sample: Sample, settings: Settings) -> dict[str, str]:
         "queue": _queue(looks.queue, settings.queue_capacity),
         "held": "; ".join(map(str, looks.trouble.held)) or "no dataset",
         "level": str(sample.level),
-        "workers": _workers(looks.workers),
+        "workers": "; ".join([_workers(looks.workers), *looks.trouble.workers]),
         "feedback": _feedback(looks.feedback, sample.ts),
     }
     return {name: printable(value) for name, value in fields.items()}
@@ -111,7 +111,10 @@ def _fields(sample: Sample, settings: Settings) -> dict[str, str]:
 
 def _reached(look: DatabaseStatus | QueueStatus | Away) -> str:
     # The driver's words: whoever runs the command may read hosts and users.
-    return look.reason or look.error if isinstance(look, Away) else f"answers in {look.latency_ms:.1f} ms"
+    if isinstance(look, Away):
+        return look.reason or look.error
+    refusal = f", takes no write: {look.refusal}" if isinstance(look, QueueStatus) and look.refusal else ""
+    return f"answers in {look.latency_ms:.1f} ms{refusal}"
 
 
 def _database(look: DatabaseStatus | Away) -> dict[str, str]:

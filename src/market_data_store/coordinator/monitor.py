@@ -6,6 +6,7 @@ dies (see `leadership`). The loop survives every failure of broker, Redis and re
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Callable
@@ -16,11 +17,13 @@ from celery import Celery
 from market_data_store.config import Settings
 from market_data_store.coordinator.feedback import BackpressureLevel, FeedbackEvent, backpressure_changed
 from market_data_store.coordinator.leadership import Leadership
-from market_data_store.coordinator.queue import QueueInspector, Reading
+from market_data_store.coordinator.queue import QueueInspector, Reading, if_answered
 from market_data_store.coordinator.watermarks import OK, LevelAndReason, Watermarks, level_of
 from market_data_store.coordinator.workers import WorkerWatch
 from market_data_store.errors import BrokerUnavailable
 from market_data_store.protocol import QUEUE
+
+logger = logging.getLogger(__name__)
 
 
 class Monitor:
@@ -56,6 +59,7 @@ class Monitor:
         self._on_reading = on_reading or (lambda *_: None)
         self._level = LevelAndReason(OK)
         self._depth = 0
+        self._refusal: str | None = None
         self._published: LevelAndReason | None = None
         self._published_at = float("-inf")
 
@@ -109,16 +113,24 @@ class Monitor:
         reading = self._read()
         if reading.depth is not None:
             self._depth = reading.depth
+            self._say(reading.refusal)
         self._level = level_of(self._level.level, reading, self._capacity, self._watermarks, self._held_capacity)
         self._on_reading(reading, self._level.level)
 
+    def _say(self, refusal: str | None) -> None:
+        """Log once when the broker begins to refuse writes, and once when it takes them again."""
+        before, self._refusal = self._refusal, refusal
+        if refusal and not before:
+            logger.warning("The broker takes no write: %s", refusal)
+        elif before and not refusal:
+            logger.info("The broker takes writes again")
+
     def _read(self) -> Reading:
-        workers = self._workers.count
+        workers, troubles = self._workers.count, self._workers.troubles
         try:
             depth = self._inspector.depth()
         except BrokerUnavailable:
             return Reading(None, None, None)
-        try:
-            return Reading(depth, self._inspector.reserved(), workers, self._inspector.held())
-        except BrokerUnavailable:
-            return Reading(depth, None, workers)
+        inspector = self._inspector
+        reserved, held = if_answered(inspector.reserved), if_answered(inspector.held)
+        return Reading(depth, reserved, workers, held, if_answered(inspector.refusal), troubles)

@@ -6,21 +6,24 @@ Each answer has a deadline of one second, after which the method raises `BrokerU
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 from urllib.parse import quote, unquote, urlsplit
 
-import msgspec
 from amqp.exceptions import ChannelError
 from celery import Celery
 from kombu import Connection
 from kombu.exceptions import OperationalError
 
 from market_data_store.config import without_password
+from market_data_store.coordinator.answers import WorkerAnswer, answer_in
+from market_data_store.coordinator.write_probe import WriteProbe, overflow_of, refusal_of_redis
 from market_data_store.datasets import DATASETS
 from market_data_store.errors import LETTERS, BrokerUnavailable
-from market_data_store.protocol import AGAIN_QUEUE, ANSWER, QUEUE, held_queue
+from market_data_store.protocol import AGAIN_QUEUE, QUEUE, held_queue
+
+T = TypeVar("T")
 
 #: What messages may wait for: each dataset, and the table of dead letters.
 HOLDABLE = (*DATASETS, LETTERS)
@@ -43,15 +46,10 @@ class Reading(NamedTuple):
     workers: int | None
     #: Messages that wait for each of `HOLDABLE` whose table takes no row.
     held: Mapping[str, int] | None = None
-
-
-class WorkerAnswer(msgspec.Struct, frozen=True):
-    """What a worker says of itself."""
-
-    #: What it holds, of `HOLDABLE`: SQLSTATE and the first line of the reason.
-    held: dict[str, tuple[str | None, str]]
-    #: Seconds for which it has had messages and committed nothing.
-    stalled_s: float
+    #: Why the broker takes no write; None if it takes writes, or if that is unknown.
+    refusal: str | None = None
+    #: How many workers are in trouble, by what is wrong with them (`answers.TROUBLES`).
+    troubles: Mapping[str, int] | None = None
 
 
 class QueueInspector:
@@ -73,20 +71,30 @@ class QueueInspector:
         #: RabbitMQ's: for questions about queues that may not be there, and when to ask again for one that was not.
         self._own_channel: Any = None
         self._absent_until: dict[str, float] = {}
+        self._probe = WriteProbe(self._connect, deadline_s=DEADLINE_S)
+        #: What the management API's last answer says of the queue's limits.
+        self._overflow: str | None = None
 
     def depth(self) -> int:
         """Count the messages waiting, without those that workers hold; raises `BrokerUnavailable`.
 
         Includes those that wait to be processed one at a time (`protocol.AGAIN_QUEUE`).
         """
+        waiting = self.waiting()
+        if self._queue != QUEUE:
+            return waiting
+        with self._channel() as channel:
+            return waiting + self._beside(channel, AGAIN_QUEUE)
+
+    def waiting(self) -> int:
+        """Count the messages waiting in this queue only; raises `BrokerUnavailable`."""
         with self._channel() as channel:
             try:
-                waiting = int(channel.queue_declare(queue=self._queue, passive=True).message_count)
+                return int(channel.queue_declare(queue=self._queue, passive=True).message_count)
             except ChannelError as error:
                 if str(error.reply_code) != _NOT_FOUND:  # Redis drops a list with its last element
                     raise
                 return 0
-            return waiting + (self._beside(channel, AGAIN_QUEUE) if self._queue == QUEUE else 0)
 
     def held(self) -> dict[str, int]:
         """Count the messages that wait for each of `HOLDABLE` whose table takes no row; raises `BrokerUnavailable`."""
@@ -128,6 +136,22 @@ class QueueInspector:
             unacked = getattr(channel, "unacked_key", None)
             return None if unacked is None else int(channel.client.hlen(unacked))
 
+    def refusal(self) -> str | None:
+        """Return why the broker takes no write (it is full, or read-only), in one line; None if it takes writes.
+
+        Knows of a queue's own limits what the last call of `reserved` has found. Raises `BrokerUnavailable`.
+        """
+        with self._channel() as channel:
+            return self._probe.look(channel) or self._overflow
+
+    def delivers(self) -> bool:
+        """Whether the broker lets messages be taken: a full one does, a read-only Redis does not.
+
+        Raises `BrokerUnavailable`.
+        """
+        with self._channel() as channel:
+            return not hasattr(channel, "unacked_key") or refusal_of_redis(channel, "RPOP") is None
+
     def workers(self) -> list[str]:
         """Return the names of the live workers that consume this queue; raises `BrokerUnavailable`.
 
@@ -141,7 +165,7 @@ class QueueInspector:
         answers = [answer for reply in replies or [] for answer in reply.items()]
         consuming = {name: queues for name, queues in answers if self._queue in _names(queues)}
         if consuming:
-            self.answers = [found for queues in consuming.values() if (found := _answer(queues)) is not None]
+            self.answers = [found for queues in consuming.values() if (found := answer_in(queues)) is not None]
         return sorted(consuming)
 
     def time(self) -> float:
@@ -151,7 +175,8 @@ class QueueInspector:
             return float(seconds) + float(microseconds) / 1e6
 
     def close(self) -> None:
-        """Close the connection."""
+        """Close the connections."""
+        self._probe.close()
         if self._connection is not None:
             self._connection.collect()  # not `close`, which would wait for a server that hangs
             self._connection = self._own_channel = None
@@ -196,22 +221,21 @@ class QueueInspector:
         path = f"/api/queues/{quote(virtual_host, safe='')}/{quote(self._queue, safe='')}"
         try:
             answer = httpx.get(self._management_url.rstrip("/") + path, timeout=DEADLINE_S)
-            return int(answer.raise_for_status().json()["messages_unacknowledged"])
+            found = answer.raise_for_status().json()
+            self._overflow = overflow_of(found)
+            return int(found["messages_unacknowledged"])
         except (httpx.HTTPError, ValueError, KeyError) as error:
             raise BrokerUnavailable(f"RabbitMQ's management API does not answer ({type(error).__name__})") from error
+
+
+def if_answered(question: Callable[[], T]) -> T | None:
+    """Return the answer; None if the broker gives none."""
+    try:
+        return question()
+    except BrokerUnavailable:
+        return None
 
 
 def _names(queues: Any) -> list[Any]:
     """Return the names of the queues that a worker lists; empty for a worker that answers with an error."""
     return [queue.get("name") for queue in queues if isinstance(queue, dict)] if isinstance(queues, list) else []
-
-
-def _answer(queues: Any) -> WorkerAnswer | None:
-    """Return what a worker adds to its answer; None for one that adds nothing, such as one of an earlier version."""
-    for queue in queues:
-        if isinstance(queue, dict) and ANSWER in queue:
-            try:
-                return msgspec.convert(queue[ANSWER], WorkerAnswer)
-            except msgspec.ValidationError:
-                return None
-    return None

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 
+from market_data_store.coordinator.answers import counted_troubles
 from market_data_store.coordinator.queue import QueueInspector
 from market_data_store.errors import BrokerUnavailable
 
@@ -43,9 +44,12 @@ class WorkerWatch:
     """Counts the workers in a thread, because a count takes a second and the monitor's loop must not wait."""
 
     def __init__(self, inspector: QueueInspector) -> None:
+        self._inspector = inspector
         self._workers = Workers(inspector)
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="worker-watch", daemon=True)
+        #: How many of them are in trouble, by what is wrong; None until it is known.
+        self.troubles: dict[str, int] | None = None
         #: Number of workers; None until it is known, and while the broker does not answer.
         self.count: int | None = None
 
@@ -62,6 +66,7 @@ class WorkerWatch:
         while not self._stop.is_set():
             try:
                 self.count = len(self._workers.look())
+                self.troubles = counted_troubles(self._inspector.answers if self.count else ())
             except BrokerUnavailable:
-                self.count = None
+                self.count = self.troubles = None
             self._stop.wait(_INTERVAL_S)

@@ -45,7 +45,18 @@ HELD = Gauge(
 QUEUE_CAPACITY = Gauge("mds_queue_capacity", "Depth at which the queue is full", multiprocess_mode="livemostrecent")
 LEVEL = Gauge("mds_backpressure_level", "Level: 0 ok, 1 soft, 2 hard", multiprocess_mode="livemostrecent")
 WORKERS = Gauge("mds_workers", "Workers that answer", multiprocess_mode="livemostrecent")
+TROUBLED_WORKERS = Gauge(
+    "mds_workers_in_trouble",
+    "Workers that take no message although some wait (deaf), commit nothing (stalled), or use another transport",
+    ["trouble"],
+    multiprocess_mode="livemostrecent",
+)
 BROKER_UP = Gauge("mds_broker_up", "1 if the monitor reaches the broker, else 0", multiprocess_mode="livemostrecent")
+BROKER_WRITABLE = Gauge(
+    "mds_broker_writable",
+    "0 if the broker answers and takes no write (it is full or read-only), else 1",
+    multiprocess_mode="livemostrecent",
+)
 LOOKED = Gauge(
     "mds_monitor_looked_timestamp_seconds",
     "Unix time at which the monitor last looked at the queue",
@@ -81,6 +92,8 @@ def set_queue_gauges(capacity: int, reading: Reading, level: BackpressureLevel) 
     if reading.held is not None:
         for dataset in HOLDABLE:
             HELD.labels(dataset).set(reading.held.get(dataset, 0))
+    for trouble, workers in (reading.troubles or {}).items():
+        TROUBLED_WORKERS.labels(trouble).set(workers)
     QUEUE_CAPACITY.set(capacity)
     set_level_gauge(level)
 
@@ -94,6 +107,7 @@ def set_monitor_gauges(capacity: int, reading: Reading, level: BackpressureLevel
     """Set all gauges from a reading of the monitor, which asks for the depth every time."""
     set_queue_gauges(capacity, reading, level)
     BROKER_UP.set(reading.depth is not None)
+    BROKER_WRITABLE.set(reading.refusal is None)
     LOOKED.set_to_current_time()
 
 

@@ -25,6 +25,7 @@ def document_of(sample: Sample, settings: Settings) -> dict[str, Any]:
         "age_s": None if sample.age_s is None else round(sample.age_s, 3),
         "queue": _queue(sample, settings),
         "workers": None if isinstance(sample.looks.workers, Away) else len(sample.looks.workers),
+        "workers_in_trouble": list(sample.looks.trouble.workers),
         "held": [each._asdict() for each in sample.looks.trouble.held],
         "stalled_s": round(sample.looks.trouble.stalled_s, 1),
         "rows_per_s": None if rows_per_s is None else round(rows_per_s, 1),
@@ -41,6 +42,7 @@ def _queue(sample: Sample, settings: Settings) -> dict[str, Any]:
     return {
         "depth": None if found is None else found.depth,
         "reserved": None if found is None else found.reserved,
+        "refusal": sample.looks.queue.refusal,
         "capacity": settings.queue_capacity,
         "utilization": None if found is None else found.depth / settings.queue_capacity,
         "level": sample.level.level.value,

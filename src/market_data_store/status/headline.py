@@ -41,7 +41,8 @@ class Headline(NamedTuple):
 def headline(level: LevelAndReason, health: HealthStatus) -> Headline:
     """Return the worse of level and health.
 
-    Critical is what stops rows: the level hard, a database, schema or broker that is missing, or a held dataset.
+    Critical is what stops rows: the level hard, a database, schema or broker that is missing, a broker that takes no
+    write, or a held dataset.
     Everything else is a warning, and warnings are left out while something is critical.
     """
     of_level = _OF_REASON.get(level.reason or "") or _OF_LEVEL[level.level]
@@ -64,7 +65,9 @@ def _not_ready(health: HealthStatus) -> Iterator[str]:
     elif state["migrations"] == "unhealthy":
         yield "a migration is due; run `mds migrate`"
     for component in health.components:
-        if component.name == "datasets" and component.state == "unhealthy":
+        # That a broker does not answer is what the level says.
+        is_due = component.name == "datasets" or "refusal" in component.details
+        if component.state == "unhealthy" and is_due:
             yield _cause(component)
 
 

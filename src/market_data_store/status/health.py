@@ -31,7 +31,7 @@ def health_of(
         _migrations(looks.database),
         _broker(looks.queue),
         _queue(looks.queue, level, capacity),
-        _workers(looks.workers, looks.queue),
+        _workers(looks.workers, looks.queue, looks.trouble),
         _datasets(looks.trouble),
         _feedback(looks.feedback, heartbeat_s, now),
         _component("prometheus", "healthy", {"metrics": str(metrics)}),
@@ -77,9 +77,13 @@ def _migrations(look: DatabaseStatus | Away) -> HealthComponent:
 
 
 def _broker(look: QueueStatus | Away) -> HealthComponent:
+    details = {} if look.refusal is None else {"refusal": look.refusal}
     if isinstance(look, Away):
-        return _component("broker", "unhealthy", {}, look.error)
-    return _component("broker", "healthy", {"latency_ms": f"{look.latency_ms:.1f}"})
+        return _component("broker", "unhealthy", details, look.error)
+    details["latency_ms"] = f"{look.latency_ms:.1f}"
+    if look.refusal:
+        return _component("broker", "unhealthy", details, f"the broker takes no write: {look.refusal}")
+    return _component("broker", "healthy", details)
 
 
 def _queue(look: QueueStatus | Away, level: LevelAndReason, capacity: int) -> HealthComponent:
@@ -91,11 +95,13 @@ def _queue(look: QueueStatus | Away, level: LevelAndReason, capacity: int) -> He
     return _component("queue", "degraded" if level.level is HARD else "healthy", details)
 
 
-def _workers(look: list[str] | Away, queue: QueueStatus | Away) -> HealthComponent:
+def _workers(look: list[str] | Away, queue: QueueStatus | Away, trouble: Trouble) -> HealthComponent:
     if isinstance(look, Away):
         error = "unknown while the broker is away" if isinstance(queue, Away) else look.error
         return _component("workers", "unhealthy", {}, error)
     details = {"alive": str(len(look))}
+    if look and trouble.workers:
+        return _component("workers", "degraded", details, "; ".join(trouble.workers))
     if look:
         return _component("workers", "healthy", details)
     return _component("workers", "degraded", details, "no worker takes messages; nothing is written")

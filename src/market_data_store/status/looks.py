@@ -22,6 +22,8 @@ class Away:
     error: str
     #: For the log and an operator's terminal: the driver's message, without passwords.
     reason: str = ""
+    #: What a Redis said that answered with an error.
+    refusal: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +36,8 @@ class QueueStatus:
     latency_ms: float
     #: Messages that wait for each dataset whose table takes no row.
     held: Mapping[str, int] = field(default_factory=dict)
+    #: Why the broker takes no write; None if it takes writes, or if that is unknown.
+    refusal: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,9 +11,10 @@ from redis.exceptions import RedisError
 
 from market_data_store.app import app
 from market_data_store.config import Settings
-from market_data_store.coordinator.queue import QueueInspector
+from market_data_store.coordinator.queue import QueueInspector, if_answered
 from market_data_store.coordinator.redis_publisher import RedisFeedbackPublisher
 from market_data_store.coordinator.workers import Workers
+from market_data_store.coordinator.write_probe import refusal_in
 from market_data_store.errors import BrokerUnavailable, DatabaseUnavailable
 from market_data_store.protocol import QUEUE
 from market_data_store.status.database import DatabaseReader, DatabaseStatus
@@ -46,10 +47,9 @@ class StatusReader:
         except BrokerUnavailable as error:
             return _away("the broker", error)
         latency_ms = (time.monotonic() - started) * 1e3
-        try:
-            return QueueStatus(depth, self._inspector.reserved(), latency_ms, self._inspector.held())
-        except BrokerUnavailable:
-            return QueueStatus(depth, None, latency_ms)
+        inspector = self._inspector
+        reserved, held = if_answered(inspector.reserved), if_answered(inspector.held)
+        return QueueStatus(depth, reserved, latency_ms, held or {}, if_answered(inspector.refusal))
 
     def workers(self) -> list[str] | Away:
         """Find the workers that consume the queue; takes a second, or two if the first look finds none."""
@@ -89,4 +89,7 @@ class StatusReader:
 
 def _away(what: str, error: Exception) -> Away:
     kind = type(error.__cause__ or error).__name__
+    refusal = refusal_in(error)
+    if refusal is not None:
+        return Away(f"{what} refuses: {refusal}", str(error), refusal)
     return Away(f"{what} does not answer ({kind})", str(error) or kind)

@@ -22,7 +22,7 @@ from market_data_store.status.headline import Headline, headline
 from market_data_store.status.health import health_of
 from market_data_store.status.history import INTERVAL_S, SEED_EVENTS, History, Point
 from market_data_store.status.levels import Levels
-from market_data_store.status.looks import Away, FeedbackStatus, Looks
+from market_data_store.status.looks import Away, FeedbackStatus, Looks, QueueStatus
 from market_data_store.status.reader import RECENT_EVENTS, StatusReader
 
 logger = logging.getLogger(__name__)
@@ -187,6 +187,7 @@ class _Part(Generic[T]):
         self._after = after or (lambda: None)
         self._log = log
         self._away: str | None = None
+        self._refusal: str | None = None
         self._found: tuple[float, T | Away] | None = None
         self._first = threading.Event()
         self.deadline_s = deadline_s
@@ -227,6 +228,7 @@ class _Part(Generic[T]):
             self._found = time.monotonic(), value
             self._first.set()
             self._say(value)
+            self._say_refusal(value)
             self._after()
             self.stop.wait(max(0.0, self._interval_s - (time.monotonic() - started)))
 
@@ -239,3 +241,13 @@ class _Part(Generic[T]):
             logger.warning("%s%s", value.error, f": {value.reason}" if value.reason else "")
         else:
             logger.info("The %s answers again", self._name)
+
+    def _say_refusal(self, value: T | Away) -> None:
+        """Log once when the broker begins to refuse writes, and once when it takes them again."""
+        if not self._log or not isinstance(value, QueueStatus):
+            return
+        before, self._refusal = self._refusal, value.refusal
+        if value.refusal and not before:
+            logger.warning("The broker takes no write: %s", value.refusal)
+        elif before and not value.refusal:
+            logger.info("The broker takes writes again")

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from math import inf
 from typing import NamedTuple
 
-from market_data_store.coordinator.queue import WorkerAnswer
+from market_data_store.coordinator.answers import STALLED_S, WorkerAnswer, counted_troubles
 
-#: Seconds after which a worker that has messages and commits nothing is stalled.
-STALLED_S = 30.0
+#: Of workers in trouble, by `answers.TROUBLES`.
+_TEXTS = {
+    "stalled": "have had messages and committed none",
+    "deaf": "have taken no message, although some wait,",
+}
 
 
 class HeldStatus(NamedTuple):
@@ -31,13 +35,15 @@ class Trouble(NamedTuple):
     """What was found."""
 
     held: tuple[HeldStatus, ...] = ()
-    #: Seconds for which every worker has had messages and committed nothing.
+    #: Seconds for which a worker has had messages, or should have taken some, and no worker has committed anything.
     stalled_s: float = 0.0
+    #: Of single workers, each in one line.
+    workers: tuple[str, ...] = ()
 
     @property
     def sentences(self) -> list[str]:
-        """What is wrong, if anything is, each in one line."""
-        stalled = f"messages are at work, and nothing was committed for {self.stalled_s:.0f} s"
+        """What keeps rows from being written, if anything does, each in one line."""
+        stalled = f"messages are at work or wait, and nothing was committed for {self.stalled_s:.0f} s"
         held = [str(each) for each in self.held if each.reason]
         return held + ([stalled] if self.stalled_s > STALLED_S else [])
 
@@ -47,4 +53,16 @@ def trouble_of(waiting: Mapping[str, int], answers: Iterable[WorkerAnswer]) -> T
     answers = list(answers)
     known = {name: why for answer in answers for name, why in answer.held.items()}
     held = (HeldStatus(name, waiting.get(name, 0), *known.get(name, ())) for name in sorted({*waiting, *known}))
-    return Trouble(tuple(held), min((answer.stalled_s for answer in answers), default=0.0))
+    longest_s = max((max(answer.stalled_s, answer.deaf_s) for answer in answers), default=0.0)
+    idle_s = min((answer.settled_s for answer in answers if answer.settled_s is not None), default=inf)
+    return Trouble(tuple(held), min(longest_s, idle_s), tuple(_of_workers(answers)))
+
+
+def _of_workers(answers: Sequence[WorkerAnswer]) -> Iterator[str]:
+    counted = counted_troubles(answers)
+    for trouble, text in _TEXTS.items():
+        if counted[trouble]:
+            yield f"{counted[trouble]} of {len(answers)} workers {text} for more than {STALLED_S:.0f} s"
+    for reason in sorted({answer.fallback for answer in answers if answer.fallback is not None}):
+        of_them = sum(answer.fallback == reason for answer in answers)
+        yield f"{of_them} of {len(answers)} workers use Celery's own transport: {reason}"

@@ -7,8 +7,9 @@ The broker numbers the messages of a channel from 1. The acknowledgements of one
 from __future__ import annotations
 
 import logging
-from typing import Any
+from typing import Any, ClassVar
 
+from amqp import spec
 from kombu.transport import pyamqp
 
 logger = logging.getLogger(__name__)
@@ -79,11 +80,19 @@ class Channel(pyamqp.Channel):
 
 
 class Connection(pyamqp.Connection):
-    """A connection of such channels."""
+    """A connection of such channels, which also says why the broker blocks it."""
 
     Channel = Channel
+    # py-amqp does not read the reason.
+    _METHODS: ClassVar[dict[Any, Any]] = {
+        **pyamqp.Connection._METHODS,
+        spec.Connection.Blocked: spec.method(spec.Connection.Blocked, "s"),
+    }
     #: The event loop of the worker that consumes over this connection.
     hub: Any = None
+
+    def _on_blocked(self, reason: str = "see the broker's log") -> Any:
+        return self.on_blocked(reason) if self.on_blocked else None
 
     def close(self, *args: Any, **kwargs: Any) -> Any:
         """Send the collected acknowledgements, and close."""

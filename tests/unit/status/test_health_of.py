@@ -33,6 +33,8 @@ WELL = Looks(
 )
 GONE = Away("Postgres does not answer (OperationalError)", "cannot connect to postgresql://***@db/market")
 BROKER_GONE = Away("the broker does not answer (ConnectionRefusedError)", "cannot connect to redis://***@broker/0")
+REFUSAL = "OOM command not allowed when used memory > 'maxmemory'."
+FULL = QueueStatus(7, 2, 0.5, {}, REFUSAL)
 HUNG = Away("no answer within 1.6 s")
 BEHIND = DatabaseStatus(1.0, Revisions("0001", "0002"), None, None, None)
 
@@ -79,6 +81,11 @@ def test_all_is_healthy() -> None:
         ({"trouble": Trouble((HeldStatus("bars", 4, None, "no"),))}, OK, {"datasets": "unhealthy"}, "degraded", False),
         ({"trouble": Trouble((HeldStatus("bars", 4),))}, OK, {}, "healthy", True),
         ({"trouble": Trouble((), 31.0)}, OK, {"datasets": "unhealthy"}, "degraded", False),
+        ({"queue": FULL}, OK, {"broker": "unhealthy"}, "degraded", False),
+        ({"queue": FULL, "database": GONE}, OK,
+            dict.fromkeys(("broker", "database", "migrations"), "unhealthy"), "unhealthy", False,
+        ),
+        ({"trouble": Trouble(workers=("1 of 2 workers",))}, OK, {"workers": "degraded"}, "degraded", True),
         ({"feedback": None}, OK, {}, "healthy", True),
         ({"feedback": FeedbackStatus([])}, OK, {"feedback": "degraded"}, "degraded", True),
         ({"feedback": told(age_s=29)}, OK, {}, "healthy", True),
@@ -136,6 +143,7 @@ WAITS = "Postgres does not answer; messages wait in the queue, nothing is lost"
             "critical",
             "hard (broker_unreachable): the broker does not answer; producers wait; Postgres does not answer",
         ),
+        (LevelAndReason(OK), {"queue": FULL}, "critical", f"not ready: the broker takes no write: {REFUSAL}"),
         (LevelAndReason(OK), {"workers": []}, "warning", "degraded: no worker takes messages; nothing is written"),
         (
             LevelAndReason(SOFT), {"feedback": FeedbackStatus([])},

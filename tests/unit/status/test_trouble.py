@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from market_data_store.coordinator.queue import WorkerAnswer
+from market_data_store.coordinator.answers import WorkerAnswer, counted_troubles
 from market_data_store.status.trouble import HeldStatus, trouble_of
 
 WELL = WorkerAnswer({}, 0.0)
@@ -22,9 +22,35 @@ def test_messages_that_flow_back_are_counted_and_are_no_trouble() -> None:
     assert found.sentences == []
 
 
+STALLED, DEAF = WorkerAnswer({}, 31.0, 0.0, 50.0), WorkerAnswer({}, 0.0, 31.0)
+IDLE, BUSY = WorkerAnswer({}, 0.0, 0.0, 90.0), WorkerAnswer({}, 0.0, 0.0, 1.0)
+
+
 @pytest.mark.parametrize(
-    ("seconds", "is_stalled"), [([31.0], True), ([29.0], False), ([90.0, 0.0], False), ([], False)]
+    ("answers", "is_stopped"),
+    [
+        ([], False),
+        ([WELL], False),
+        ([STALLED], True),
+        ([DEAF], True),
+        ([WorkerAnswer({}, 29.0)], False),
+        ([STALLED, IDLE], True),
+        ([STALLED, BUSY], False),
+        ([DEAF, BUSY], False),
+        ([IDLE, WELL], False),
+    ],
 )
-def test_workers_are_stalled_when_none_commits(seconds: list[float], is_stalled: bool) -> None:
-    sentences = trouble_of({}, [WorkerAnswer({}, each) for each in seconds]).sentences
-    assert bool(sentences) == is_stalled
+def test_rows_are_not_written_when_a_worker_should_commit_and_none_does(
+    answers: list[WorkerAnswer], is_stopped: bool
+) -> None:
+    assert bool(trouble_of({}, answers).sentences) == is_stopped
+
+
+def test_workers_in_trouble_are_counted_by_what_is_wrong() -> None:
+    answers = [STALLED, DEAF, DEAF, WELL, WorkerAnswer({}, 0.0, fallback="Redis refuses EVAL")]
+    assert counted_troubles(answers) == {"stalled": 1, "deaf": 2, "fallback": 1}
+    assert trouble_of({}, answers).workers == (
+        "1 of 5 workers have had messages and committed none for more than 30 s",
+        "2 of 5 workers have taken no message, although some wait, for more than 30 s",
+        "1 of 5 workers use Celery's own transport: Redis refuses EVAL",
+    )

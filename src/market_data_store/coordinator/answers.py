@@ -1,0 +1,54 @@
+"""What workers say of themselves, to whoever asks which queues they consume."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import msgspec
+
+from market_data_store.protocol import ANSWER
+
+#: Seconds after which a worker that has messages and commits nothing is stalled, and one that takes no message although
+#: some wait is deaf.
+STALLED_S = 30.0
+#: What can be wrong with a worker.
+TROUBLES = ("stalled", "deaf", "fallback")
+
+
+class WorkerAnswer(msgspec.Struct, frozen=True):
+    """What a worker says of itself."""
+
+    #: The datasets that it holds: SQLSTATE and the first line of the reason.
+    held: dict[str, tuple[str | None, str]]
+    #: Seconds for which it has had messages and settled nothing.
+    stalled_s: float
+    #: Seconds for which messages have waited, it has had none, and none has come.
+    deaf_s: float = 0.0
+    #: Seconds since it settled a message; None if it has settled none.
+    settled_s: float | None = None
+    #: Why it uses Celery's own transport; None if it uses the store's.
+    fallback: str | None = None
+
+    @property
+    def troubles(self) -> frozenset[str]:
+        """Which of `TROUBLES` it has."""
+        has = (self.stalled_s > STALLED_S, self.deaf_s > STALLED_S, self.fallback is not None)
+        return frozenset(name for name, is_so in zip(TROUBLES, has, strict=True) if is_so)
+
+
+def answer_in(queues: Any) -> WorkerAnswer | None:
+    """Return what a worker adds to its answer; None for one that adds nothing, such as one of an earlier version."""
+    for queue in queues:
+        if isinstance(queue, dict) and ANSWER in queue:
+            try:
+                return msgspec.convert(queue[ANSWER], WorkerAnswer)
+            except msgspec.ValidationError:
+                return None
+    return None
+
+
+def counted_troubles(answers: Iterable[WorkerAnswer]) -> dict[str, int]:
+    """Count the workers that have each of `TROUBLES`."""
+    answers = list(answers)
+    return {name: sum(name in answer.troubles for answer in answers) for name in TROUBLES}
