@@ -126,6 +126,8 @@ class Settings(BaseSettings):
     #: How long a worker retries while Postgres is unreachable, before it gives its messages back to the broker. Below
     #: the task's soft time limit of 60 s.
     retry_deadline_s: float = _env("MDS_RETRY_DEADLINE_S", default=30.0, ge=0.0, le=50.0)
+    #: A worker that has been deaf or stuck for this many seconds ends with an exit code other than 0; 0 for never.
+    exit_when_stalled_s: float = _env("MDS_EXIT_WHEN_STALLED", default=0.0, ge=0.0)
     #: Redis only: a message that was taken and not acknowledged is redelivered after this many seconds.
     visibility_timeout_s: int = _env("MDS_VISIBILITY_TIMEOUT_S", default=600, ge=1)
     #: How long the results of tasks are kept.

@@ -22,6 +22,11 @@ _OURS = {
     "kombu.transport.redis:Transport": "market_data_store.transport.redis.channel:Transport",
     "kombu.transport.redis:SentinelTransport": "market_data_store.transport.redis.channel:SentinelTransport",
 }
+#: What moves messages for a worker, by the module of its channel.
+_MOVERS = {
+    "market_data_store.transport.redis.channel": "market_data_store.transport.redis.mover:RedisMover",
+    "market_data_store.transport.rabbitmq": "market_data_store.transport.rabbitmq_mover:RabbitMQMover",
+}
 
 
 class Connection(kombu.Connection):
@@ -52,12 +57,16 @@ def _is_tested(version: str) -> bool:
     return False
 
 
+def fallback_of(channel: Any) -> str | None:
+    """Return why the worker that consumes over this channel uses Celery's own transport; None if it uses ours."""
+    if type(channel).__module__ not in _MOVERS:
+        return f"kombu {kombu.__version__} is not {KOMBU}x"
+    return None if getattr(channel, "reserves", True) else "Redis refuses EVAL"
+
+
 def mover_of(app: Any, channel: Any) -> Mover | None:
     """Return what moves messages for the worker that consumes over this channel; None with kombu's own transports."""
-    found = {
-        "market_data_store.transport.redis.channel": "market_data_store.transport.redis.mover:RedisMover",
-        "market_data_store.transport.rabbitmq": "market_data_store.transport.rabbitmq_mover:RabbitMQMover",
-    }.get(type(channel).__module__)
+    found = _MOVERS.get(type(channel).__module__)
     if found is None or not getattr(channel, "reserves", True):
         return None
     made: Mover = symbol_by_name(found)(app if found.endswith("RabbitMQMover") else channel)

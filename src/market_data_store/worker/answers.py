@@ -1,4 +1,4 @@
-"""What a worker answers to those who ask which queues it consumes: beside these, which datasets it holds and why.
+"""What a worker answers to those who ask which queues it consumes: which datasets it holds and why, and how it gets on.
 
 It is a part of the answer to Celery's `active_queues`, which monitor, web and `mds status` ask for anyway. So they need
 no other question, and no place to keep the reason: the workers know it, whichever broker it is and however Postgres is.
@@ -20,5 +20,11 @@ def active_queues(state: Any) -> list[dict[str, Any]]:
     """List the task queues a worker is currently consuming from."""
     queues: list[dict[str, Any]] = _active_queues(state)
     consumer = state.consumer
-    answer = {"held": consumer.held.known, "stalled_s": consumer.progress.stalled_s}
+    answer = {
+        "held": consumer.held.known,
+        "stalled_s": consumer.progress.stalled_s,
+        "deaf_s": consumer.watch.deaf_s,
+        "settled_s": consumer.progress.settled_s,
+        "fallback": consumer.watch.fallback,
+    }
     return [{**queue, ANSWER: answer} if queue.get("name") == QUEUE else queue for queue in queues]

@@ -26,6 +26,7 @@ from market_data_store.worker.jobs import Job
 from market_data_store.worker.progress import Progress
 from market_data_store.worker.shutdown import expect_results, kill_after
 from market_data_store.worker.unusable import UnusableMessage, problem_of
+from market_data_store.worker.watch import TURN_S, Watch
 
 #: Seconds to wait before closing: RabbitMQ's quorum queues apply acknowledgements in portions, and forget the rest when
 #: the connection closes.
@@ -46,6 +47,7 @@ class StoreConsumer(Consumer):
         self.held = HeldDatasets(settings().held_probe_s)
         self.progress = Progress()
         super().__init__(*args, **kwargs)
+        self.watch = Watch(self, exit_after_s=settings().exit_when_stalled_s)
 
     def create_task_handler(self, *args: Any, **kwargs: Any) -> Callable[[Any], Any]:
         """Celery's message handler, for messages whose headers it can use; the others become dead letters.
@@ -54,8 +56,10 @@ class StoreConsumer(Consumer):
         """
         handle = super().create_task_handler(*args, **kwargs)
         aside = self._new_aside()
+        self.watch.start()
 
         def on_task_received(message: Any) -> Any:
+            self.progress.received += 1
             if aside.receives(message):
                 return None
             message.ack_log_error = self._settling(message.ack_log_error, message)
@@ -88,6 +92,7 @@ class StoreConsumer(Consumer):
         self.aside = Aside(mover, self.hub, self._on_taken, self.held, lost=lost, max_deliveries=limit)
         self.aside.start()
         if self.hub:  # Celery cancels timers with the connection
+            self.timer.call_repeatedly(TURN_S, self.progress.turn)
             self.timer.call_repeatedly(LOOK_S, self.aside.look)
             self.timer.call_repeatedly(FLOW_S, self.aside.flow_back)
             if self.aside.renew_s is not None:

@@ -156,7 +156,7 @@ class Job:
 
     def _on_success(self, outcomes: list[Outcome], **_: Any) -> None:
         requests = self.requests
-        self._close(settled=any(isinstance(outcome, Succeeded | Failed) for outcome in outcomes))
+        self._close(settled=any(isinstance(outcome, Succeeded | Failed | Hold) for outcome in outcomes))
         returned: list[tuple[PooledRequest, GiveBack]] = []
         held: list[tuple[PooledRequest, Hold]] = []
         for request, outcome in zip(requests, outcomes, strict=True):

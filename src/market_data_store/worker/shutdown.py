@@ -34,12 +34,13 @@ def expect_results(pool: Any) -> None:
 
 def kill_after(pool: Any, patience_s: float = PATIENCE_S) -> None:
     """Kill the pool's processes that are still working after this time."""
-    timer = threading.Timer(patience_s, _kill, (pool,))
+    timer = threading.Timer(patience_s, kill, (pool,))
     timer.daemon = True
     timer.start()
 
 
-def _kill(pool: Any) -> None:
+def kill(pool: Any) -> None:
+    """Kill the pool's processes."""
     for process in list(getattr(_processes_of(pool), "_pool", [])):
         try:
             os.kill(process.pid, signal.SIGKILL)

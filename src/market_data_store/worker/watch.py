@@ -1,0 +1,147 @@
+"""Watches whether a worker gets on, from a thread: says once in its log when it does not, and may end it.
+
+A worker is *deaf* if messages wait and it takes none (`hearing`), *stalled* if it has jobs and settles nothing
+(`progress`), and has *fallen back* if it uses Celery's own transport (`transport.selection`). With
+MDS_EXIT_WHEN_STALLED it ends, with an exit code other than 0, when it has been deaf, when no job has ended, when its
+loop hangs, or when it has used another transport than before for that long: what a new process may cure. An outage of
+Postgres is not among these if that is longer than a job may take (90 s): jobs end, and begin again. Nor is a transport
+that the worker has used from the start.
+
+It is a thread, because the worker's loop may be what hangs.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from typing import Any
+
+from celery.platforms import EX_FAILURE
+from celery.worker import state
+
+from market_data_store.coordinator.answers import STALLED_S
+from market_data_store.coordinator.queue import QueueInspector, if_answered
+from market_data_store.protocol import QUEUE
+from market_data_store.transport.selection import fallback_of
+from market_data_store.worker.hearing import Hearing, Look
+from market_data_store.worker.shutdown import PATIENCE_S, kill
+
+logger = logging.getLogger(__name__)
+
+#: Seconds between two looks. Only a worker that is free, and to which nothing has come since, asks the broker.
+_LOOK_S = 2.0
+#: The worker's loop says this often that it turns.
+TURN_S = 1.0
+#: A connected loop that has not turned for this many seconds hangs. It may wait for a broker for half of them.
+_HANGS_S = 60.0
+#: Seconds that a worker has to end by itself; its jobs get `PATIENCE_S` of them.
+_END_S = PATIENCE_S + 10.0
+
+
+class Watch:
+    """Watches one worker, of which `consumer` is the consumer."""
+
+    def __init__(self, consumer: Any, *, exit_after_s: float) -> None:
+        self._consumer = consumer
+        self._exit_after_s = exit_after_s
+        self._inspector = QueueInspector(consumer.app, QUEUE)
+        self._hearing = Hearing()
+        self._received = 0
+        self._had_our_transport = False
+        self._fallen_back_at: float | None = None
+        self._said: set[str] = set()
+        self._has_failed = False
+        self._thread: threading.Thread | None = None
+        #: Why the worker uses Celery's own transport; None if it does not.
+        self.fallback: str | None = None
+
+    @property
+    def deaf_s(self) -> float:
+        """As `Hearing.deaf_s`."""
+        return self._hearing.deaf_s
+
+    def start(self) -> None:
+        """Start to watch; does nothing if it has started."""
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._run, name="worker-watch", daemon=True)
+            self._thread.start()
+
+    def _run(self) -> None:
+        why = None
+        while why is None:
+            time.sleep(_LOOK_S)
+            try:
+                self._look()
+                why = self._hopeless()
+            except Exception:  # the edge of a thread
+                if not self._has_failed:
+                    logger.exception("The worker could not watch itself")
+                self._has_failed = True
+        self._end(why)
+
+    def _look(self) -> None:
+        progress = self._consumer.progress
+        is_free = not (progress.jobs or len(state.reserved_requests)) and self._is_to_consume()
+        received = progress.received
+        waiting = self._waiting() if is_free and received == self._received else 0
+        self._hearing.note(Look(time.monotonic(), waiting, is_free, received))
+        self._received = received
+        self._look_at_transport()
+        self._say("deaf", self.deaf_s, "Messages wait in the queue, and none has come to this worker for %.0f s")
+        self._say("stalled", progress.stalled_s, "Messages are at work, and nothing was committed for %.0f s")
+
+    def _is_to_consume(self) -> bool:
+        # Not by order (`celery control cancel_consumer`), and not while it ends.
+        is_stopping = state.should_stop is not None or state.should_terminate is not None
+        return not is_stopping and QUEUE in self._consumer.app.amqp.queues.consume_from
+
+    def _waiting(self) -> int:
+        waiting = if_answered(self._inspector.waiting) or 0
+        return waiting if waiting and if_answered(self._inspector.delivers) else 0
+
+    def _look_at_transport(self) -> None:
+        tasks = self._consumer.task_consumer
+        if tasks is None or tasks.channel is None:
+            return
+        self.fallback = fallback_of(tasks.channel)
+        self._had_our_transport = self._had_our_transport or self.fallback is None
+        if self.fallback is None or not self._had_our_transport:
+            self._fallen_back_at = None
+        elif self._fallen_back_at is None:
+            self._fallen_back_at = time.monotonic()
+
+    def _say(self, what: str, seconds: float, text: str) -> None:
+        if seconds <= STALLED_S:
+            self._said.discard(what)
+        elif what not in self._said:
+            self._said.add(what)
+            logger.warning(text, seconds)
+
+    def _hopeless(self) -> str | None:
+        """Why the worker ends; None if it goes on."""
+        hangs_s = self._hangs_s()
+        fallen_back_s = 0.0 if self._fallen_back_at is None else time.monotonic() - self._fallen_back_at
+        found = {
+            f"none of the messages that wait has come to it for {self.deaf_s:.0f} s": self.deaf_s,
+            f"none of its jobs has ended for {self._consumer.progress.stuck_s:.0f} s": self._consumer.progress.stuck_s,
+            f"its loop has hung for {hangs_s:.0f} s": hangs_s if hangs_s >= _HANGS_S else 0.0,
+            f"it has used Celery's own transport for {fallen_back_s:.0f} s ({self.fallback})": fallen_back_s,
+        }
+        is_to_end = self._exit_after_s > 0 and state.should_stop is None and state.should_terminate is None
+        return next((why for why, s in found.items() if is_to_end and s >= self._exit_after_s), None)
+
+    def _hangs_s(self) -> float:
+        turned_at = self._consumer.progress.turned_at
+        # The loop does not turn while it connects, and in a pool without processes while there is a job.
+        may_turn = self._consumer.connection is not None and getattr(self._consumer.pool, "_pool", None) is not None
+        return time.monotonic() - turned_at if turned_at is not None and may_turn else 0.0
+
+    def _end(self, why: str) -> None:
+        logger.critical("This worker ends, to be started anew: %s (MDS_EXIT_WHEN_STALLED)", why)
+        state.should_stop = EX_FAILURE  # what its loop looks at in each turn, as after a signal
+        time.sleep(_END_S)  # this thread ends with the process
+        logger.critical("This worker does not end by itself, and is ended at once")
+        kill(self._consumer.pool)
+        os._exit(EX_FAILURE)
