@@ -92,6 +92,7 @@ class StoreConsumer(Consumer):
         self.aside = Aside(mover, self.hub, self._on_taken, self.held, lost=lost, max_deliveries=limit)
         self.aside.start()
         if self.hub:  # Celery cancels timers with the connection
+            self.progress.turn()
             self.timer.call_repeatedly(TURN_S, self.progress.turn)
             self.timer.call_repeatedly(LOOK_S, self.aside.look)
             self.timer.call_repeatedly(FLOW_S, self.aside.flow_back)

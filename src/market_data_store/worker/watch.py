@@ -53,6 +53,7 @@ class Watch:
         self._fallen_back_at: float | None = None
         self._said: set[str] = set()
         self._has_failed = False
+        self._pause = threading.Event()  # never set
         self._thread: threading.Thread | None = None
         #: Why the worker uses Celery's own transport; None if it does not.
         self.fallback: str | None = None
@@ -71,7 +72,7 @@ class Watch:
     def _run(self) -> None:
         why = None
         while why is None:
-            time.sleep(_LOOK_S)
+            self._pause.wait(_LOOK_S)
             try:
                 self._look()
                 why = self._hopeless()
@@ -141,7 +142,7 @@ class Watch:
     def _end(self, why: str) -> None:
         logger.critical("This worker ends, to be started anew: %s (MDS_EXIT_WHEN_STALLED)", why)
         state.should_stop = EX_FAILURE  # what its loop looks at in each turn, as after a signal
-        time.sleep(_END_S)  # this thread ends with the process
+        self._pause.wait(_END_S)  # this thread ends with the process
         logger.critical("This worker does not end by itself, and is ended at once")
         kill(self._consumer.pool)
         os._exit(EX_FAILURE)

@@ -24,6 +24,7 @@ from support.waiting import wait_until
 from support.workers import Worker
 
 from market_data_store import StoreClient
+from market_data_store.coordinator.queue import QueueInspector
 
 Moment = Callable[[], float]
 #: Seconds by which a moment may differ from the clock that this test reads before and after.
@@ -182,3 +183,70 @@ def test_a_message_that_is_delivered_again_is_no_newer_than_before(
         let_visibility_time_out(broker_url)
     assert late.get(timeout=40)["stale"] == 1
     assert stored() == [newer]
+
+
+@on_redis
+@pytest.mark.slow
+def test_messages_go_back_by_the_clock_of_redis_and_not_by_that_of_a_worker(
+    broker_url: str, start_worker: StartWorker, send: Send, bars: list[Bar], stored: Stored
+) -> None:
+    """A worker an hour ahead neither takes what others are at work on, nor keeps what it had when it was killed."""
+    with redis.Redis.from_url(broker_url, decode_responses=True) as server:
+        exact = start_worker(MDS_VISIBILITY_TIMEOUT_S="600")
+        for pid in exact.pool_pids:
+            os.kill(pid, signal.SIGSTOP)
+        result = send(bars[:1])
+        (kept,) = wait_until(lambda: server.hkeys("unacked"))
+        ahead = start_worker(MDS_VISIBILITY_TIMEOUT_S="600", **clock_off_by(3_600))
+        looked = int(server.info("commandstats")["cmdstat_zrange"]["calls"])
+        wait_until(lambda: int(server.info("commandstats")["cmdstat_zrange"]["calls"]) >= looked + 4, timeout_s=40)
+        assert server.hkeys("unacked") == [kept]
+        for pid in exact.pool_pids:
+            os.kill(pid, signal.SIGCONT)
+        assert result.get(timeout=20)["written"] == 1
+        exact.stop()
+
+        os.killpg(ahead.pid, signal.SIGSTOP)
+        ahead.container.kill()
+        taking = start_worker(MDS_VISIBILITY_TIMEOUT_S="600", **clock_off_by(3_600))
+        for pid in taking.pool_pids:
+            os.kill(pid, signal.SIGSTOP)
+        send(bars[1:2])
+        wait_until(lambda: server.hkeys("unacked"))
+        taking.container.kill()
+        start_worker(MDS_VISIBILITY_TIMEOUT_S="2")
+        wait_until(lambda: stored() == bars[:2], timeout_s=40)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("header", ["exact", pytest.param("none", marks=on_redis)])
+def test_a_backlog_that_workers_with_wrong_clocks_take_and_lose_ends_with_what_was_sent_last(
+    header: str,
+    broker_url: str,
+    start_worker: StartWorker,
+    send: Send,
+    bars: list[Bar],
+    database: Connection,
+    queue: QueueInspector,
+    writes_held_back: HoldBack,
+) -> None:
+    """Forty updates of one bar wait; a worker an hour ahead is killed with them, one an hour behind writes them."""
+
+    def update(close: float) -> Any:
+        return send([{**bars[0], "close": close}], headers={} if header == "none" else {"enqueued_at": time.time()})
+
+    for n in range(1, 41):
+        update(float(n))
+    with writes_held_back() as until_held:
+        ahead = start_worker(**clock_off_by(3_600))
+        until_held(1)
+        ahead.container.kill()
+    if broker_url.startswith("redis"):
+        let_visibility_time_out(broker_url)
+    start_worker(**clock_off_by(-3_600))
+    start_worker(**clock_off_by(3_600))
+    wait_until(lambda: (queue.depth(), queue.reserved() or 0) == (0, 0), timeout_s=60)
+    wait_until(lambda: stores(database, 40.0))
+    assert database.execute("SELECT count(*) FROM bars_ohlcv WHERE enqueued_at > now()").fetchall() == [(0,)]
+    assert update(41.0).get(timeout=20)["written"] == 1
+    assert stores(database, 41.0)

@@ -30,6 +30,7 @@ INTERNALS = {
     (redis, "QoS.append"): "(self, message, delivery_tag)",
     (redis, "QoS.ack"): "(self, delivery_tag)",
     (redis, "QoS.restore_unacked"): "(self, client=None)",
+    (redis, "QoS.restore_visible"): "(self, start=0, num=10, interval=10)",
     (redis, "SentinelChannel._sentinel_managed_pool"): "(self, asynchronous=False)",
     (redis, "SentinelTransport.register_with_event_loop"): "(self, connection, loop)",
     (redis, "Transport.register_with_event_loop"): "(self, connection, loop)",

@@ -254,6 +254,14 @@ class Channel(redis.Channel):
         with self.conn_or_acquire(client) as client:
             client.eval(MOVE, len(keys), *(self.global_keyprefix + key for key in keys), command, *texts)
 
+    def server_time(self, client: Any) -> float:
+        """Return the server's time in epoch seconds, or this machine's if the server does not tell its own."""
+        try:
+            seconds, microseconds = client.time()
+        except ResponseError:
+            return time()
+        return float(seconds) + float(microseconds) / 1e6
+
     def _do_restore_message(self, payload: Any, *args: Any, **kwargs: Any) -> None:
         # kombu marks the headers, and would drop a message whose headers are null.
         if not isinstance(payload.get("headers"), dict):

@@ -69,7 +69,8 @@ class RedisMover:
         channel = self._channel
         if tags := list(channel.qos._delivered):
             with channel.conn_or_acquire() as client:
-                client.zadd(channel.unacked_index_key, dict.fromkeys(tags, time()), xx=True)
+                now = channel.server_time(client)
+                client.zadd(channel.unacked_index_key, dict.fromkeys(tags, now), xx=True)
 
     def close(self) -> None:
         """Do nothing: the channel is the consumer's."""

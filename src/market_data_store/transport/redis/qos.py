@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from time import monotonic
+from time import monotonic, time
 from typing import Any
 
 from kombu.transport import redis, virtual
@@ -37,6 +37,17 @@ class QoS(redis.QoS):
         #: By delivery tag, the size of each body that is held.
         self._sizes: dict[str, int] = {}
         super().__init__(*args, **kwargs)
+
+    @property
+    def visibility_timeout(self) -> float:
+        """The visibility timeout, corrected by what this machine's clock differs from the server's.
+
+        kombu subtracts it from this machine's time to find what is due. Records have the server's time, so a worker an
+        hour ahead would take from the others what they are at work on.
+        """
+        with self.channel.conn_or_acquire() as client:
+            ahead_s: float = time() - self.channel.server_time(client)
+        return float(self.channel.visibility_timeout) + ahead_s
 
     def can_consume(self) -> bool:
         """Whether more messages may be fetched: within the prefetch limit and `RESERVED_BYTES`."""

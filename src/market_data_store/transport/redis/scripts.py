@@ -9,8 +9,9 @@ from __future__ import annotations
 #: Take messages from the first of the lists that has any, and record them as unacknowledged.
 #:
 #: KEYS: unacked, unacked_index, malformed, then the lists, in the order in which BRPOP would read them.
-#: ARGV: the most messages, the approximate most bytes, the time, then for each list 1 (record), 0 (its consumer does
-#: not acknowledge), or the name of the queue to which its messages go back, instead of the one they were sent to.
+#: ARGV: the most messages, the approximate most bytes, the worker's time (recorded if the server does not tell it),
+#: then for each list 1 (record), 0 (its consumer does not acknowledge), or the name of the queue to which its messages
+#: go back, instead of the one they were sent to.
 #: Returns the number of the list from 0, or -1; how many entries were not messages and were moved to `malformed`; then
 #: each message's delivery tag, its text, and the server's time when it was first recorded, or '' if the server does not
 #: tell its time.
@@ -50,6 +51,8 @@ local function decoded(text)
   end
   return is_json and type(envelope) == 'table' and envelope
 end
+local recorded_at = ARGV[3]
+if seconds then recorded_at = string.format('%d.%06d', seconds, microseconds) end
 local list, malformed, found, room = -1, 0, {}, tonumber(ARGV[2])
 for i = 4, #KEYS do
   while #found / 3 + malformed < tonumber(ARGV[1]) and room > 0 do
@@ -64,7 +67,7 @@ for i = 4, #KEYS do
       if ARGV[i] ~= '0' then
         local exchange, routing_key = origin.exchange or '', origin.routing_key or ''
         if ARGV[i] ~= '1' then exchange, routing_key = '', ARGV[i] end
-        redis.call('ZADD', KEYS[2], ARGV[3], tag)
+        redis.call('ZADD', KEYS[2], recorded_at, tag)
         local record = text
         if ending then
           if record:sub(-1) ~= '}' then record = record:gsub('%s+$', '') end
