@@ -219,7 +219,9 @@ def test_messages_go_back_by_the_clock_of_redis_and_not_by_that_of_a_worker(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("header", ["exact", pytest.param("none", marks=on_redis)])
+@pytest.mark.parametrize(
+    ("broker_url", "header"), [("redis", "exact"), ("redis", "none"), ("rabbitmq", "exact")], indirect=["broker_url"]
+)
 def test_a_backlog_that_workers_with_wrong_clocks_take_and_lose_ends_with_what_was_sent_last(
     header: str,
     broker_url: str,

@@ -96,6 +96,7 @@ def test_a_worker_whose_loop_hangs_is_ended(
     wait_until(lambda: stored() == bars[:2])
 
 
+@on_redis
 @pytest.mark.slow
 def test_a_worker_whose_jobs_do_not_end_ends_itself(
     start_worker: StartWorker, send: Send, bars: list[Bar], stored: Stored
@@ -219,6 +220,7 @@ def test_a_worker_that_has_nothing_to_do_or_whose_datasets_are_held_goes_on(
     assert held() >= 49
 
 
+@on_redis
 @pytest.mark.slow
 def test_a_worker_that_was_ordered_to_stop_consuming_goes_on(
     start_worker: StartWorker, producer: Celery, send: Send, bars: list[Bar]
