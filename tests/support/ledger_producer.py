@@ -1,7 +1,9 @@
 """A producer with a ledger: writes numbered rows for ever, and notes after each `write` up to where they were accepted.
 
-Row `n` of a producer has the key `n % KEYS` and the value `n`: so what must be stored follows from the last number
-accepted. Started again, also after SIGKILL, it goes on from there; SIGTERM has it hand over what its spool holds.
+Row `n` of a dataset has the key `n % KEYS` and the value `n`: so what must be stored follows from the last number
+accepted. Beside every `REFUSED_EACH`th row goes one with a negative value, which the table refuses, so the letters
+follow from it, too. Started again, also after SIGKILL, the producer goes on from there; SIGTERM has it hand over what
+its spool holds.
 """
 
 from __future__ import annotations
@@ -11,13 +13,22 @@ import random
 import signal
 import sys
 import time
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from market_data_store.errors import Backpressure
 from market_data_store.producer.client import StoreClient
 
+#: By dataset, the column with the number.
+VALUES = {"signals": "value", "bars": "volume"}
 KEYS = 2_000
+REFUSED_EACH = 500
+_OTHERS: dict[str, dict[str, Any]] = {
+    "signals": {"name": "n"},
+    "bars": {"interval": "1m", "open": 1, "high": 1, "low": 1, "close": 1},
+}
 _ROWS_A_SECOND = 400
 
 
@@ -26,14 +37,33 @@ def expected(accepted: int) -> dict[int, int]:
     return {number % KEYS: number for number in range(max(0, accepted - KEYS), accepted)}
 
 
-def accepted(ledger: Path) -> int:
-    """How many rows were accepted."""
-    lines = ledger.read_text().split("\n")[:-1] if ledger.exists() else []
-    return int(lines[-1]) if lines else 0
+def refused(begin: int, end: int) -> Iterable[int]:
+    """The values of the refused rows that go beside the rows of these numbers."""
+    return (-1 - number for number in range(begin, end) if number % REFUSED_EACH == 0)
 
 
-def _row(number: int) -> dict[str, Any]:
-    return {"ts": number % KEYS, "value": number}
+def accepted(ledger: Path) -> dict[str, int]:
+    """How many rows of each dataset were accepted."""
+    counts = dict.fromkeys(VALUES, 0)
+    return counts | {dataset: end for word, dataset, _, end in _lines(ledger) if word == "accepted"}
+
+
+def begun(ledger: Path) -> Counter[tuple[str, int]]:
+    """By dataset and value, how many times each refused row was given to `write`; a kill leaves open what it took."""
+    calls = [(dataset, begin, end) for word, dataset, begin, end in _lines(ledger) if word == "begun"]
+    return Counter((dataset, value) for dataset, begin, end in calls for value in refused(begin, end))
+
+
+def _lines(ledger: Path) -> Iterator[tuple[str, str, int, int]]:
+    for line in ledger.read_text().split("\n")[:-1] if ledger.exists() else []:
+        word, dataset, begin, end = line.split()
+        yield word, dataset, int(begin), int(end)
+
+
+def _rows(dataset: str, begin: int, end: int) -> list[dict[str, Any]]:
+    others, value = _OTHERS[dataset], VALUES[dataset]
+    rows = [{"ts": number % KEYS, value: number, **others} for number in range(begin, end)]
+    return rows + [{"ts": KEYS - number, value: number, **others} for number in refused(begin, end)]
 
 
 def main(name: str, directory: str, confirm: str) -> None:
@@ -46,20 +76,22 @@ def main(name: str, directory: str, confirm: str) -> None:
 
     signal.signal(signal.SIGTERM, stop)
     path = Path(directory) / f"{name}.ledger"
-    number, chance = accepted(path), random.Random(name)  # noqa: S311  # no secret
+    counts, chance = accepted(path), random.Random(name)  # noqa: S311  # no secret
     ledger = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
-    defaults = {"provider": name, "symbol": "S", "name": "n", "time_unit": "s"}
+    defaults = {"provider": name, "symbol": "S", "time_unit": "s"}
     spool = Path(directory) / f"{name}.spool"
     with StoreClient(defaults=defaults, spool=spool, confirm=confirm == "confirm", confirm_timeout_s=20) as client:
         while not stopping:
-            rows = chance.randint(1, 100)
+            dataset, count = chance.choice(list(VALUES)), chance.randint(1, 100)
+            begin, end = counts[dataset], counts[dataset] + count
+            os.write(ledger, f"begun {dataset} {begin} {end}\n".encode())
             try:
-                client.write("signals", [_row(n) for n in range(number, number + rows)])
+                client.write(dataset, _rows(dataset, begin, end))
             except Backpressure:
                 continue  # none was taken
-            number += rows
-            os.write(ledger, f"{number}\n".encode())
-            time.sleep(rows / _ROWS_A_SECOND)
+            counts[dataset] = end
+            os.write(ledger, f"accepted {dataset} {begin} {end}\n".encode())
+            time.sleep(count / _ROWS_A_SECOND)
         client.flush()
         while client.pending_rows:
             if confirm == "confirm":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import tempfile
 import threading
 from collections.abc import Iterator
@@ -14,7 +15,7 @@ from urllib.parse import urlsplit
 import psycopg
 
 from market_data_store.local import free_port
-from support.processes import running
+from support.processes import Process
 from support.waiting import wait_until
 
 _PROGRAM = Path("/usr/sbin/pgbouncer")
@@ -40,27 +41,62 @@ def available() -> bool:
     return _PROGRAM.exists()
 
 
+class PgBouncer:
+    """A pooler before one Postgres, that can be stopped, killed and started again on the same port. Made running."""
+
+    def __init__(self, postgres_url: str, *, pool_size: int, user: str | None = None) -> None:
+        """`user`: as whom its clients connect; without, that of the URL."""
+        server, port = urlsplit(postgres_url), free_port()
+        owner = "nobody" if os.geteuid() == 0 else None  # it refuses to run as root
+        self._directory = Path(tempfile.mkdtemp(prefix="pgbouncer-"))  # pytest's directories are closed to other users
+        self._directory.chmod(0o755)
+        configuration = self._directory / "pgbouncer.ini"
+        configuration.write_text(
+            _CONFIGURATION.format(
+                host=server.hostname,
+                postgres_port=server.port,
+                user=user or server.username,
+                port=port,
+                pool_size=pool_size,
+            )
+        )
+        #: Of the same database.
+        self.url = server._replace(netloc=f"{user or server.username}@127.0.0.1:{port}").geturl()
+        self.process = Process(_PROGRAM, configuration, directory=self._directory, user=owner)
+        self._wait_until_it_answers()
+
+    def start(self) -> None:
+        """Start it again."""
+        self.process.start()
+        self._wait_until_it_answers()
+
+    def stop(self) -> None:
+        """SIGTERM, at which it drops its clients."""
+        self.process.send_signal(signal.SIGTERM)
+        self.process.wait()  # its status is 1
+
+    def kill(self) -> None:
+        """SIGKILL."""
+        self.process.kill()
+
+    def remove(self) -> None:
+        """End it for good."""
+        self.process.kill()
+        shutil.rmtree(self._directory)
+
+    def _wait_until_it_answers(self) -> None:
+        wait_until(lambda: _answers(self.url) or not self.process.is_running, self.process.said)
+        assert self.process.is_running, self.process.said()
+
+
 @contextmanager
 def pgbouncer(postgres_url: str, *, pool_size: int) -> Iterator[str]:
     """The URL of the same database through a pooler with this many sessions for each database."""
-    server, port = urlsplit(postgres_url), free_port()
-    user = "nobody" if os.geteuid() == 0 else None  # it refuses to run as root
-    directory = Path(tempfile.mkdtemp(prefix="pgbouncer-"))  # pytest's directories are closed to other users
+    pooler = PgBouncer(postgres_url, pool_size=pool_size)
     try:
-        directory.chmod(0o755)
-        configuration = directory / "pgbouncer.ini"
-        configuration.write_text(
-            _CONFIGURATION.format(
-                host=server.hostname, postgres_port=server.port, user=server.username, port=port, pool_size=pool_size
-            )
-        )
-        with running(_PROGRAM, configuration, directory=directory, user=user) as process:
-            url = server._replace(netloc=f"{server.username}@127.0.0.1:{port}").geturl()
-            wait_until(lambda: _answers(url) or not process.is_running, process.said)
-            assert process.is_running, process.said()
-            yield url
+        yield pooler.url
     finally:
-        shutil.rmtree(directory)
+        pooler.remove()
 
 
 def _answers(url: str) -> bool:

@@ -1,0 +1,194 @@
+"""The faults that can happen to a `ledger_world.World`, and a schedule of them."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext, suppress
+from typing import NamedTuple
+
+import psutil
+
+from support.ledger_producer import VALUES
+from support.ledger_world import World
+from support.owner import TROUBLES
+from support.waiting import wait_until
+from support.workers import Worker
+
+_TERMINATE = """
+    SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+    WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()
+"""
+#: So many sessions end at least, and at most, one a second.
+_TERMINATIONS = (3, 12)
+
+
+class Step(NamedTuple):
+    """What happens at once: a table gets into trouble, and while it is, a process or a server has a fault."""
+
+    dataset: str
+    trouble: str | None
+    fault: str | None
+
+    @property
+    def faults(self) -> list[str]:
+        """The names of both."""
+        return [name for name in (self.trouble, self.fault) if name is not None]
+
+
+def schedule(chance: random.Random, faults: int) -> list[Step]:
+    """Draw so many faults: each kind comes once before any comes again."""
+    troubles, others = _dealt(chance, [*TROUBLES]), _dealt(chance, [*FAULTS])
+    steps: list[Step] = []
+    while (left := faults - sum(len(step.faults) for step in steps)) > 0:
+        with_trouble = chance.random() < 0.6
+        with_fault = not with_trouble or (left > 1 and chance.random() < 0.8)
+        trouble, fault = next(troubles) if with_trouble else None, next(others) if with_fault else None
+        steps.append(Step(chance.choice([*VALUES]), trouble, fault))
+    return steps
+
+
+def befall(world: World, step: Step, chance: random.Random) -> None:
+    """Let this happen, and return when rows of all datasets are written again."""
+    with world.in_trouble(step.dataset, TROUBLES[step.trouble]) if step.trouble else nullcontext():
+        if step.fault:
+            FAULTS[step.fault](world, chance)
+    world.recover()
+
+
+def _dealt(chance: random.Random, names: list[str]) -> Iterator[str]:
+    while True:
+        yield from chance.sample(names, len(names))
+
+
+def _pool_process(worker: Worker, chance: random.Random) -> list[psutil.Process]:
+    pids = sorted(worker.pool_pids)
+    return [psutil.Process(chance.choice(pids))] if pids else []
+
+
+def _pool_process_killed(world: World, chance: random.Random) -> None:
+    for process in _pool_process(chance.choice(world.workers), chance):
+        process.kill()
+
+
+def _pool_process_stopped(world: World, chance: random.Random) -> None:
+    _pause(_pool_process(chance.choice(world.workers), chance), chance)
+
+
+def _worker_killed(world: World, chance: random.Random) -> None:
+    worker = chance.choice(world.workers)
+    worker.container.kill()
+    worker.restart()
+
+
+def _worker_stopped(world: World, chance: random.Random) -> None:
+    parent = psutil.Process(chance.choice(world.workers).pid)
+    _pause([parent, *parent.children()], chance)
+
+
+def _worker_restarted(world: World, chance: random.Random) -> None:
+    worker = chance.choice(world.workers)
+    worker.stop()
+    worker.restart()
+
+
+def _monitor_killed(world: World, _: random.Random) -> None:
+    world.monitor.kill()
+    world.monitor.start()
+
+
+def _producer_killed(world: World, chance: random.Random) -> None:
+    producer = chance.choice([*world.producers.values()])
+    producer.kill()
+    producer.start()
+
+
+def _postgres_killed(world: World, _: random.Random) -> None:
+    os.kill(world.postgres.pid, signal.SIGKILL)
+    world.postgres.stop()
+    world.start_postgres()
+
+
+def _postgres_stopped(world: World, chance: random.Random) -> None:
+    server = psutil.Process(world.postgres.pid)
+    _pause([server, *server.children()], chance)
+
+
+def _postgres_restarted(world: World, _: random.Random) -> None:
+    world.postgres.stop()
+    world.start_postgres()
+
+
+def _sessions_terminated_each_second(world: World, chance: random.Random) -> None:
+    """All of Postgres's sessions, the pooler's and any other."""
+    for _ in range(chance.randint(*_TERMINATIONS)):
+        world.ask(_TERMINATE)
+        _wait(1.0)
+
+
+def _pooler_killed(world: World, chance: random.Random) -> None:
+    world.pooler.kill()
+    _wait(chance.uniform(0.0, 3.0))
+    world.pooler.start()
+
+
+def _pooler_restarted(world: World, chance: random.Random) -> None:
+    world.pooler.stop()
+    _wait(chance.uniform(0.0, 3.0))
+    world.pooler.start()
+
+
+def _broker_killed(world: World, _: random.Random) -> None:
+    world.broker.kill()
+    world.broker.start()
+
+
+def _broker_stopped(world: World, chance: random.Random) -> None:
+    _pause([psutil.Process(world.broker.pid)], chance)
+
+
+def _broker_restarted(world: World, _: random.Random) -> None:
+    world.broker.stop()
+    world.broker.start()
+
+
+def _pause(processes: list[psutil.Process], chance: random.Random) -> None:
+    """Freeze processes without their knowledge: SIGSTOP, then SIGCONT."""
+    for process in processes:
+        with suppress(psutil.NoSuchProcess):  # a backend whose client went
+            process.suspend()
+    _wait(chance.uniform(0.5, 4.0))
+    for process in processes:
+        with suppress(psutil.NoSuchProcess):  # one that was resumed may end another
+            process.resume()
+
+
+def _wait(seconds: float) -> None:
+    end = time.monotonic() + seconds
+    wait_until(lambda: time.monotonic() > end)
+
+
+FAULTS: dict[str, Callable[[World, random.Random], None]] = {
+    fault.__name__.removeprefix("_").replace("_", " "): fault
+    for fault in (
+        _pool_process_killed,
+        _pool_process_stopped,
+        _worker_killed,
+        _worker_stopped,
+        _worker_restarted,
+        _monitor_killed,
+        _producer_killed,
+        _postgres_killed,
+        _postgres_stopped,
+        _postgres_restarted,
+        _sessions_terminated_each_second,
+        _pooler_killed,
+        _pooler_restarted,
+        _broker_killed,
+        _broker_stopped,
+        _broker_restarted,
+    )
+}
