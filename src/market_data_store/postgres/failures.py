@@ -64,7 +64,7 @@ class Fault(Enum):
 class Others(Enum):
     """What goes in where the refused rows do not."""
 
-    #: Other rows of the batch, or of another batch of the dataset since the batch failed first.
+    #: Other rows of the batch, or, for what looks like an outage, of another batch since the batch failed first.
     ROWS = "rows"
     #: None of the batch, but a copy of a stored row, which was rolled back.
     A_COPY = "a copy"

@@ -17,7 +17,7 @@ from market_data_store.datasets import Dataset
 from market_data_store.errors import DatabaseUnavailable, DatasetUnavailable, LettersUnavailable
 from market_data_store.postgres.batch import REFUSED, Batch, Refusal
 from market_data_store.postgres.casts import TYPE_NAMES
-from market_data_store.postgres.experiment import try_rows
+from market_data_store.postgres.experiment import Findings, try_rows
 from market_data_store.postgres.failures import (
     FEW_ROWS,
     LOCK_NOT_AVAILABLE,
@@ -146,9 +146,7 @@ class _Resolving:
             except psycopg.Error as error:
                 self._write_in_parts(self._of_a_row_or_the_table(error))
                 return
-            if len(found.refused) == len(self._rows) and not self._wrote:
-                for cause in {cause.kind: cause for cause in found.refused.values()}.values():
-                    self._judge(cause, found.others(cause), len(found.refused))
+            self._judge_all(found, len(self._rows))
             again = self._refuse(found.refused)
             if not again:
                 break
@@ -182,18 +180,46 @@ class _Resolving:
                 refused[part[0]] = cause
                 if len(refused) == len(first) and not self._wrote:
                     self._judge(cause, Others.UNKNOWN, len(rows))
+        self._rows = list(refused)
+        if self._wrote and refused:
+            refused = self._refused_at_once(refused)
         for row_cause in {cause.kind: cause for cause in refused.values()}.values():
             self._judge(row_cause, Others.ROWS if self._wrote else Others.UNKNOWN, len(refused))
-        self._rows = list(refused)
         if self._refuse(refused):
             self._experiment()
-        else:
-            self._write((), self._refusals)
+            return
+        try:
+            self._write(self._rows, self._refusals)
+        except psycopg.Error as error:
+            raise self._unavailable(self._of_a_row_or_the_table(error)) from error
+
+    def _refused_at_once(self, refused: dict[int, Cause]) -> dict[int, Cause]:
+        """Return which of these rows, which were refused in parts while others went in, are refused in one transaction.
+
+        Between the parts the table may have been broken or mended.
+        """
+        try:
+            found = try_rows(self._connection, self._tables, self._batch, [*refused])
+        except psycopg.Error as error:
+            cause = self._of_a_row_or_the_table(error)
+            if cause.kind in {other.kind for other in refused.values()}:
+                raise self._unavailable(cause) from error
+            return refused  # no experiment can be made
+        self._judge_all(found, len(refused))
+        return found.refused
+
+    def _judge_all(self, found: Findings, tried: int) -> None:
+        """Raise what the failure is if all of the rows that were tried are refused, unless they are at fault."""
+        if len(found.refused) < tried:
+            return
+        for cause in {cause.kind: cause for cause in found.refused.values()}.values():
+            others = found.others(cause)
+            # What went in before may have been before the table was broken.
+            others = Others.ROWS if self._wrote and others is not Others.NOTHING else others
+            self._judge(cause, others, tried)
 
     def _judge(self, cause: Cause, others: Others, refused: int) -> None:
         """Raise what the failure is, unless the rows are at fault."""
-        if self._memory.others_went_in:
-            others = Others.ROWS
         match whose(cause, self._batch.dataset, others, refused):
             case Fault.DATASET:
                 raise self._unavailable(cause)
@@ -228,7 +254,7 @@ class _Resolving:
         again = self._batch.fall_back(unfit.rows)
         rest = [row for row in rows if row not in unfit.rows or row in again]
         cause = _cause_of(self._batch.dataset, unfit)
-        if not rest and len(unfit.rows) > FEW_ROWS and not self._wrote and not self._memory.others_went_in:
+        if not rest and len(unfit.rows) > FEW_ROWS and not self._wrote:
             raise self._unavailable(cause)
         if self._memory.is_news(cause):
             logger.warning("%s: %d rows of this batch do not fit: %s", self._batch.dataset.name, len(unfit.rows), cause)
