@@ -7,19 +7,20 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import Any
 
 import kombu
 import pytest
 import redis
 from celery import Celery
-from support.brokers import on_redis
+from support.brokers import Broker, on_redis
 from support.consumers import consuming
 from support.fixtures.store import QUEUE, Bar, Send, StartWorker
 from support.waiting import wait_until
 
 from market_data_store.coordinator.queue import QueueInspector
-from market_data_store.transport.redis import channel
+from market_data_store.transport.redis import channel, qos
 from market_data_store.transport.redis.qos import RESERVED_BYTES
 from market_data_store.transport.selection import Connection
 
@@ -166,6 +167,26 @@ def test_acknowledgements_are_kept_when_the_connection_breaks(redis_url: str, se
         consumer.messages[1].ack()
         server.client_kill_filter(_type="normal", skipme=True)
         consumer.wait_until(lambda: server.hlen("unacked") == 0)
+
+
+@pytest.mark.parametrize("broker", ["redis"], indirect=True)
+def test_acknowledgements_on_a_connection_that_was_given_up_are_not_tried_again(
+    broker: Broker, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(qos, "ACK_RETRY_S", 0.05)
+    publish(broker.url, range(2))
+    with consuming(broker.url, "q", with_hub=True) as consumer:
+        consumer.take(2)
+        broker.kill()
+        consumer.messages[0].ack()
+        consumer.wait_until(lambda: "1 acknowledgements could not be sent (ConnectionError)" in caplog.messages)
+        with suppress(*consumer.connection.connection_errors, AttributeError):  # the other cannot be given back
+            consumer.connection.collect()  # as Celery's consumer does before it connects anew
+        caplog.clear()
+        ends = time.monotonic() + 5 * qos.ACK_RETRY_S
+        consumer.wait_until(lambda: time.monotonic() > ends)
+        assert caplog.messages == []
+        consumer.leave()
 
 
 def test_a_channel_that_is_closed_gives_everything_back_in_order(redis_url: str, server: Any) -> None:

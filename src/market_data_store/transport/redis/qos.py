@@ -69,7 +69,7 @@ class QoS(redis.QoS):
         """Acknowledge together with others within `ACK_DELAY_S`; at once where no event loop runs."""
         virtual.QoS.ack(self, delivery_tag)  # makes room for the next message now
         self._sizes.pop(delivery_tag, None)
-        transport = self.channel.connection
+        transport = self._transport
         if transport is None:
             if not self._is_lost:
                 logger.warning("Acknowledgements on a lost connection are void; their messages will be redelivered")
@@ -102,7 +102,7 @@ class QoS(redis.QoS):
             self._send_acks()
         except (*self.channel.connection_errors, ResponseError) as error:
             logger.warning("%d acknowledgements could not be sent (%s)", len(self._acks), type(error).__name__)
-            transport = self.channel.connection
+            transport = self._transport
             if transport is not None and transport.hub is not None:
                 self._ack_deadline = monotonic() + ACK_RETRY_S
                 transport.hub.call_later(ACK_RETRY_S, self.flush_acks)
@@ -115,7 +115,7 @@ class QoS(redis.QoS):
                 tags.append(self._acks.popleft())
         except IndexError:
             pass
-        if not tags or self.channel.connection is None:
+        if not tags or self._transport is None:
             return
         try:
             with self.channel.conn_or_acquire() as client:
@@ -141,3 +141,9 @@ class QoS(redis.QoS):
         """The same when the channel ends; it may have only acknowledgements."""
         self.flush_acks()
         super().restore_unacked_once(stderr)
+
+    @property
+    def _transport(self) -> Any | None:
+        """The transport; None once its connection was closed. A timer may still call then."""
+        transport = self.channel.connection
+        return None if transport is None or transport.client is None else transport
