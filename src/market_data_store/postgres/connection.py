@@ -28,8 +28,9 @@ def first_line(error: psycopg.Error) -> str:
 
 
 def unavailable(error: psycopg.Error) -> DatabaseUnavailable:
-    """Convert Postgres's error to one of ours, without a URL that may contain a password."""
+    """Convert an error on an open connection to one of ours."""
     if isinstance(error, psycopg.ProgrammingError) and error.sqlstate is None:
-        # libpq quotes what it cannot parse, including the password.
-        return DatabaseUnavailable("DATABASE_URL is not a valid postgresql:// URL")
+        # psycopg's "COPY cannot be mixed with other operations": a session that was ended before a COPY gives it two
+        # answers, its last words and its end.
+        return DatabaseUnavailable("Postgres: the connection was lost")
     return DatabaseUnavailable(f"Postgres: {first_line(error)} (SQLSTATE {error.sqlstate or 'none'})")

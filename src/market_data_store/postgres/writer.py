@@ -170,7 +170,14 @@ class Writer:
 
     def _connected(self) -> psycopg.Connection[Any]:
         if self._connection is None or self._connection.closed:
-            self._connection = psycopg.connect(
+            self._connection = self._new_connection()
+            adapt(self._connection.adapters)
+            self._reconnected, self._connected_before = self._connected_before, True
+        return self._connection
+
+    def _new_connection(self) -> psycopg.Connection[Any]:
+        try:
+            return psycopg.connect(
                 self._url,
                 autocommit=True,
                 connect_timeout=self._connect_timeout_s,
@@ -182,5 +189,5 @@ class Writer:
                 keepalives_interval=5,
                 keepalives_count=3,
             )
-            adapt(self._connection.adapters)
-        return self._connection
+        except psycopg.ProgrammingError as error:  # libpq quotes what it cannot parse, including the password
+            raise DatabaseUnavailable("DATABASE_URL is not a valid postgresql:// URL") from error

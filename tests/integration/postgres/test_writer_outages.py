@@ -15,6 +15,7 @@ from support.writing import AT, TIMEOUT_S, bar, bars, closes, letter, message, s
 
 from market_data_store.errors import DatabaseUnavailable
 from market_data_store.postgres import schema
+from market_data_store.postgres.connection import unavailable
 from market_data_store.postgres.writer import Writer
 from market_data_store.protocol import Counts
 
@@ -77,6 +78,21 @@ def test_a_session_that_is_lost_in_the_middle_of_a_copy_is_an_outage(
         assert isinstance(attempt.exception(TIMEOUT_S), DatabaseUnavailable)
         other.rollback()
     assert write(writer, message([bar()])) == [Counts(written=1)]
+
+
+@pytest.mark.slow
+def test_a_pooled_session_that_is_lost_before_a_copy_is_named_so(database: Connection, pooled_url: str) -> None:
+    with psycopg.connect(pooled_url) as pooled:
+        ((pid,),) = pooled.execute("SELECT pg_backend_pid()").fetchall()
+        database.execute("SELECT pg_terminate_backend(%s, 5000)", [pid])
+        with pytest.raises(psycopg.Error) as lost, pooled.cursor().copy("COPY bars_ohlcv (symbol) FROM STDIN"):
+            pass
+    assert str(unavailable(lost.value)) == "Postgres: the connection was lost"
+
+
+def test_a_url_that_libpq_cannot_read_is_named_without_its_password() -> None:
+    with pytest.raises(DatabaseUnavailable, match=r"^DATABASE_URL is not a valid postgresql:// URL$"):
+        Writer("postgresql://me:secret@[host/db").time()
 
 
 TOO_MUCH = """
