@@ -2,10 +2,10 @@
 BIN ?= .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help venv lint format types layers unit test slow soak-types bench ci
+.PHONY: help venv lint format types layers unit test slow soak-types soak-ledger bench ci
 
 help: ## List the targets.
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 venv: ## Create .venv with everything that development needs.
 	python3 -m venv .venv
@@ -36,6 +36,9 @@ slow: ## Run the second tier: kills, outages, the benchmark's gate.
 
 soak-types: ## Write every column of every dataset as 33 other types: minutes.
 	$(BIN)/pytest -m soak tests/integration/postgres/test_altered_types.py
+
+soak-ledger: ## Cause 200 faults of servers, processes and tables on each broker: half an hour.
+	$(BIN)/pytest -m soak -n 0 -s tests/acceptance/test_ledger.py
 
 bench: ## Run the benchmark, on a machine that does nothing else.
 	$(BIN)/pip install -q -e '.[local,dev,bench]'
