@@ -32,7 +32,7 @@ TIMELY = frozenset({LOCK_NOT_AVAILABLE, QUERY_CANCELED, LIMIT_EXCEEDED})
 #: Data exception, integrity constraint violation, program limit exceeded (a key too long for its index, ...).
 _ROWS_CLASSES = frozenset({"22", "23", "54"})
 #: Unique and exclusion violations: a row is refused for another one, so these never refuse all rows.
-_UNIQUENESS = frozenset({"23505", "23P01"})
+UNIQUENESS = frozenset({"23505", "23P01"})
 #: A connection that is lost has no code of its own.
 CONNECTION_LOST = "08006"
 _NOT_NULL, _FOREIGN_KEY, _CHECK = "23502", "23503", "23514"
@@ -136,7 +136,7 @@ def whose(cause: Cause, dataset: Dataset, others: Others, refused: int) -> Fault
         return Fault.DATASET if is_beside else Fault.ROW
     if _is_the_servers(code):
         return Fault.SERVER
-    if code in _UNIQUENESS:
+    if code in UNIQUENESS:
         return Fault.ROW
     is_few = refused <= FEW_ROWS and code[:2] in _ROWS_CLASSES
     return Fault.DATASET if not is_few or _is_no_partition(cause) or _is_foreign(cause, dataset) else Fault.ROW

@@ -22,6 +22,7 @@ from market_data_store.postgres.failures import (
     FEW_ROWS,
     LOCK_NOT_AVAILABLE,
     TOO_MUCH,
+    UNIQUENESS,
     Cause,
     Fault,
     Others,
@@ -147,7 +148,8 @@ class _Resolving:
                 self._write_in_parts(self._of_a_row_or_the_table(error))
                 return
             self._judge_all(found, len(self._rows))
-            again = self._refuse(found.refused)
+            others = [row for row in self._rows if row not in found.refused]
+            again = self._refuse(self._refused_again(found.refused, others[-1:]) if others else found.refused)
             if not again:
                 break
         try:
@@ -181,8 +183,8 @@ class _Resolving:
                 if len(refused) == len(first) and not self._wrote:
                     self._judge(cause, Others.UNKNOWN, len(rows))
         self._rows = list(refused)
-        if self._wrote and refused:
-            refused = self._refused_at_once(refused)
+        if self._wrote:
+            refused = self._refused_again(refused)
         for row_cause in {cause.kind: cause for cause in refused.values()}.values():
             self._judge(row_cause, Others.ROWS if self._wrote else Others.UNKNOWN, len(refused))
         if self._refuse(refused):
@@ -193,20 +195,23 @@ class _Resolving:
         except psycopg.Error as error:
             raise self._unavailable(self._of_a_row_or_the_table(error)) from error
 
-    def _refused_at_once(self, refused: dict[int, Cause]) -> dict[int, Cause]:
-        """Return which of these rows, which were refused in parts while others went in, are refused in one transaction.
+    def _refused_again(self, refused: dict[int, Cause], other: Sequence[int] = ()) -> dict[int, Cause]:
+        """Return which of these rows are refused once more, after others went in; `other` is one that was not written.
 
-        Between the parts the table may have been broken or mended.
+        Meanwhile the table may have been broken or mended: a right or a trigger's function can change at any moment.
         """
+        doubtful = [row for row, cause in refused.items() if cause.sqlstate not in UNIQUENESS]
+        if not doubtful:
+            return refused
         try:
-            found = try_rows(self._connection, self._tables, self._batch, [*refused])
+            found = try_rows(self._connection, self._tables, self._batch, [*doubtful, *other])
         except psycopg.Error as error:
             cause = self._of_a_row_or_the_table(error)
-            if cause.kind in {other.kind for other in refused.values()}:
+            if other or cause.kind in {each.kind for each in refused.values()}:
                 raise self._unavailable(cause) from error
             return refused  # no experiment can be made
-        self._judge_all(found, len(refused))
-        return found.refused
+        self._judge_all(found, len(doubtful) + len(other))
+        return {row: cause for row, cause in refused.items() if row in found.refused or row not in doubtful}
 
     def _judge_all(self, found: Findings, tried: int) -> None:
         """Raise what the failure is if all of the rows that were tried are refused, unless they are at fault."""

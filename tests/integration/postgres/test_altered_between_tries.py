@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import psycopg
@@ -94,4 +94,49 @@ def test_rows_that_met_an_outage_before_others_were_written_are_not_at_fault_for
     database.execute(BREAK)
     with pytest.raises(DatasetUnavailable, match="does not exist"):
         write(writer, met)
+    assert letters(database) == 0
+
+
+#: Refuses rows with a negative volume, and all rows while it is `broken`; at volume 5 it waits for the lock.
+WATCHED = """
+    CREATE TABLE state (broken boolean);
+    CREATE FUNCTION watch() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+        IF NEW.volume = 5 THEN PERFORM pg_advisory_xact_lock_shared(1); END IF;
+        IF NEW.volume < 0 OR (SELECT broken FROM state) THEN RAISE 'refused'; END IF;
+        RETURN NEW;
+    END $$;
+    CREATE TRIGGER watch BEFORE INSERT ON bars_ohlcv FOR EACH ROW EXECUTE FUNCTION watch();
+"""
+
+
+def written_while_it_changes(
+    writer: Writer, database: Connection, database_url: str, *, broken_first: bool
+) -> Future[list[Counts]]:
+    """Write 20 rows, of which the first is refused, while the table is broken or mended at the sixth."""
+    database.execute(WATCHED)
+    database.execute("INSERT INTO state VALUES (%s)", [broken_first])
+    sent = [bar | {"volume": float(n) if n else -1.0} for n, bar in enumerate(bars(20))]
+    waiting = "SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
+    with psycopg.connect(database_url) as other, ThreadPoolExecutor(1) as pool:
+        other.execute("SELECT pg_advisory_xact_lock(1)")
+        attempt = pool.submit(write, writer, message(sent))
+        wait_until(lambda: select(database, waiting))
+        database.execute("UPDATE state SET broken = NOT broken")
+        other.rollback()
+    return attempt
+
+
+def test_rows_that_are_refused_until_the_table_is_mended_in_an_experiment_are_written(
+    writer: Writer, database: Connection, database_url: str
+) -> None:
+    attempt = written_while_it_changes(writer, database, database_url, broken_first=True)
+    assert attempt.result() == [Counts(written=19, rejected=1)]
+    assert select(database, "SELECT row->>'volume' FROM dead_letters") == [("-1.0",)]
+
+
+def test_rows_that_are_refused_after_the_table_is_broken_in_an_experiment_are_not_at_fault(
+    writer: Writer, database: Connection, database_url: str
+) -> None:
+    attempt = written_while_it_changes(writer, database, database_url, broken_first=False)
+    assert isinstance(attempt.exception(), DatasetUnavailable)
     assert letters(database) == 0
