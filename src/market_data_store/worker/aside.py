@@ -161,7 +161,7 @@ class Aside:
 
     def flow_back(self) -> None:
         """Move a portion of the messages whose dataset is written again to the main queue."""
-        if self._closed or self._mover is None or _is_stopping():
+        if self._closed or self._mover is None or is_stopping():
             return
         for dataset in list(self._held.flowing):
             moved = self._answer(partial(self._mover.pour, held_queue(dataset), QUEUE, FLOW_MESSAGES))
@@ -178,7 +178,7 @@ class Aside:
         """Take the next message that runs alone, unless one is running."""
         if self._closed or self._mover is None or self._alone is not None:
             return
-        if _is_stopping():
+        if is_stopping():
             return
         message = self._take_probe() or self._take(AGAIN_QUEUE)
         if message is not None:
@@ -194,7 +194,7 @@ class Aside:
 
     def _soon(self, act: Callable[[], None]) -> None:
         # Not `call_soon`: what the loop's own callbacks call soon waits until something else wakes the loop.
-        if not _is_stopping():
+        if not is_stopping():
             self._hub.call_later(0.0, act)
 
     def _put_aside(self) -> None:
@@ -280,7 +280,8 @@ def origin_of(message: Any) -> str | None:
     return origin
 
 
-def _is_stopping() -> bool:
+def is_stopping() -> bool:
+    """Whether the worker was told to end."""
     return state.should_stop is not None or state.should_terminate is not None
 
 

@@ -17,7 +17,7 @@ from kombu.utils.uuid import uuid
 from market_data_store.errors import Reason
 from market_data_store.protocol import ARROW, JSON, REPLAYS_HEADER, TURNS_HEADER
 from market_data_store.transport.moving import counted_turns, reached
-from market_data_store.worker.aside import Aside
+from market_data_store.worker.aside import Aside, is_stopping
 from market_data_store.worker.envelope import Envelope, Failed, GiveBack, Hold, Outcome, RunAsTask, Succeeded
 
 logger = logging.getLogger(__name__)
@@ -26,6 +26,8 @@ logger = logging.getLogger(__name__)
 _LOST_S = 2.0
 _TOO_LONG = GiveBack("the hard time limit was exceeded", counted=True)
 _FAILED = GiveBack("its batch did not end", counted=True)
+#: A worker that ends kills its processes after a while (see `shutdown`), which is not a message's fault.
+_ENDED = GiveBack("the worker ended before its batch did")
 
 
 class CoalescedTask(Task):
@@ -195,11 +197,13 @@ class Job:
         cause = error.exception
         if isinstance(cause, ExceptionWithTraceback):
             cause = cause.exc
-        if isinstance(cause, WorkerLostError | SystemExit):
+        is_lost = isinstance(cause, WorkerLostError | SystemExit)
+        if is_lost:
             logger.error("A pool process was lost; %d tasks go back to the broker", len(requests))
         else:
             logger.error("A batch failed; %d tasks go back to the broker", len(requests), exc_info=error.exc_info)
-        self._give_back([(request, _FAILED) for request in requests])
+        outcome = _ENDED if is_lost and is_stopping() else _FAILED
+        self._give_back([(request, outcome) for request in requests])
 
     def _give_back(self, returned: Sequence[tuple[PooledRequest, GiveBack]]) -> None:
         reasons = Counter(outcome.reason for _, outcome in returned)

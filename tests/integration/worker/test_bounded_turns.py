@@ -17,6 +17,7 @@ from support.fixtures.store import QUEUE, Bar, HoldBack, Send, StartWorker, Stor
 from support.waiting import wait_until
 
 from market_data_store import dead_letters
+from market_data_store.local import free_port
 
 #: What Python imports when it starts: a row with SLOW exceeds the soft time limit, which is one second.
 SLOW = """
@@ -40,13 +41,27 @@ def arm(**_):
 
     tasks.read_rows = slow
 """
+#: A worker that ends gives its jobs one second.
+IMPATIENT = """
+from celery.signals import celeryd_after_setup
+
+@celeryd_after_setup.connect(weak=False)
+def shorten(**_):
+    from market_data_store.worker import consumer, shutdown
+    consumer.kill_after = lambda pool: shutdown.kill_after(pool, 1.0)
+"""
+
+
+def customized(directory: Path, code: str) -> dict[str, str]:
+    """The environment of a worker whose Python runs this first."""
+    (directory / "customized").mkdir()
+    (directory / "customized" / "sitecustomize.py").write_text(code)
+    return {"PYTHONPATH": os.pathsep.join([str(directory / "customized"), *filter(None, sys.path)])}
 
 
 @pytest.fixture
 def slow(tmp_path: Path) -> dict[str, str]:
-    (tmp_path / "slow").mkdir()
-    (tmp_path / "slow" / "sitecustomize.py").write_text(SLOW)
-    return {"PYTHONPATH": os.pathsep.join([str(tmp_path / "slow"), *filter(None, sys.path)])}
+    return customized(tmp_path, SLOW)
 
 
 @slow_on_rabbitmq
@@ -117,4 +132,24 @@ def test_a_message_that_waits_for_longer_than_the_visibility_timeout_is_not_deli
     wait_until(lambda: stored() == bars[:2])
     assert "goes back" not in worker.logs()
     assert worker.logs().count(", of 1 messages in ") == 2, "each was processed once"
+    assert database.execute("SELECT FROM dead_letters").rowcount == 0
+
+
+@pytest.mark.slow
+def test_restarts_of_a_worker_during_an_outage_count_no_turn(
+    tmp_path: Path, start_worker: StartWorker, send: Send, bars: list[Bar], stored: Stored, database: Connection
+) -> None:
+    away = f"postgresql://nobody@127.0.0.1:{free_port()}/away"
+    worker = start_worker(DATABASE_URL=away, MDS_MAX_DELIVERIES="2", **customized(tmp_path, IMPATIENT))
+    send(bars[:1])
+    for _ in range(3):
+        worker.wait_for_log("trying again")
+        worker.stop()
+        assert "did not end in time and was killed" in worker.logs()
+        worker.restart()
+        worker.ready()
+    worker.wait_for_log("trying again")
+    worker.stop()
+    start_worker()
+    wait_until(lambda: stored() == bars[:1])
     assert database.execute("SELECT FROM dead_letters").rowcount == 0
