@@ -137,6 +137,7 @@ class Bench:
         self._own.execute(_ROLE)
         stack.callback(self._own.execute, _NO_ROLE)
         self._environment = processes.environment(
+            PYTHONPATH=str(processes.ROOT / "src"),  # this tree's, whatever is installed
             BROKER_URL=found.brokers[broker],
             REDIS_URL=found.brokers[REDIS],
             DATABASE_URL=self._url.replace("postgres@", "benchmark_store@"),
