@@ -43,8 +43,10 @@ def arm(**_):
             signal.signal(signal.SIGUSR1, signal.SIG_IGN)
             time.sleep(120)
         if "MEMORY" in text:
-            resource.setrlimit(resource.RLIMIT_AS, (2 << 30, 2 << 30))
-            [bytearray(1 << 26) for _ in range(64)]
+            pages = int(open("/proc/self/statm").read().split()[0])
+            limit = pages * resource.getpagesize() + (64 << 20)
+            resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+            bytearray(256 << 20)
         return read_rows(dataset, rows, *rest)
 
     tasks.read_rows = harmful
