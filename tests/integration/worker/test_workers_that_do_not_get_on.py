@@ -137,7 +137,7 @@ def test_a_worker_that_falls_back_to_celerys_transport_ends_once_and_says_so_aft
             lives_on(worker, EXIT_S + 5)
             servers = {"BROKER_URL": broker_url, "DATABASE_URL": database_url}
             said = "1 of 1 workers use Celery's own transport: Redis refuses EVAL"
-            wait_until(lambda: said in mds(tmp_path, "status", **servers).stdout)
+            wait_until(lambda: said in mds(tmp_path, "status", **servers).stdout, timeout_s=60)
         finally:
             server.execute_command("ACL", "DELUSER", "worker")
 
