@@ -172,7 +172,6 @@ class Writer:
         if self._connection is None or self._connection.closed:
             self._connection = self._new_connection()
             adapt(self._connection.adapters)
-            self._reconnected, self._connected_before = self._connected_before, True
         return self._connection
 
     def _new_connection(self) -> psycopg.Connection[Any]:
