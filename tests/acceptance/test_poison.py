@@ -166,7 +166,7 @@ def test_processes_killed_twice_while_their_messages_wait_make_no_dead_letter(
     writes_held_back: HoldBack,
 ) -> None:
     def one_waits_since(moment: datetime) -> bool:
-        return any(started > moment for (started,) in database.execute(HELD_BACK))
+        return any(started > moment for _, started in database.execute(HELD_BACK))
 
     worker = start_worker()
     with writes_held_back() as until_held:

@@ -17,7 +17,7 @@ import redis
 from celery import Celery, chain, chord, group
 from support.brokers import on_rabbitmq, on_redis
 from support.databases import Connection
-from support.fixtures.store import QUEUE, TASK, Bar, HoldBack, Send, StartWorker, Stored
+from support.fixtures.store import HELD_BACK, QUEUE, TASK, Bar, HoldBack, Send, StartWorker, Stored
 from support.processes import PYTHON, run
 from support.waiting import wait_until
 from support.workers import Worker
@@ -244,10 +244,7 @@ def test_a_lost_connection_to_postgres_is_made_anew(
     with writes_held_back() as until_held:
         result = send(bars[:10])
         until_held(1)
-        database.execute(
-            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
-            "WHERE datname = current_database() AND wait_event_type = 'Lock'"
-        )
+        database.execute(f"SELECT pg_terminate_backend(pid) FROM ({HELD_BACK}) AS held_back")
         worker.wait_for_log("trying again")
     assert result.get(timeout=10) == counts(written=10)
     assert stored() == bars[:10]
