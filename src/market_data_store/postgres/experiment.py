@@ -20,7 +20,7 @@ from market_data_store.postgres.batch import Batch
 from market_data_store.postgres.copying import copy_rows
 from market_data_store.postgres.failures import SERVERS_CLASSES, TIMELY, Cause, Others
 from market_data_store.postgres.found import Tables
-from market_data_store.postgres.statements import Casts, parts_of, write_copy_of, write_of
+from market_data_store.postgres.statements import Casts, one_line, parts_of, write_copy_of, write_of
 from market_data_store.postgres.upsert import RowsUnfit, unfit_rows
 
 #: `mds_next` is the first row that was not tried yet. `mds_known` is the last of the rows from there on that are known
@@ -141,7 +141,7 @@ def try_rows(connection: psycopg.Connection[Any], tables: Tables, batch: Batch, 
 def _try_of(dataset: Dataset, casts: Casts, last: int) -> sql.Composed:
     parts = parts_of(dataset, casts)
     staged = parts["stage"] + sql.SQL(" AS staged")
-    body = sql.SQL(_TRY).format(
+    body = one_line(_TRY).format(
         last=sql.Literal(last),
         servers=sql.Literal(sorted(SERVERS_CLASSES)),
         timely=sql.Literal(sorted(TIMELY)),

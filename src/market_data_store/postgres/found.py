@@ -24,7 +24,7 @@ from market_data_store.datasets import ENQUEUED_AT, Dataset
 from market_data_store.errors import DatasetUnavailable
 from market_data_store.postgres.casts import TYPE_NAMES, Cast, StoredType, cast_of
 from market_data_store.postgres.connection import first_line
-from market_data_store.postgres.statements import Casts, Statements, statements_of, types_of
+from market_data_store.postgres.statements import Casts, Statements, one_line, statements_of, types_of
 from market_data_store.postgres.transactions import BEGIN, ended
 
 #: The lock is the one that the write takes anyway: whoever alters the table waits for it, and it waits for him. The
@@ -183,7 +183,7 @@ def check_types(connection: psycopg.Connection[Any], dataset: Dataset, names: Co
 @cache
 def _composed(query: str, dataset: Dataset) -> bytes:
     table = sql.Identifier(dataset.table.name)
-    composed = sql.SQL(query).format(
+    composed = one_line(query).format(
         begin=sql.SQL(BEGIN),
         table=table,
         name=sql.Literal(table.as_string(None)),

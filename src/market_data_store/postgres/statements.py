@@ -91,7 +91,6 @@ class Statements:
 
 
 @cache
-@cache
 def types_of(dataset: Dataset) -> Mapping[str, str]:
     """Return the declared type of each column that the writer fills, as COPY names it."""
     return {f.name: f.kind.copy_type for f in fields_of(dataset)} | {ENQUEUED_AT: "timestamptz"}
@@ -105,9 +104,9 @@ def statements_of(dataset: Dataset, casts: Casts = ()) -> Statements:
 
     def upsert(source: sql.Composable) -> Upsert:
         return Upsert(
-            look=sql.SQL(_LOOK).format(source=source, **parts),
+            look=one_line(_LOOK).format(source=source, **parts),
             write=write_of(dataset, casts, source, sql.SQL(_CHOSEN)) + sql.SQL(_WRITTEN).format(**parts),
-            unfit=sql.SQL(_UNFIT).format(source=source, **parts) if casts else None,
+            unfit=one_line(_UNFIT).format(source=source, **parts) if casts else None,
         )
 
     return Statements(
@@ -123,13 +122,18 @@ def statements_of(dataset: Dataset, casts: Casts = ()) -> Statements:
 
 def write_of(dataset: Dataset, casts: Casts, source: sql.Composable, chosen: sql.Composable) -> sql.Composed:
     """Compose the statement that writes the rows of `source` for which the condition `chosen` is true."""
-    return sql.SQL(_WRITE).format(source=source, chosen=chosen, **parts_of(dataset, casts))
+    return one_line(_WRITE).format(source=source, chosen=chosen, **parts_of(dataset, casts))
 
 
 def write_copy_of(dataset: Dataset, casts: Casts) -> sql.Composed:
     """Compose the statement that writes a copy of a stored row, if there is one; it must be rolled back."""
     source = sql.SQL(_COPY_OF_STORED).format(**parts_of(dataset, casts))
     return write_of(dataset, casts, source, sql.SQL("true"))
+
+
+def one_line(query: str) -> sql.SQL:
+    """Return a template without its line breaks: Postgres's log repeats a statement that fails, line by line."""
+    return sql.SQL(" ".join(query.split()))
 
 
 def _has_arrays(types: Mapping[str, str]) -> bool:
