@@ -25,7 +25,7 @@ from market_data_store.errors import DatasetUnavailable
 from market_data_store.postgres.casts import TYPE_NAMES, Cast, StoredType, cast_of
 from market_data_store.postgres.connection import first_line
 from market_data_store.postgres.statements import Casts, Statements, one_line, statements_of, types_of
-from market_data_store.postgres.transactions import BEGIN, ended
+from market_data_store.postgres.transactions import LOCK_WAIT_AGAIN_S, LOCK_WAIT_S, begin, ended
 
 #: The lock is the one that the write takes anyway: whoever alters the table waits for it, and it waits for him. The
 #: types of no rows cost 25 us, where asking pg_attribute costs 120. All of it costs 150 us a batch; the writer
@@ -108,6 +108,8 @@ class Tables:
 
     def __init__(self) -> None:
         self._known: dict[Any, Table] = {}
+        #: The datasets whose table was locked at the last try.
+        self._locked: set[str] = set()
 
     @contextmanager
     def transaction(self, connection: psycopg.Connection[Any], dataset: Dataset) -> Iterator[Table]:
@@ -118,9 +120,12 @@ class Tables:
         try:
             with ended(connection):
                 yield self._opened(connection, dataset)
-        except psycopg.Error:
+        except psycopg.Error as error:
             self.forget()
+            if isinstance(error, psycopg.errors.LockNotAvailable):
+                self._locked.add(dataset.name)
             raise
+        self._locked.discard(dataset.name)
 
     def forget(self) -> None:
         """Look at each table anew: an error may come from what a print does not hold, such as the name of a type."""
@@ -128,7 +133,8 @@ class Tables:
 
     def _opened(self, connection: psycopg.Connection[Any], dataset: Dataset) -> Table:
         try:
-            found = _print(connection.cursor(), dataset)
+            wait_s = LOCK_WAIT_AGAIN_S if dataset.name in self._locked else LOCK_WAIT_S
+            found = _print(connection.cursor(), dataset, wait_s)
         except psycopg.errors.UndefinedColumn:
             connection.rollback()
             look(connection, dataset)  # says which
@@ -144,9 +150,9 @@ class Tables:
         return table
 
 
-def _print(cursor: psycopg.Cursor[Any], dataset: Dataset) -> Any:
+def _print(cursor: psycopg.Cursor[Any], dataset: Dataset, lock_wait_s: float) -> Any:
     """Open the transaction and return what is another value after the table was altered."""
-    cursor.execute(_composed(_OPEN, dataset))
+    cursor.execute(_composed(_OPEN, dataset, lock_wait_s))
     for _ in range(3):  # from BEGIN over SET and LOCK
         cursor.nextset()
     result = cursor.pgresult
@@ -181,10 +187,10 @@ def check_types(connection: psycopg.Connection[Any], dataset: Dataset, names: Co
 
 
 @cache
-def _composed(query: str, dataset: Dataset) -> bytes:
+def _composed(query: str, dataset: Dataset, lock_wait_s: float = LOCK_WAIT_S) -> bytes:
     table = sql.Identifier(dataset.table.name)
     composed = one_line(query).format(
-        begin=sql.SQL(BEGIN),
+        begin=sql.SQL(begin(lock_wait_s)),
         table=table,
         name=sql.Literal(table.as_string(None)),
         columns=sql.SQL(", ").join(map(sql.Identifier, types_of(dataset))),

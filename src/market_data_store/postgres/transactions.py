@@ -11,13 +11,23 @@ from psycopg.pq import TransactionStatus
 
 #: A statement that waits longer for a lock fails with 55P03. It must be shorter than the time in which an operator
 #: should see that a table is locked, and than a task's time limits.
-LOCK_WAIT_S = 5
+LOCK_WAIT_S = 5.0
+#: The same where the last try found the table locked: whoever tries again occupies a process meanwhile.
+LOCK_WAIT_AGAIN_S = 0.25
 #: How long the server may take to accept that a statement is cancelled.
 _CANCEL_S = 2.0
 
-#: One round trip, as BEGIN alone would be, and 3 us more. The setting ends with the transaction, so a pooler may lend
-#: the session on.
-BEGIN = f"BEGIN; SET LOCAL lock_timeout = '{LOCK_WAIT_S}s'"
+
+def begin(lock_wait_s: float = LOCK_WAIT_S) -> str:
+    """Return the statements that begin a transaction.
+
+    It is one round trip, as BEGIN alone would be, and 3 us more. The setting ends with the transaction, so a pooler may
+    lend the session on.
+    """
+    return f"BEGIN; SET LOCAL lock_timeout = '{lock_wait_s * 1_000:.0f}ms'"
+
+
+_BEGIN = begin()
 
 
 @contextmanager
@@ -27,13 +37,13 @@ def transaction(connection: psycopg.Connection[Any]) -> Iterator[None]:
     The connection must be in autocommit mode; `Connection.transaction` within the block makes a savepoint.
     """
     with ended(connection):
-        connection.execute(BEGIN)
+        connection.execute(_BEGIN)
         yield
 
 
 @contextmanager
 def ended(connection: psycopg.Connection[Any]) -> Iterator[None]:
-    """Do what `transaction` does for a block that itself begins with `BEGIN`, and with more in its round trip."""
+    """Do what `transaction` does for a block that itself executes `begin`, and more in its round trip."""
     try:
         yield
         if connection.info.transaction_status is TransactionStatus.INERROR:

@@ -23,9 +23,11 @@ from market_data_store.worker.envelope import Hold
 
 logger = logging.getLogger(__name__)
 
-#: Seconds between two rounds of probes: this part of the time since a dataset was held that had not been, within these
-#: seconds and MDS_HELD_PROBE_S. Most troubles are short: a table that somebody alters.
+#: Seconds between two rounds of probes: this part of the time since a dataset was held that had not been, but so many
+#: times what the last probe took, since a probe occupies a pool process; within these seconds and MDS_HELD_PROBE_S.
+#: Most troubles are short: a table that somebody alters.
 _PAUSE_PART = 1 / 8
+_PAUSE_TIMES = 10.0
 _LEAST_PAUSE_S = 2.0
 
 
@@ -50,13 +52,20 @@ class HeldDatasets:
         self._probe_at = float("-inf")
         self._newest_at = float("-inf")
         self._probes: deque[str] = deque()
+        #: When the probes that are at work began, and how long the last one took.
+        self._began: dict[str, float] = {}
+        self._took_s = 0.0
 
     def note(self, hold: Hold) -> None:
         """Note that a dataset's rows could not be written; says so once."""
         if hold.reason is None:  # it was known, and nothing was tried
             return
+        now = time.monotonic()
+        if hold.dataset in self._began:
+            self._took_s = now - self._began.pop(hold.dataset)
+            self._rest()
         if hold.dataset not in self.known:
-            self._newest_at = time.monotonic()
+            self._newest_at, self._took_s = now, 0.0
             self._rest()
             code = f" (SQLSTATE {hold.sqlstate})" if hold.sqlstate else ""
             logger.warning(
@@ -73,6 +82,7 @@ class HeldDatasets:
             logger.warning("%s is written again; its held messages flow back", _named(dataset))
         self.names = frozenset(self.known)
         self.flowing.add(dataset)
+        self._began.pop(dataset, None)
 
     @property
     def is_due(self) -> bool:
@@ -90,11 +100,14 @@ class HeldDatasets:
         if not self._probes:
             return None
         self._rest()
-        return self._probes.popleft()
+        dataset = self._probes.popleft()
+        self._began[dataset] = time.monotonic()
+        return dataset
 
     def _rest(self) -> None:
         now = time.monotonic()
-        self._probe_at = now + min(max(_LEAST_PAUSE_S, _PAUSE_PART * (now - self._newest_at)), self._probe_s)
+        pause_s = max(_LEAST_PAUSE_S, _PAUSE_PART * (now - self._newest_at), _PAUSE_TIMES * self._took_s)
+        self._probe_at = now + min(pause_s, self._probe_s)
 
 
 def held_queues() -> list[str]:

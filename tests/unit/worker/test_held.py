@@ -34,6 +34,24 @@ def test_a_dataset_that_is_written_again_flows_back_unless_it_is_held_anew() -> 
     assert held.flowing == set()
 
 
+def test_the_longer_a_probe_takes_the_later_is_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 1_000.0
+    monkeypatch.setattr("market_data_store.worker.held.time.monotonic", lambda: now)
+    for took_s, pause_s in ((0.1, 2.0), (0.5, 5.0), (6.0, 30.0)):
+        held = HeldDatasets(probe_s=30.0)
+        held.note(Hold("bars", "57014", "a time limit"))
+        now += 2.0
+        assert held.is_due
+        held.begin_round({})
+        assert held.next_probe() == "bars"
+        now += took_s
+        held.note(Hold("bars", "57014", "a time limit"))
+        now += pause_s - 0.01
+        assert not held.is_due
+        now += 0.02
+        assert held.is_due
+
+
 def test_what_was_not_tried_tells_nothing() -> None:
     held = HeldDatasets(probe_s=30.0)
     held.note(Hold("bars"))
