@@ -12,7 +12,6 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import amqp
-from redis.exceptions import NoPermissionError, ResponseError
 
 from market_data_store.protocol import QUEUE
 
@@ -101,7 +100,7 @@ def refusal_of_redis(channel: Any, command: str, *arguments: str) -> str | None:
     """Return why a Redis refuses this command on a key that does not exist; None if it does not, or that is unknown."""
     try:
         channel.client.execute_command(command, f"{channel.global_keyprefix}{_NOWHERE}", *arguments)
-    except ResponseError as error:
+    except channel.ResponseError as error:
         return _words(error)
     return None
 
@@ -112,15 +111,20 @@ def refusal_in(error: BaseException) -> str | None:
     A Redis that cannot save answers so even to PING, with which each new connection begins.
     """
     cause: BaseException | None = error
-    while cause is not None and not isinstance(cause, ResponseError):
+    while cause is not None and not _is_of_redis(cause, "ResponseError"):
         cause = cause.__cause__
     return None if cause is None else _words(cause)
 
 
-def _words(error: ResponseError) -> str | None:
+def _is_of_redis(error: BaseException, name: str) -> bool:
+    """Whether it is this error of the driver, by its name: a producer does not import the driver."""
+    return any(kind.__name__ == name and kind.__module__ == "redis.exceptions" for kind in type(error).__mro__)
+
+
+def _words(error: BaseException) -> str | None:
     code = getattr(error, "status_code", None) or ""
     # ERR is what a server says that does not know the command.
-    if isinstance(error, NoPermissionError) or code == "ERR":
+    if _is_of_redis(error, "NoPermissionError") or code == "ERR":
         return None
     return first_line(f"{code} {error}".strip())
 

@@ -137,6 +137,7 @@ def test_status_json_shows_what_is_stored_and_running(
     assert 0 <= status["age_s"] < 60
     assert status["queue"] == {
         "depth": 7,
+        "refusal": None,
         "reserved": 0 if broker_url.startswith("redis") else None,
         "capacity": CAPACITY,
         "utilization": 0.35,
