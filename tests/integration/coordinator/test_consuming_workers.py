@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from celery import Celery
+from support.brokers import slow_on_rabbitmq
 from support.fixtures.store import StartWorker
 from support.processes import PYTHON, run, running
 from support.waiting import wait_until
@@ -34,6 +35,7 @@ def answering(producer: Celery) -> set[str]:
     return {name.partition("@")[0] for reply in producer.control.ping(timeout=1.0) or [] for name in reply}
 
 
+@slow_on_rabbitmq
 def test_a_worker_of_another_queue_does_not_count(
     broker_url: str, producer: Celery, queue: QueueInspector, tmp_path: Path
 ) -> None:
@@ -44,6 +46,7 @@ def test_a_worker_of_another_queue_does_not_count(
         wait_until(lambda: [name.partition("@")[0] for name in queue.workers()] == ["foreign"], timeout_s=60)
 
 
+@slow_on_rabbitmq
 def test_a_worker_that_stops_consuming_does_not_count(
     broker_url: str, start_worker: StartWorker, queue: QueueInspector, database_url: str, tmp_path: Path
 ) -> None:

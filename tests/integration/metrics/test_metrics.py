@@ -110,6 +110,7 @@ def test_rows_are_counted_once_over_all_processes_of_a_worker(
 
 
 @on_redis
+@pytest.mark.slow
 def test_a_killed_process_stays_counted_and_its_replacement_adds(
     start_worker: StartWorker, send: Send, bars: list[Bar], writes_held_back: HoldBack, tmp_path: Path
 ) -> None:

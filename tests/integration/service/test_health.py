@@ -15,6 +15,7 @@ import psycopg
 import pytest
 import redis
 from market_data_core.telemetry import HealthComponent, HealthStatus
+from support.brokers import slow_on_rabbitmq
 from support.fixtures.store import StartWorker
 from support.waiting import wait_until
 from support.web import Web, monitor, serving
@@ -62,6 +63,7 @@ def slowest_answer_s(web: Web) -> float:
     return min(rounds)
 
 
+@slow_on_rabbitmq
 def test_all_is_healthy_once_a_worker_and_a_monitor_live(
     start_worker: StartWorker, broker_url: str, redis_url: str, database_url: str, tmp_path: Path
 ) -> None:
@@ -135,6 +137,7 @@ def test_without_any_server_the_store_is_unhealthy(tmp_path: Path) -> None:
         assert slowest_answer_s(web) < 2
 
 
+@pytest.mark.slow
 def test_a_receiver_that_takes_no_feedback(redis_url: str, database_url: str, tmp_path: Path) -> None:
     servers = {"DATABASE_URL": database_url, "BROKER_URL": redis_url}
     nowhere = {"MDS_FB_ENABLE_HTTP_BROADCAST": "true", "MDS_FB_HTTP_ENDPOINT": f"http://127.0.0.1:{free_port()}/"}

@@ -18,6 +18,7 @@ import psycopg
 import pytest
 from celery import Celery
 from playwright.sync_api import Browser, Page, expect
+from support.brokers import slow_on_rabbitmq
 from support.processes import PYTHON, Process
 from support.waiting import wait_until
 from support.web import get, wait_until_served
@@ -114,6 +115,7 @@ def tell(redis_url: str, *levels: str, reason: str | None = None) -> None:
             publisher.send(FeedbackEvent.create(QUEUE, size, CAPACITY, level, reason))
 
 
+@slow_on_rabbitmq
 def test_status_json_shows_what_is_stored_and_running(
     serve: Serve, producer: Celery, broker_url: str, redis_url: str, database: Connection
 ) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from celery import Celery
 from playwright.sync_api import Browser, expect
+from support.brokers import slow_on_rabbitmq
 from support.processes import mds
 from support.stream import Stream
 from support.waiting import wait_until
@@ -37,6 +38,7 @@ def level_gauge(web: Web) -> float | None:
     return next((float(line.split()[1]) for line in lines if line.startswith("mds_backpressure_level ")), None)
 
 
+@slow_on_rabbitmq
 def test_six_places_and_the_gauge_say_the_same(
     broker_url: str,
     redis_url: str,

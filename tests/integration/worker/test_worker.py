@@ -15,7 +15,7 @@ import kombu
 import pytest
 import redis
 from celery import Celery, chain, chord, group
-from support.brokers import on_rabbitmq, on_redis
+from support.brokers import on_rabbitmq, on_redis, slow_on_rabbitmq
 from support.databases import Connection
 from support.fixtures.store import HELD_BACK, QUEUE, TASK, Bar, HoldBack, Send, StartWorker, Stored
 from support.processes import PYTHON, run
@@ -411,6 +411,7 @@ def test_celery_purge_empties_the_queue(
     assert queue.depth() == 0
 
 
+@slow_on_rabbitmq
 @pytest.mark.parametrize("pool", ["prefork", "solo"])
 def test_a_warm_shutdown_gives_back_what_is_not_written(
     pool: str,
