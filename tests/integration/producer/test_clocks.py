@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 import redis
 from celery import Celery
@@ -155,6 +156,9 @@ def test_a_time_that_cannot_be_right_counts_as_now(
         assert before - _SLACK_S <= moment <= time.time() + _SLACK_S
 
 
+_WAITING = "SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("header", ["none", "ahead"])
 def test_a_message_that_is_delivered_again_is_no_newer_than_before(
@@ -165,15 +169,17 @@ def test_a_message_that_is_delivered_again_is_no_newer_than_before(
     send: Send,
     bars: list[Bar],
     stored: Stored,
-    writes_held_back: HoldBack,
+    database_url: str,
+    database: Connection,
 ) -> None:
     """Its worker is killed while it has the message, and another message has changed the row."""
     older, newer = {**bars[0], "close": 1.0}, {**bars[0], "close": 2.0}
-    with writes_held_back() as until_held:
+    with psycopg.connect(database_url) as other:  # a lock, since the frozen worker must not have written its row
+        other.execute("LOCK TABLE bars_ohlcv IN ACCESS EXCLUSIVE MODE")
         first = start_worker()
         headers = {"enqueued_at": time.time() + 3_600} if header == "ahead" else {}
         late = send([older], headers=headers)
-        until_held(1)
+        wait_until(lambda: database.execute(_WAITING).rowcount == 1)
         producer.control.cancel_consumer(QUEUE, destination=[first.hostname()], reply=True)
         os.killpg(first.pid, signal.SIGSTOP)
     start_worker()
