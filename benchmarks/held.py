@@ -89,7 +89,7 @@ TROUBLES = {
     "locked": Trouble(["LOCK TABLE signals"], [], window_s=90.0, in_transaction=True),
     "no partition": Trouble(
         [_AWAY, "CREATE TABLE signals (LIKE away INCLUDING ALL) PARTITION BY RANGE (ts)", _GRANT],
-        ["CREATE TABLE signals_all PARTITION OF signals DEFAULT"],
+        ["CREATE TABLE signals_all PARTITION OF signals DEFAULT", "INSERT INTO signals SELECT * FROM away"],
         ["DROP TABLE signals", *_BACK],
     ),
     "view": Trouble([_AWAY, "CREATE VIEW signals AS SELECT DISTINCT * FROM away"], ["DROP VIEW signals", *_BACK]),
