@@ -99,7 +99,7 @@ class Findings:
 
     #: The refused rows, by their numbers in the batch.
     refused: dict[int, Cause]
-    #: Whether a copy of a stored row goes in; None if it was not tried, or there is no stored row.
+    #: Whether a copy of a stored row goes in; None if it was not tried, or no row is stored.
     copy_goes_in: bool | None
     #: Why it does not.
     copys_cause: Cause | None

@@ -70,7 +70,7 @@ class Others(Enum):
     A_COPY = "a copy"
     #: Not even a copy of a stored row: it is refused for the same reason.
     NOTHING = "nothing"
-    #: There is no stored row, or its copy is refused for another reason.
+    #: No row is stored, or the copy of one is refused for another reason.
     UNKNOWN = "unknown"
 
 

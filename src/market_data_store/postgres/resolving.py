@@ -160,7 +160,7 @@ class _Resolving:
     def _write_in_parts(self, cause: Cause) -> None:
         """Commit the rows in as many parts as it takes, where fewer rows go in at once, or no experiment can be made.
 
-        The first and the last row are tried first: if neither goes in, fewer rows are no cure.
+        The first and the last row are tried first: if neither goes in, fewer rows do not help.
         """
         rows = self._rows
         first = sorted({0, len(rows) - 1})

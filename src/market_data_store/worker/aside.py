@@ -21,14 +21,13 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import Any, Protocol, TypeVar
 
-from celery.worker import state
-
 from market_data_store.coordinator.queue import HOLDABLE
 from market_data_store.errors import LETTERS, Reason
 from market_data_store.protocol import AGAIN_QUEUE, QUEUE, held_queue
 from market_data_store.transport.moving import Move, Mover, MoveRefused, counted_turns
 from market_data_store.worker.envelope import Failed, GiveBack, Hold, Outcome, Succeeded
 from market_data_store.worker.held import HeldDatasets, held_queues
+from market_data_store.worker.shutdown import is_stopping
 
 logger = logging.getLogger(__name__)
 
@@ -278,11 +277,6 @@ def origin_of(message: Any) -> str | None:
     """The queue from which the message was taken to run alone; None for one that was received from `QUEUE`."""
     origin: str | None = getattr(message, "origin", None)
     return origin
-
-
-def is_stopping() -> bool:
-    """Whether the worker was told to end."""
-    return state.should_stop is not None or state.should_terminate is not None
 
 
 def _is_for_later(message: Any) -> bool:

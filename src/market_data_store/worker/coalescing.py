@@ -29,6 +29,7 @@ from market_data_store.worker.arrivals import ARRIVED, read_header
 from market_data_store.worker.aside import Aside, origin_of
 from market_data_store.worker.envelope import GiveBack, Hold
 from market_data_store.worker.jobs import CoalescedTask, Job
+from market_data_store.worker.shutdown import is_stopping
 from market_data_store.worker.summary import row_count, summary
 from market_data_store.worker.unusable import id_by_content
 
@@ -184,7 +185,7 @@ class _Buffer:
             self._requests
             and (self._due or self._is_full())
             and self._jobs < self._consumer.pool.num_processes
-            and not (state.should_stop is not None or state.should_terminate is not None)
+            and not is_stopping()
         ):
             self._hand_over(self._taken())
         if not self._requests:

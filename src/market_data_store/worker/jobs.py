@@ -17,8 +17,9 @@ from kombu.utils.uuid import uuid
 from market_data_store.errors import Reason
 from market_data_store.protocol import ARROW, JSON, REPLAYS_HEADER, TURNS_HEADER
 from market_data_store.transport.moving import counted_turns, reached
-from market_data_store.worker.aside import Aside, is_stopping
+from market_data_store.worker.aside import Aside
 from market_data_store.worker.envelope import Envelope, Failed, GiveBack, Hold, Outcome, RunAsTask, Succeeded
+from market_data_store.worker.shutdown import is_stopping
 
 logger = logging.getLogger(__name__)
 

@@ -19,10 +19,17 @@ import signal
 import threading
 from typing import Any
 
+from celery.worker import state
+
 logger = logging.getLogger(__name__)
 
 #: Seconds that jobs get. A PaaS kills 30 s after SIGTERM, `mds up` after 25 s; giving messages back takes about two.
 PATIENCE_S = 18.0
+
+
+def is_stopping() -> bool:
+    """Whether the worker was told to end."""
+    return state.should_stop is not None or state.should_terminate is not None
 
 
 def expect_results(pool: Any) -> None:

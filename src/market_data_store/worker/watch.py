@@ -26,7 +26,7 @@ from market_data_store.coordinator.queue import QueueInspector, if_answered
 from market_data_store.protocol import QUEUE
 from market_data_store.transport.selection import fallback_of
 from market_data_store.worker.hearing import Hearing, Look
-from market_data_store.worker.shutdown import PATIENCE_S, kill
+from market_data_store.worker.shutdown import PATIENCE_S, is_stopping, kill
 
 logger = logging.getLogger(__name__)
 
@@ -95,8 +95,7 @@ class Watch:
 
     def _is_to_consume(self) -> bool:
         # Not by order (`celery control cancel_consumer`), and not while it ends.
-        is_stopping = state.should_stop is not None or state.should_terminate is not None
-        return not is_stopping and QUEUE in self._consumer.app.amqp.queues.consume_from
+        return not is_stopping() and QUEUE in self._consumer.app.amqp.queues.consume_from
 
     def _waiting(self) -> int:
         waiting = if_answered(self._inspector.waiting) or 0
@@ -130,7 +129,7 @@ class Watch:
             f"its loop has hung for {hangs_s:.0f} s": hangs_s if hangs_s >= _HANGS_S else 0.0,
             f"it has used Celery's own transport for {fallen_back_s:.0f} s ({self.fallback})": fallen_back_s,
         }
-        is_to_end = self._exit_after_s > 0 and state.should_stop is None and state.should_terminate is None
+        is_to_end = self._exit_after_s > 0 and not is_stopping()
         return next((why for why, s in found.items() if is_to_end and s >= self._exit_after_s), None)
 
     def _hangs_s(self) -> float:

@@ -1,4 +1,4 @@
-"""A message whose turns end badly becomes a dead letter, its neighbours are written, and no id is no trouble."""
+"""A message whose turns end badly becomes a dead letter, its neighbours are written, and an id may be missing."""
 
 from __future__ import annotations
 
