@@ -3,14 +3,34 @@
 from celery import __version__ as celery_version
 from kombu import Queue
 
-from market_data_store.config import settings
+from market_data_store.config import settings, undo_celerys_broker_option
+from market_data_store.connections.names import process_name
+from market_data_store.connections.sentinel import Sentinel, sentinel_of
+from market_data_store.connections.urls import is_redis, scheme_of
 from market_data_store.protocol import QUEUE
 
+undo_celerys_broker_option()
 _settings = settings()
-_redis = _settings.broker_url.startswith(("redis", "sentinel"))
+_redis = is_redis(_settings.broker_url)
+_sentinel = sentinel_of(_settings.broker_url)
 
-broker_url = _settings.broker_url or None
-imports = ("market_data_store.worker.startup", "market_data_store.worker.tasks")
+
+def _options_of_sentinel(sentinel: Sentinel) -> dict[str, object]:
+    """What kombu, the result backend and Flower must know beside the URL."""
+    from market_data_store.connections.redis_client import (
+        sentinel_options,  # here, because most need no driver of Redis yet
+    )
+
+    return {"master_name": sentinel.master, "sentinel_kwargs": sentinel_options(sentinel)}
+
+
+broker_url = (_sentinel.kombu_url if _sentinel else _settings.broker_url) or None
+imports = (
+    "market_data_store.worker.startup",
+    "market_data_store.worker.memory",
+    "market_data_store.worker.database",
+    "market_data_store.worker.tasks",
+)
 
 # --- Messages: only JSON, one durable queue, direct routing.
 task_serializer = "json"
@@ -58,6 +78,9 @@ task_send_sent_event = True
 event_serializer = "store-json"  # JSON by `app`'s encoder: Python's own encoder took a tenth of a worker's time
 
 # --- Brokers.
+# A plan may have 20 connections for all. Flower asks workers from eight threads, which take turns.
+broker_pool_limit = 1 if process_name() == "mds-flower" else 2
+broker_transport_options: dict[str, object]
 if _redis:
     # The transport is `market_data_store.transport`; its docstring says why no URL or `broker_transport` can name it.
     broker_transport_options = {
@@ -72,21 +95,36 @@ if _redis:
         "socket_timeout": 30,
         "socket_connect_timeout": 5,
         "health_check_interval": 25,
+        "client_name": process_name(),
     }
+    if _sentinel:
+        # A master whose machine is gone answers nothing, on any connection: each is given up soon, for there is another
+        # master then. kombu gives the one on which it waits up at twice the interval.
+        broker_transport_options |= {"socket_timeout": 5, "health_check_interval": 4}
+        broker_transport_options |= _options_of_sentinel(_sentinel)
 else:
     # A publish returns only when the message is safe: two kills of the broker lost 7 of 6,000 messages without this,
     # and none with it.
-    broker_transport_options = {"confirm_publish": True}
+    broker_transport_options = {"confirm_publish": True, "client_properties": {"connection_name": process_name()}}
 
-# TLS: kombu and the result backend read a rediss:// URL; Flower reads only this setting. With amqps:// kombu requires a
-# certificate of a known authority, but checks the host name only if `server_hostname` is set; None is the URL's host.
-if _settings.broker_url.startswith(("rediss", "amqps")):
+# TLS: kombu and the result backend read a rediss:// URL; Flower, and all three with Sentinel, read only this setting.
+# With amqps:// kombu requires a certificate of a known authority, but checks the host name only if `server_hostname` is
+# set; None is the URL's host.
+if scheme_of(_settings.broker_url) in ("rediss", "sentinels", "amqps"):
     broker_use_ssl = _settings.broker_tls if _redis else {"server_hostname": None}
 
 # --- Results: kept in Redis if there is one, else sent to the client that asked.
-result_backend = _settings.broker_url if _redis else (_settings.redis_url or "rpc://")
+_results = _settings.broker_url if _redis else (_settings.redis_url or "rpc://")
+_result_sentinel = sentinel_of(_results)
+result_backend = _result_sentinel.kombu_url if _result_sentinel else _results
 result_expires = _settings.result_expires_s
 # A result that cannot be stored must not hold up the rows of others.
-result_backend_transport_options = {"retry_policy": {"timeout": 5.0}}
+result_backend_transport_options: dict[str, object] = {"retry_policy": {"timeout": 5.0}}
 redis_socket_connect_timeout = 5
 redis_socket_timeout = 30
+redis_client_name = process_name()
+if _result_sentinel:
+    redis_socket_timeout = 5
+    result_backend_transport_options |= _options_of_sentinel(_result_sentinel)
+    if _result_sentinel.tls:
+        redis_backend_use_ssl = _result_sentinel.tls

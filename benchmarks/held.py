@@ -139,6 +139,7 @@ class Bench:
         self._environment = processes.environment(
             PYTHONPATH=str(processes.ROOT / "src"),  # this tree's, whatever is installed
             BROKER_URL=found.brokers[broker],
+            MDS_REMOTE_CONTROL="true",
             REDIS_URL=found.brokers[REDIS],
             DATABASE_URL=self._url.replace("postgres@", "benchmark_store@"),
         )

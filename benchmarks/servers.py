@@ -19,7 +19,7 @@ import redis
 from amqp.exceptions import NotFound
 
 from benchmarks.database import Database, created
-from market_data_store.config import postgres_url, without_password
+from market_data_store.connections.urls import postgres_url, without_password
 from market_data_store.errors import MarketDataStoreError
 from market_data_store.local import start_postgres, start_valkey
 

@@ -56,7 +56,10 @@ class Station:
         self.application = application
         self.database = database
         self._env = processes.environment(
-            BROKER_URL=broker_url, DATABASE_URL=database.url, **dict(application.environment)
+            BROKER_URL=broker_url,
+            DATABASE_URL=database.url,
+            MDS_REMOTE_CONTROL="true",
+            **dict(application.environment),
         )
         self._broker = Celery(broker=broker_url, set_as_current=False)
         self._host = f"{uuid4().hex[:8]}@benchmark"

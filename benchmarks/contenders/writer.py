@@ -11,7 +11,7 @@ from benchmarks.database import Database
 from benchmarks.workloads import Workload
 from market_data_store.config import Settings
 from market_data_store.datasets import DATASETS
-from market_data_store.postgres.batch import DecodedMessage, decoded
+from market_data_store.postgres.messages import DecodedMessage, decoded
 from market_data_store.postgres.writer import Writer
 from market_data_store.wire.columns import DecodedRows
 from market_data_store.wire.rows import read_rows

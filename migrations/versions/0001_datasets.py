@@ -159,6 +159,10 @@ def make_hypertables() -> None:
         )
 
 
+#: What `downgrade` deletes: tables, or columns of one.
+DROPS: dict[str, tuple[str, ...]] = dict.fromkeys(("job_runs", "attempts", "dead_letters", *reversed(HYPERTABLES)), ())
+
+
 def downgrade() -> None:
-    for table in ("job_runs", "attempts", "dead_letters", *reversed(HYPERTABLES)):
+    for table in DROPS:
         op.drop_table(table)

@@ -8,6 +8,9 @@ down_revision = "0001"
 branch_labels = None
 depends_on = None
 
+#: What `downgrade` deletes: tables, or columns of one.
+DROPS = {"job_runs": ("updated_at",)}
+
 
 def upgrade() -> None:
     op.add_column(

@@ -20,6 +20,8 @@ COLUMNS = {
     "file": sa.Text,
     "line": sa.BigInteger,
 }
+#: What `downgrade` deletes: tables, or columns of one.
+DROPS = {"dead_letters": tuple(COLUMNS)}
 
 
 def upgrade() -> None:

@@ -14,6 +14,9 @@ down_revision = "0003"
 branch_labels = None
 depends_on = None
 
+#: What `downgrade` deletes: tables, or columns of one.
+DROPS: dict[str, tuple[str, ...]] = {}
+
 logger = logging.getLogger("market_data_store.migrations")
 
 #: Not ticks and quotes: their keys have what tells two of them apart, so their rows are hardly ever updated.

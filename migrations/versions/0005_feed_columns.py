@@ -37,6 +37,8 @@ COLUMNS = {
     },
     "options_snap": {"metadata": "jsonb"},
 }
+#: What `downgrade` deletes: tables, or columns of one.
+DROPS = {table: tuple(columns) for table, columns in COLUMNS.items()}
 #: The lock stops everybody, and whoever comes after it waits behind it: wait only for a short time, and try again.
 LOCK_TIMEOUT = "2s"
 TRIES = 10

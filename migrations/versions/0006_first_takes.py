@@ -8,6 +8,9 @@ down_revision = "0005"
 branch_labels = None
 depends_on = None
 
+#: What `downgrade` deletes: tables, or columns of one.
+DROPS: dict[str, tuple[str, ...]] = {"first_takes": ()}
+
 
 def upgrade() -> None:
     op.create_table(

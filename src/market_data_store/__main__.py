@@ -1,5 +1,5 @@
 """`python -m market_data_store`: the command `mds`."""
 
-from market_data_store.cli.main import main
+from market_data_store.cli.entry import main
 
 main()

@@ -68,6 +68,10 @@ class InvalidRow(MarketDataStoreError, ValueError):
         return f"row {self.position}: {self.reason}"
 
 
+class InvalidRead(MarketDataStoreError, ValueError):
+    """What is to be read or exported does not exist or makes no sense; the message names the argument."""
+
+
 class InvalidJobRun(MarketDataStoreError, ValueError):
     """The id or the status of a job's run is unknown."""
 

@@ -25,6 +25,9 @@ TABLE_SERIALIZER = "store-arrow"
 ANSWER = "market_data_store"
 #: The prefix of the queues in which messages of one dataset wait while its table takes no row.
 _HELD = "store.write.held."
+#: What workers find in Redis and is not a message, they keep in a list. Its name is that of kombu's record of
+#: unacknowledged messages, and this.
+MALFORMED = "_malformed"
 #: The header with the time at which a message was first enqueued, in epoch seconds.
 ENQUEUED_AT_HEADER = "enqueued_at"
 #: The header that names the dead letters from which a message was made, see `dead_letters.replay`.
@@ -69,6 +72,12 @@ class Counts(msgspec.Struct):
             *(a + b for a, b in zip(msgspec.structs.astuple(self), msgspec.structs.astuple(other), strict=True))
         )
 
+    def __sub__(self, other: Counts) -> Counts:
+        """Subtract number by number."""
+        return Counts(
+            *(a - b for a, b in zip(msgspec.structs.astuple(self), msgspec.structs.astuple(other), strict=True))
+        )
+
     @property
     def rows(self) -> int:
         """The rows sent."""
@@ -111,3 +120,5 @@ class Replayed(msgspec.Struct, frozen=True):
     #: The id of each row's letter, or of the one letter that holds the whole message.
     ids: tuple[Annotated[int, msgspec.Meta(ge=1, le=2**63 - 1)], ...]
     whole: bool
+    #: What `dead_letters.signing` makes of the others; workers before 0.5 ignore it.
+    signature: str = ""

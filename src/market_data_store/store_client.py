@@ -12,6 +12,7 @@ import atexit
 import json
 import logging
 import math
+import sys
 from collections.abc import Iterable, Mapping
 from datetime import datetime
 from hashlib import sha256
@@ -20,9 +21,10 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from market_data_store import reads
-from market_data_store.config import postgres_url, settings, without_password
+from market_data_store.config import settings
+from market_data_store.connections.urls import postgres_url, without_password
 from market_data_store.datasets import dataset_named
-from market_data_store.errors import SpoolInUse, SpoolUnavailable
+from market_data_store.errors import BrokerUnavailable, SpoolInUse, SpoolUnavailable
 from market_data_store.postgres.connection import connect
 from market_data_store.producer.spool import free_path
 from market_data_store.wire.fields import required_names
@@ -70,7 +72,7 @@ class AsyncStoreClient:
             if self._store is None:
                 self._store = await asyncio.to_thread(self._opened)
                 # The pipeline's StoreSink never closes its batch processor.
-                atexit.register(self._store.close)
+                atexit.register(self._leave)
                 self.pool = await _replay_pool(self._url)
 
     async def aclose(self) -> None:
@@ -81,7 +83,7 @@ class AsyncStoreClient:
                 self.pool = None
             if self._store is not None:
                 await asyncio.to_thread(self._store.close)
-                atexit.unregister(self._store.close)
+                atexit.unregister(self._leave)
                 self._store = None
 
     async def upsert_bars(self, bars: Iterable[Any]) -> int:
@@ -126,6 +128,16 @@ class AsyncStoreClient:
         assert self._store is not None  # noqa: S101  # `aopen` sets it
         required = required_names(dataset_named(dataset))
         return await self._store.write_async(dataset, [_sendable(row, required) for row in rows])
+
+    def _leave(self) -> None:
+        """Close at the interpreter's exit; says in one line if rows are lost, which happens without a spool only."""
+        try:
+            if self._store is not None:
+                self._store.close()
+        except BrokerUnavailable as error:
+            logger.error("%s", error)
+            if not logging.getLogger().handlers:  # nobody shows the log
+                sys.stderr.write(f"market-data-store: {error}\n")
 
     def _opened(self) -> StoreClient:
         # Imported here, because importing market_data_core imports the pipeline, if installed, and so this module. At

@@ -17,7 +17,9 @@ from support.processes import MDS, PYTHON, Process, mds, run, running
 from support.waiting import wait_until
 from support.web import get
 
+from market_data_store.config.owned_files import variables
 from market_data_store.local import free_port
+from market_data_store.local.passwords import passwords_in
 
 ROOT = Path(__file__).parents[2]
 BARS = ROOT / "src/market_data_store/data/6EH4-1min-bars-2024-01.csv.gz"
@@ -34,6 +36,9 @@ class Up(Process):
         self.wait_for_text("Ready")
 
     def url(self, name: str) -> str:
+        """The URL that a variable has in the file for other commands, or that of a page."""
+        if name.endswith("_URL"):
+            return variables(self.directory / ".mds/env")[name]
         found = re.search(rf"^{name} +(\S+)$", self.text(), re.MULTILINE)
         assert found, self.said(name)
         return found[1]
@@ -60,8 +65,8 @@ def test_the_demo_stores_all_rows_and_finds_them_unchanged_the_second_time(tmp_p
         assert re.search(r"^dead letters +0$", output, re.MULTILINE), output
         assert re.search(r"^compared +equal to the file$", output, re.MULTILINE), output
         assert "\x1b" not in output
-    assert f"rows stored   {ROWS:,} ({ROWS:,} written, 0 unchanged, 0 stale)" in first.stdout
-    assert f"rows stored   {ROWS:,} (0 written, {ROWS:,} unchanged, 0 stale)" in second.stdout
+    assert f"rows stored   {ROWS:,} ({ROWS:,} written, 0 unchanged)" in first.stdout
+    assert f"rows stored   {ROWS:,} (0 written, {ROWS:,} unchanged)" in second.stdout
     assert not (tmp_path / ".mds/env").exists()
 
 
@@ -86,8 +91,8 @@ def test_bars_and_quotes_load_once_and_change_nothing_again(up: Up) -> None:
     load_quotes = ["load", str(quotes), "--dataset", "quotes", "--provider", "truefx", "--symbol", "USD/JPY"]
     for arguments, rows in ((LOAD_BARS, ROWS), (load_quotes, 1_000)):
         first, second = mds(up.directory, *arguments), mds(up.directory, *arguments)
-        assert f"rows stored   {rows:,} ({rows:,} written, 0 unchanged, 0 stale)" in first.stdout, first
-        assert f"rows stored   {rows:,} (0 written, {rows:,} unchanged, 0 stale)" in second.stdout, second
+        assert f"rows stored   {rows:,} ({rows:,} written, 0 unchanged)" in first.stdout, first
+        assert f"rows stored   {rows:,} (0 written, {rows:,} unchanged)" in second.stdout, second
     with psycopg.connect(up.url("DATABASE_URL")) as connection:
         held = connection.execute("SELECT ts, bid, ask FROM quotes WHERE provider = 'truefx'").fetchall()
     with quotes.open() as lines:
@@ -99,7 +104,7 @@ def test_bars_and_quotes_load_once_and_change_nothing_again(up: Up) -> None:
     )
 
 
-def test_load_names_each_rejected_row(up: Up) -> None:
+def test_load_names_rejected_rows_and_their_letters_know_the_line(up: Up) -> None:
     file = up.directory / "mixed.ndjson.gz"
     with gzip.open(file, "wt") as lines:
         lines.write('{"when": "2024-01-02T00:00:00Z", "bid": 1, "ask": 2}\n')
@@ -109,9 +114,9 @@ def test_load_names_each_rejected_row(up: Up) -> None:
     options = ["--dataset", "quotes", "--provider", "mixed", "--symbol", "X", "--map", "ts=when"]
     loaded = mds(up.directory, "load", str(file), *options)
     assert loaded.returncode == 1
-    assert "row 2: bid: 1e400 is not a number\n" in loaded.stdout
-    assert "row 3: row: expected an object, got 'no JSON'\n" in loaded.stdout
-    assert "row 4: ts: 'yesterday' is not a time" in loaded.stdout
+    assert "line 2: bid: '1e400' is not a finite number\n" in loaded.stdout
+    assert "line 4: row: expected an object, got 'no JSON'\n" in loaded.stdout
+    assert "line 5: ts: 'yesterday' is not a time" in loaded.stdout
     assert "dead letters  3" in loaded.stdout
     recorded = mds(up.directory, "jobs", "--job", "mds load", "--limit", "1").stdout.splitlines()[1]
     assert re.fullmatch(
@@ -119,34 +124,39 @@ def test_load_names_each_rejected_row(up: Up) -> None:
     ), recorded
     with psycopg.connect(up.url("DATABASE_URL")) as connection:
         assert connection.execute("SELECT bid, ask FROM quotes WHERE provider = 'mixed'").fetchall() == [(1.0, 2.0)]
-        assert connection.execute("SELECT count(*) FROM dead_letters WHERE dataset = 'quotes'").fetchone() == (3,)
+        letters = "SELECT file, line, job FROM dead_letters WHERE dataset = 'quotes' ORDER BY line"
+        (job,) = re.findall(r"^ *(\d+)", recorded)
+        expected = [("mixed.ndjson.gz", line, int(job)) for line in (2, 4, 5)]
+        assert connection.execute(letters).fetchall() == expected
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["load", "gone.csv", "--dataset", "bars"], "'gone.csv' does not exist"),
-        (["load", "x.txt", "--dataset", "bars"], "x.txt: unknown format"),
+        (["load", "gone.csv", "--dataset", "bars"], "error: gone.csv: no such file"),
+        (["load", "--dataset", "bars"], "Missing argument 'FILE...'"),
+        (["load", "x.csv"], "Missing option '--dataset'"),
+        (["load", "x.txt", "--dataset", "bars"], "error: x.txt: bars needs provider, symbol, interval, ts, open, "),
         (["load", "x.csv", "--dataset", "bars", "--map", "ts"], "--map ts: write NAME=COLUMN"),
         (["load", "x.csv", "--dataset", "bars", "--map", "zz=a"], "bars has no such field"),
         (["load", "x.csv", "--dataset", "bars", "--map", "ts=b"], "has no such column; it has a"),
-        (["load", "x.csv.gz", "--dataset", "bars"], "x.csv.gz: "),
+        (["load", "x.csv.gz", "--dataset", "bars"], "error: x.csv.gz: damaged: "),
         (["load", "x.csv", "--dataset", "zz"], "'zz' is not one of 'bars'"),
     ],
 )
 def test_a_mistake_is_one_line(up: Up, arguments: list[str], message: str) -> None:
     for name in ("x.txt", "x.csv", "x.csv.gz"):
-        (up.directory / name).write_text("a\n1\n")
+        (up.directory / name).write_bytes(b"\x1f\x8b\x08" if name.endswith(".gz") else b"a\n1\n")
     failed = mds(up.directory, *arguments)
     assert failed.returncode in (1, 2)
     assert message in failed.stderr
     assert "Traceback" not in failed.stdout + failed.stderr
 
 
-@pytest.mark.parametrize("command", ["migrate", "demo", "up"])
-def test_an_unreachable_server_is_one_line_without_its_password(tmp_path: Path, command: str) -> None:
+@pytest.mark.parametrize("command", [["migrate", "--wait", "0"], ["demo"], ["up"]], ids="-".join)
+def test_an_unreachable_server_is_one_line_without_its_password(tmp_path: Path, command: list[str]) -> None:
     url = "postgresql://me:s3cret@127.0.0.1:9/market"
-    failed = mds(tmp_path, command, DATABASE_URL=url, BROKER_URL="redis://:s3cret@127.0.0.1:9/0")
+    failed = mds(tmp_path, *command, DATABASE_URL=url, BROKER_URL="redis://:s3cret@127.0.0.1:9/0")
     assert failed.returncode == 1
     assert failed.stderr.startswith("error: cannot connect to postgresql://***@127.0.0.1:9/market: ")
     assert failed.stderr.count("\n") == 1
@@ -163,12 +173,12 @@ def test_an_unreachable_broker_is_one_line_without_its_password(up: Up) -> None:
 
 def test_a_wrong_setting_is_one_line(tmp_path: Path) -> None:
     failed = mds(tmp_path, "status", MDS_BATCH_ROWS="many")
-    assert failed.returncode == 1
+    assert failed.returncode == 2
     assert failed.stderr == (
         "error: MDS_BATCH_ROWS='many': input should be a valid integer, unable to parse string as an integer\n"
     )
     unset = mds(tmp_path, "migrate")
-    assert unset.returncode == 1
+    assert unset.returncode == 2
     assert unset.stderr.startswith("error: DATABASE_URL is not set; ")
 
 
@@ -178,10 +188,19 @@ def test_migrate_goes_down_and_up_again(up: Up, tmp_path: Path) -> None:
         connection.execute("DROP DATABASE IF EXISTS other")
         connection.execute("CREATE DATABASE other")
     other = url.replace("/market_data", "/other")
-    steps = [([], "none -> 0006", 0), (["--status"], "revision 0006 of 0006", 0), (["--down"], "0006 -> 0005", 0)]
-    for arguments, said, code in [*steps, (["--status"], "revision 0005 of 0006", 1), ([], "0005 -> 0006", 0)]:
+    steps = [
+        ([], "none -> 0007", 0),
+        (["--status"], "revision 0007 of 0007", 0),
+        (["--down", "--yes"], "0007 -> 0006", 0),
+    ]
+    for arguments, said, code in [*steps, (["--status"], "revision 0006 of 0007", 1), ([], "0006 -> 0007", 0)]:
         done = mds(tmp_path, "migrate", *arguments, DATABASE_URL=other)
         assert (done.returncode, said in done.stdout) == (code, True), done
+    refused = mds(tmp_path, "migrate", "--down", DATABASE_URL=other)
+    assert refused.returncode == 2
+    assert "replay_keys: 0 rows" in refused.stderr
+    assert "give --yes" in refused.stderr
+    assert "revision 0007 of 0007" in mds(tmp_path, "migrate", "--status", DATABASE_URL=other).stdout
 
 
 def test_status_shows_database_queue_and_workers(up: Up) -> None:
@@ -214,9 +233,9 @@ def test_the_commands_and_the_code_of_the_readme_work(up: Up) -> None:
     blocks = re.findall(r"^```(\w*)\n(.*?)^```", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL)
     commands = [line for kind, text in blocks if not kind for line in text.splitlines() if line.startswith("mds ")]
     programs = [text for kind, text in blocks if kind == "python"]
-    assert len(commands) == 2
+    assert len(commands) == 4
     assert len(programs) == 2
-    (up.directory / "src").symlink_to(ROOT / "src")  # as in a checkout
+    (up.directory / "examples").symlink_to(ROOT / "examples")  # as in a checkout
     for command in commands:
         done = mds(up.directory, *command.split()[1:])
         assert done.returncode == 0, done
@@ -236,11 +255,12 @@ def test_each_curl_command_in_the_documents_gets_the_documented_answer(up: Up, d
     settings = [line for line in text.splitlines() if line.startswith("A=")]
     commands = [line for line in text.splitlines() if line.startswith("curl ")]
     assert len(commands) >= 4
+    token = passwords_in(up.directory / ".mds").admin_token
     for command in commands:
         said = re.search(r"# (\d{3})", command)
         assert said, command
         script = "\n".join([*settings, command.replace("curl ", "curl -sS -o answer -w '%{http_code}' ", 1)])
-        done = run("bash", "-c", script, directory=up.directory, environment={"ADMIN_TOKEN": "changeme"})
+        done = run("bash", "-c", script, directory=up.directory, environment={"ADMIN_TOKEN": token})
         assert done.stdout == said[1], (command, done.stderr, (up.directory / "answer").read_text())
 
 
@@ -261,7 +281,9 @@ def test_however_mds_up_ends_its_processes_end_and_the_data_stay(tmp_path: Path,
     if with_pages:
         assert (up.url("WEB"), up.url("FLOWER")) == tuple(f"http://127.0.0.1:{p}" for p in ports.values())
         assert get(f"{up.url('WEB')}/healthz").json()["service"] == "market-data-store"
-        assert get(f"{up.url('FLOWER')}/api/workers").status_code == 200
+        user, _, password = passwords_in(tmp_path / ".mds").flower.partition(":")
+        assert get(f"{up.url('FLOWER')}/api/workers").status_code == 401
+        assert get(f"{up.url('FLOWER')}/api/workers", auth=(user, password)).status_code == 200
     # Postgres, Valkey, worker, monitor; web, Flower.
     assert len(psutil.Process(up.pid).children()) == (6 if with_pages else 4)
     started = up.descendants()
@@ -301,3 +323,53 @@ def test_mds_up_ends_when_its_worker_ends(tmp_path: Path) -> None:
     worker.kill()
     assert up.wait(60) == 1
     assert "error: worker ended with status -9" in up.text()
+
+
+def test_a_wrong_header_is_one_line_and_nothing_is_sent(up: Up) -> None:
+    file = up.directory / "wrong.csv"
+    with file.open("w") as lines:
+        lines.write("when,o1,h1,l1,c1\n")
+        lines.writelines(
+            f"2024-01-02T{n // 3600 % 24:02}:{n // 60 % 60:02}:{n % 60:02}Z,1,2,0,1\n" for n in range(200_000)
+        )
+    arguments = ["load", str(file), "--dataset", "bars", "--provider", "wrong", "--symbol", "X", "--interval", "1s"]
+    refused = mds(up.directory, *arguments)
+    assert refused.returncode == 2
+    assert refused.stdout == ""
+    assert refused.stderr.count("\n") == 1
+    assert "bars needs open, high, low, close; give --map open=COLUMN" in refused.stderr
+    with psycopg.connect(up.url("DATABASE_URL")) as connection:
+        assert connection.execute("SELECT count(*) FROM bars_ohlcv WHERE provider = 'wrong'").fetchone() == (0,)
+        assert connection.execute("SELECT count(*) FROM dead_letters WHERE dataset = 'bars'").fetchone() == (0,)
+
+
+def test_many_rejects_are_a_few_lines(up: Up) -> None:
+    file = up.directory / "many.csv"
+    rows = (
+        f"2024-01-02T00:{n // 60:02}:{n % 60:02}Z,2,5,1,{'x' * (n % 25 + 1) if n % 3 == 0 else 3}\n" for n in range(900)
+    )
+    file.write_text("timestamp,open,high,low,close\n" + "".join(rows))
+    arguments = ["load", str(file), "--dataset", "bars", "--provider", "many", "--symbol", "X", "--interval", "1s"]
+    stopped = mds(up.directory, *arguments, "--max-errors", "10")
+    assert stopped.returncode == 1
+    assert "300 of 900 rows would be rejected, and --max-errors is 10; nothing was sent" in stopped.stderr
+    dry = json.loads(mds(up.directory, *arguments, "--dry-run", "--json").stdout)
+    assert (dry["rows"], dry["rows_with_problems"]) == (900, 300)
+    assert dry["first_rows"][0]["close"] == 3.0
+    assert len(dry["first_rows"]) == 5
+    loaded = mds(up.directory, *arguments, "--json")
+    assert loaded.returncode == 1
+    outcome = json.loads(loaded.stdout)
+    assert (outcome["written"], outcome["rejected"]) == (600, 300)
+    (group,) = outcome["rejects"]
+    assert (group["rows"], group["reason"]) == (300, "close: … is not a number")
+    assert group["first"][0] == [2, "close: 'x' is not a number"]
+    with psycopg.connect(up.url("DATABASE_URL")) as connection:
+        letters = connection.execute("SELECT min(line), max(line), count(*) FROM dead_letters WHERE file = 'many.csv'")
+        assert letters.fetchone() == (2, 899, 300)
+
+
+def test_the_readers_are_listed(up: Up) -> None:
+    listed = mds(up.directory, "load", "--list-readers")
+    assert listed.returncode == 0
+    assert re.search(r"^binance-klines +bars +Binance klines", listed.stdout, re.MULTILINE)

@@ -147,8 +147,7 @@ def test_a_worker_survives_a_fault_of_postgres(sqlstate: str, store: Case) -> No
 
 
 def said(worker: Worker, sqlstate: str) -> bool:
-    # Before there is a connection libpq gives the message alone.
-    return sqlstate == "53300" and "too many connections for role" in worker.whole_log()
+    return sqlstate == "53300" and "Postgres takes no more connections" in worker.whole_log()
 
 
 @pytest.mark.parametrize(

@@ -120,7 +120,7 @@ def nobody_gets_in(postgres_url: str, database: Connection) -> Iterator[None]:
     name = database.info.dbname
     with psycopg.connect(postgres_url, autocommit=True) as admin:
         admin.execute(f'ALTER DATABASE "{name}" ALLOW_CONNECTIONS false')
-        workers = "datname = %s AND application_name LIKE 'market-data-store%%'"
+        workers = "datname = %s AND application_name = 'mds-worker'"
         admin.execute(f"SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE {workers}", [name])
         yield
         admin.execute(f'ALTER DATABASE "{name}" ALLOW_CONNECTIONS true')

@@ -21,6 +21,7 @@ from celery import Celery
 from honcho.environ import parse_procfile
 from support.databases import Connection
 from support.fixtures.store import QUEUE, TASK, StartWorker
+from support.ports import free_ports
 from support.processes import run, running
 from support.waiting import wait_until
 from support.web import is_served
@@ -114,7 +115,7 @@ def test_honcho_runs_the_procfile_and_stopping_it_loses_nothing(
 ) -> None:
     honcho = [HONCHO, "start", "-f", str(PROCFILE), "-d", str(tmp_path)]
     release = run(*honcho, "release", directory=tmp_path, environment=environment)
-    assert "-> 0006" in release.stdout, release
+    assert "-> 0007" in release.stdout, release
     base = free_base_port()
     platform = Platform({"web": base, "flower": base + 100 * TYPES.index("flower")})
     with running(*honcho, "-p", str(base), *TYPES, directory=tmp_path, environment=environment) as manager:
@@ -140,7 +141,7 @@ def test_every_process_ends_within_a_platforms_grace_period(
     """SIGTERM goes to all at once, children and shells too, as on Heroku; no one kills."""
     commands = parse_procfile(PROCFILE.read_text()).processes
     assert [*commands] == ["release", *TYPES]
-    ports = {name: free_port() for name in TYPES}
+    ports = dict(zip(TYPES, free_ports(len(TYPES)), strict=True))
     with ExitStack() as stack:
         # As a shell's, since each is a line with variables in it.
         started = {

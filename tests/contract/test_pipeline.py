@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import ExitStack
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
-from celery import Celery
 from psycopg import Connection
 from psycopg.rows import dict_row
 from support.brokers import Broker, on_redis
+from support.fixtures.store import Bar, HoldBack, Send
 from support.neighbours import Neighbour, Running
 from support.stream import STREAM, Stream
 from support.waiting import wait_until
@@ -151,27 +152,35 @@ def test_ticks_and_signals_are_stored_and_replayed(
 def test_levels_become_rate_adjustments_even_for_a_late_consumer(
     pipeline: Neighbour,
     servers: dict[str, str],
-    producer: Celery,
     stream: Stream,
     start_worker: Callable[..., Worker],
+    send: Send,
+    bars: list[Bar],
+    writes_held_back: HoldBack,
     tmp_path: Path,
 ) -> None:
-    start_worker()  # one that takes nothing: with none at all the level would be hard
-    assert producer.control.cancel_consumer("store.write", reply=True, timeout=10, limit=1)
-    with monitor(tmp_path, **servers, **SMALL_QUEUE):
+    def send_each(some: list[Bar]) -> None:
+        for bar in some:
+            send([bar], ignore_result=True)
+
+    with monitor(tmp_path, **servers, **SMALL_QUEUE), ExitStack() as held:
+        # A worker that takes no more than these two; with none at all the level would be hard.
+        until_held = held.enter_context(writes_held_back())
+        start_worker(MDS_PREFETCH_MESSAGES="1")
+        send_each(bars[:2])
+        until_held(2)
         stream.wait_for("ok", timeout_s=20)
         with pipeline.running("feedback", **servers) as running:
             assert adjusted(running, 1.0) == {"scale": 1.0, "level": "ok", "coordinator": [1.0, "ok"]}
-            fill(producer, 6)
+            send_each(bars[2:8])
             assert adjusted(running, 0.5) == {"scale": 0.5, "level": "soft", "coordinator": [0.5, "soft"]}
-            fill(producer, 3)
+            send_each(bars[8:11])
             assert adjusted(running, 0.0) == {"scale": 0.0, "level": "hard", "coordinator": [0.0, "hard"]}
             running.finish()
         stream.client.xgroup_destroy(STREAM, "pipeline")  # a group that comes anew begins behind the last event
         with pipeline.running("feedback", **servers) as late:
             assert adjusted(late, 0.0)["level"] == late.printed()[0]["level"] == "hard"
-            producer.control.purge()
-            producer.connection().default_channel.queue_purge("store.write")
+            held.close()
             assert adjusted(late, 1.0) == {"scale": 1.0, "level": "ok", "coordinator": [1.0, "ok"]}
             late.finish()
     assert not stream.client.exists(f"{STREAM}.dlq")
@@ -230,11 +239,6 @@ def adjusted(running: Running, scale: float, *, since: int = 0) -> dict[str, Any
         return [line for line in running.printed()[since:] if line.get("scale") == scale]
 
     return wait_until(found, f"scale {scale}", timeout_s=60)[0]
-
-
-def fill(producer: Celery, count: int) -> None:
-    for _ in range(count):
-        producer.send_task("store.write", args=["bars", []], queue="store.write", ignore_result=True)
 
 
 def counted(database: Connection[Any], table: str) -> int:

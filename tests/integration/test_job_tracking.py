@@ -23,6 +23,7 @@ from support.workers import Worker
 
 from market_data_store import config
 from market_data_store.cli import recording
+from market_data_store.cli.ending import Ended
 from market_data_store.cli.jobs import command
 from market_data_store.cli.recording import recorded
 from market_data_store.errors import (
@@ -229,12 +230,13 @@ def test_progress_is_recorded_while_the_block_goes_on(
         for counts in (Counts(written=10, rejected=1), Counts(written=12, unchanged=3, stale=1, rejected=1)):
             report(counts)
             run = the_run(tracker, 1)
-            assert (run["status"], run["rows_written"], run["rows_failed"]) == ("running", counts.written, 1)
+            failed = counts.rejected + counts.stale
+            assert (run["status"], run["rows_written"], run["rows_failed"]) == ("running", counts.written, failed)
             processed = run["metadata"]["rows_processed"]
         assert processed == 17
     run = the_run(tracker, 1)
-    assert (run["rows_written"], run["rows_failed"], run["mode"]) == (12, 1, "backfill")
-    assert (run["status"], run["error_message"]) == ("failure", "dead letters: 1")
+    assert (run["rows_written"], run["rows_failed"], run["mode"]) == (12, 2, "backfill")
+    assert (run["status"], run["error_message"]) == ("failure", "dead letters: 1, stale rows: 1")
     assert capsys.readouterr().out == ""
 
 
@@ -243,6 +245,7 @@ def test_progress_is_recorded_while_the_block_goes_on(
     [
         (KeyboardInterrupt(), "cancelled", "interrupted"),
         (SystemExit(0), "cancelled", "interrupted"),
+        (Ended(signal.SIGTERM), "cancelled", "ended by SIGTERM"),
         (DatabaseUnavailable("no\nPostgres"), "failure", "no Postgres"),
         (RuntimeError("password=s3cret"), "failure", "RuntimeError"),
     ],
@@ -309,18 +312,17 @@ def load(
 def test_a_load_is_recorded_with_what_became_of_its_rows(
     worker: Worker, broker_url: str, database_url: str, tracker: JobRunTracker, tmp_path: Path
 ) -> None:
-    for content, code in ((QUOTES, 1), (QUOTES.rpartition("2024")[0], 0), ("ts,bid\n", 0)):
+    for content, code in ((QUOTES, 1), (QUOTES.rpartition("2024")[0], 0), ("ts,bid\n", 1)):
         with load(broker_url, database_url, tmp_path, content) as loading:
             assert loading.wait(60) == code, loading.said()
-    empty, again, first = tracker.get_recent_runs(job_name="mds load")
+    again, first = tracker.get_recent_runs(job_name="mds load")  # a file without rows is not a run
     assert (first["dataset_name"], first["provider"], first["mode"]) == ("quotes", "p", "backfill")
     assert (first["metadata"]["file"], first["metadata"]["rows_processed"]) == ("quotes.csv", 2)
     assert (first["rows_written"], first["rows_failed"]) == (1, 1)
     assert (first["status"], first["error_message"]) == ("failure", "dead letters: 1")
     # The second time the row is there already.
     assert (again["rows_written"], again["rows_failed"], again["metadata"]["rows_processed"]) == (0, 0, 1)
-    for run in (again, empty):
-        assert (run["status"], run["error_message"]) == ("success", None)
+    assert (again["status"], again["error_message"]) == ("success", None)
     assert first["elapsed_ms"] > 0
 
 
@@ -338,13 +340,19 @@ def test_a_load_that_is_interrupted_is_cancelled_and_one_that_is_killed_is_stuck
     number: signal.Signals,
     status: str,
 ) -> None:
-    with load(redis_url, database_url, tmp_path) as loading, redis.Redis.from_url(redis_url) as broker:
+    content = QUOTES.replace("x", "2")
+    with load(redis_url, database_url, tmp_path, content) as loading, redis.Redis.from_url(redis_url) as broker:
         # There is no worker, so it waits for one; a signal before may come while its run is being recorded.
         wait_until(lambda: broker.llen(QUEUE), "the rows are sent", timeout_s=60)
         loading.send_signal(number)
-        loading.wait(60)
+        ended = loading.wait(60)
     (run,) = tracker.get_recent_runs()
     assert (run["status"], run["rows_written"]) == (status, 0)
+    if status == "cancelled":
+        assert ended == 128 + number
+        assert run["error_message"] == f"ended by {number.name}"
+        facts = "0 rows were stored, 2 more were sent and will be; run it again to go on"
+        assert loading.text().endswith(f"\nended by {number.name}; {facts}\n")
     age(database, run["id"], 16)
     code, lines = list_jobs("--stuck")
     assert code == 0
@@ -354,10 +362,18 @@ def test_a_load_that_is_interrupted_is_cancelled_and_one_that_is_killed_is_stuck
 def test_a_load_that_fails_is_recorded_as_a_failure(
     redis_url: str, database_url: str, tracker: JobRunTracker, tmp_path: Path
 ) -> None:
-    with load(redis_url, database_url, tmp_path, "no gzip", "quotes.csv.gz") as loading:
+    with load("redis://127.0.0.1:9/0", database_url, tmp_path) as loading:
         assert loading.wait(60) == 1, loading.said()
     (run,) = tracker.get_recent_runs()
-    assert (run["status"], f"error: {run['error_message']}\n") == ("failure", loading.text())
+    assert (run["status"], f"error: {run['error_message']}; no row was sent") == ("failure", loading.lines()[-1])
+
+
+def test_a_file_that_cannot_be_read_is_no_run(
+    redis_url: str, database_url: str, tracker: JobRunTracker, tmp_path: Path
+) -> None:
+    with load(redis_url, database_url, tmp_path, "\x1f\x8b no gzip", "quotes.csv.gz") as loading:
+        assert loading.wait(60) in (1, 2), loading.said()
+    assert tracker.get_recent_runs() == []
 
 
 def test_runs_are_listed_a_line_each(

@@ -71,6 +71,18 @@ def test_the_latest_prices_are_the_newest_ticks_of_each_provider(database: Conne
     assert fetched < 20
 
 
+def test_where_citus_is_installed_the_latest_prices_are_the_same(database: Connection) -> None:
+    """Citus refuses a query for all of them; its catalogue says that it is there."""
+    fill(database, "tick_data", TICKS, True)
+    expected = reads.latest_prices(database, ["S7", "S3", "nobody"])
+    with database.transaction(force_rollback=True):
+        database.execute("CREATE TABLE pg_dist_partition ()")
+        rows, fetched = touched(database, "tick_data", lambda: reads.latest_prices(database, ["S7", "S3", "nobody"]))
+    assert rows == expected
+    assert len(rows) == 6
+    assert fetched < 20
+
+
 @analyzed
 def test_the_latest_prices_of_one_provider_and_one_symbol(database: Connection, analyzed: bool) -> None:
     fill(database, "tick_data", TICKS, analyzed)

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+import redis
+from celery import Celery
 
 from market_data_store.local import EmbeddedServer, free_port, start_valkey
 from support.rabbitmq import RabbitMQ
@@ -31,10 +35,24 @@ class Broker:
         self.start()
 
     @property
+    def environment(self) -> dict[str, str]:
+        """What a process needs."""
+        return {"BROKER_URL": self.url}
+
+    def asked_by(self) -> Celery:
+        """An application that can ask it."""
+        return Celery(broker=self.url)
+
+    @property
     def pid(self) -> int:
         server = self._rabbitmq or self._valkey
         assert server is not None
         return server.pid
+
+    @property
+    def rabbitmq(self) -> RabbitMQ:
+        assert self._rabbitmq is not None
+        return self._rabbitmq
 
     def start(self) -> None:
         if self._rabbitmq is not None:
@@ -55,6 +73,23 @@ class Broker:
         elif self._valkey is not None:
             self._valkey.process.kill()
             self._valkey.stop()
+
+    @contextmanager
+    def taking_no_writes(self) -> Iterator[None]:
+        """A Redis that is read-only, or a RabbitMQ whose node has stopped in its running process."""
+        if self._rabbitmq is not None:
+            self._rabbitmq.control("stop_app")
+            yield
+            self._rabbitmq.control("start_app")
+        else:
+            with redis.Redis.from_url(self.url) as server:
+                server.replicaof("127.0.0.1", "1")
+                yield
+                server.replicaof("NO", "ONE")
+
+    def end(self) -> None:
+        """Stop it for good."""
+        self.stop()
 
     def lose(self) -> None:
         """SIGKILL, and the disk is gone with it."""

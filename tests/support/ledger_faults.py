@@ -8,6 +8,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext, suppress
+from itertools import islice
 from typing import NamedTuple
 
 import psutil
@@ -39,16 +40,25 @@ class Step(NamedTuple):
         return [name for name in (self.trouble, self.fault) if name is not None]
 
 
-def schedule(chance: random.Random, faults: int) -> list[Step]:
-    """Draw so many faults: each kind comes once before any comes again."""
-    troubles, others = _dealt(chance, [*TROUBLES]), _dealt(chance, [*FAULTS])
+def schedule(chance: random.Random, faults: int, *, can_deploy: bool) -> list[Step]:
+    """Draw so many faults: each kind that can happen here comes once before any comes again."""
+    possible = [name for name in FAULTS if name != EARLIER_VERSION or can_deploy]
+    troubles, others = _dealt(chance, [*TROUBLES]), _dealt(chance, possible)
     steps: list[Step] = []
     while (left := faults - sum(len(step.faults) for step in steps)) > 0:
         with_trouble = chance.random() < 0.6
         with_fault = not with_trouble or (left > 1 and chance.random() < 0.8)
-        trouble, fault = next(troubles) if with_trouble else None, next(others) if with_fault else None
+        fault = next(others) if with_fault else None
+        # To version 0.4 what is wrong with a table is wrong with the rows.
+        trouble = next(troubles) if with_trouble and fault != EARLIER_VERSION else None
         steps.append(Step(chance.choice([*VALUES]), trouble, fault))
     return steps
+
+
+def hosted_schedule(chance: random.Random, faults: int, *, can_deploy: bool) -> list[Step]:
+    """Draw so many of what a host does: it fails over, restarts its broker, and deploys another version."""
+    possible = [name for name in HOSTED if name != EARLIER_VERSION or can_deploy]
+    return [Step(chance.choice([*VALUES]), None, fault) for fault in islice(_dealt(chance, possible), faults)]
 
 
 def befall(world: World, step: Step, chance: random.Random) -> None:
@@ -95,15 +105,29 @@ def _worker_restarted(world: World, chance: random.Random) -> None:
     worker.restart()
 
 
+def _earlier_version_deployed(world: World, chance: random.Random) -> None:
+    """A worker of version 0.4 takes the place of one for some seconds, and writes."""
+    worker = chance.choice(world.workers)
+    worker.stop()
+    with world.earlier_worker() as earlier:
+        world.until_written()
+        _wait(chance.uniform(2.0, 8.0))
+        earlier.stop()
+    worker.restart()
+
+
 def _monitor_killed(world: World, _: random.Random) -> None:
     world.monitor.kill()
     world.monitor.start()
 
 
 def _producer_killed(world: World, chance: random.Random) -> None:
-    producer = chance.choice([*world.producers.values()])
+    name, producer = chance.choice([*world.producers.items()])
     producer.kill()
+    before = world.accepted()[name]
     producer.start()
+    # Until it writes, SIGTERM would end it without what its spool holds.
+    wait_until(lambda: world.accepted()[name] != before, producer.said, timeout_s=60)
 
 
 def _postgres_killed(world: World, _: random.Random) -> None:
@@ -146,6 +170,12 @@ def _broker_killed(world: World, _: random.Random) -> None:
     world.broker.start()
 
 
+def _broker_takes_no_writes(world: World, chance: random.Random) -> None:
+    """A Redis is read-only, the node of a RabbitMQ is restarted, or Sentinel has another master."""
+    with world.broker.taking_no_writes():
+        _wait(chance.uniform(1.0, 6.0))
+
+
 def _broker_stopped(world: World, chance: random.Random) -> None:
     _pause([psutil.Process(world.broker.pid)], chance)
 
@@ -171,6 +201,9 @@ def _wait(seconds: float) -> None:
     wait_until(lambda: time.monotonic() > end)
 
 
+#: The one that needs a repository with the commit of version 0.4.
+EARLIER_VERSION = "earlier version deployed"
+HOSTED = ("broker takes no writes", "broker restarted", EARLIER_VERSION)
 FAULTS: dict[str, Callable[[World, random.Random], None]] = {
     fault.__name__.removeprefix("_").replace("_", " "): fault
     for fault in (
@@ -179,6 +212,7 @@ FAULTS: dict[str, Callable[[World, random.Random], None]] = {
         _worker_killed,
         _worker_stopped,
         _worker_restarted,
+        _earlier_version_deployed,
         _monitor_killed,
         _producer_killed,
         _postgres_killed,
@@ -188,6 +222,7 @@ FAULTS: dict[str, Callable[[World, random.Random], None]] = {
         _pooler_killed,
         _pooler_restarted,
         _broker_killed,
+        _broker_takes_no_writes,
         _broker_stopped,
         _broker_restarted,
     )

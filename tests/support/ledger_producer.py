@@ -8,6 +8,7 @@ its spool holds.
 
 from __future__ import annotations
 
+import logging
 import os
 import random
 import signal
@@ -18,8 +19,9 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+# By paths that version 0.4 has as well.
+from market_data_store import StoreClient
 from market_data_store.errors import Backpressure
-from market_data_store.producer.client import StoreClient
 
 #: By dataset, the column with the number.
 VALUES = {"signals": "value", "bars": "volume"}
@@ -66,9 +68,15 @@ def _rows(dataset: str, begin: int, end: int) -> list[dict[str, Any]]:
     return rows + [{"ts": KEYS - number, value: number, **others} for number in refused(begin, end)]
 
 
+def _pending_rows(client: StoreClient) -> int:
+    # By the name that version 0.4 has for it.
+    return client.pending_rows if hasattr(StoreClient, "pending_rows") else client.spooled
+
+
 def main(name: str, directory: str, confirm: str) -> None:
     """Write until SIGTERM, then until the spool is empty."""
     stopping = False
+    logging.basicConfig()
 
     def stop(*_: Any) -> None:
         nonlocal stopping
@@ -93,7 +101,7 @@ def main(name: str, directory: str, confirm: str) -> None:
             os.write(ledger, f"accepted {dataset} {begin} {end}\n".encode())
             time.sleep(count / _ROWS_A_SECOND)
         client.flush()
-        while client.pending_rows:
+        while _pending_rows(client):
             if confirm == "confirm":
                 client.confirm(0.1)
             time.sleep(0.1)

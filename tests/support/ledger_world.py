@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import psycopg
-from celery import Celery
 from psycopg import sql
 
 from market_data_store.coordinator.queue import QueueInspector
@@ -24,10 +24,13 @@ from support.ledger_producer import VALUES, accepted, begun, expected
 from support.owner import Trouble, in_trouble
 from support.pgbouncer import PgBouncer
 from support.processes import MDS, PYTHON, Part, Process
+from support.sentinels import SentinelBroker
+from support.version_0_4_0 import Version040
 from support.waiting import wait_until
 from support.workers import Worker
 
-PRODUCERS = {"plain": "", "confirming": "confirm"}
+CONFIRM = "confirm"
+PRODUCERS = {"plain": "", "confirming": CONFIRM}
 #: As whom the workers connect.
 _ROLE = "store"
 #: Fewer than the processes that write, so that they share them.
@@ -49,16 +52,18 @@ class World:
         self._directory = directory
         #: How many seconds it took each time until rows were written again.
         self.recoveries: list[float] = []
+        self._earlier: Version040 | None = None
         self._postgres_port = free_port()
         self.start_postgres()
         schema.upgrade(self.postgres.url)
         self._prepare_tables()
         self.pooler = PgBouncer(self.postgres.url, pool_size=_POOLED_SESSIONS, user=_ROLE)
-        self.broker = Broker(broker, directory / "broker")
-        self._queue = QueueInspector(Celery(broker=self.broker.url), QUEUE)
+        place = directory / "broker"
+        self.broker = SentinelBroker(place) if broker == "sentinel" else Broker(broker, place)
+        self._queue = QueueInspector(self.broker.asked_by(), QUEUE)
         self._servers = {
             "DATABASE_URL": self.pooler.url,
-            "BROKER_URL": self.broker.url,
+            **self.broker.environment,
             # Else a message that a killed worker held would come back after ten minutes.
             "MDS_VISIBILITY_TIMEOUT_S": "10",
             "MDS_HELD_PROBE_S": "2",
@@ -67,9 +72,11 @@ class World:
         } | ({"REDIS_URL": redis_url} if broker == "rabbitmq" else {})
         self.workers = [Worker(self._servers, directory) for _ in range(2)]
         self.monitor = self._process("monitor", *MDS, "monitor")
+        # What a master has confirmed and no replica has is lost with it, except for who awaits results.
+        confirm = {name: CONFIRM if broker == "sentinel" else given for name, given in PRODUCERS.items()}
         self.producers = {
-            name: self._process(name, PYTHON, "-m", "support.ledger_producer", name, directory, confirm)
-            for name, confirm in PRODUCERS.items()
+            name: self._process(name, PYTHON, "-m", "support.ledger_producer", name, directory, given)
+            for name, given in confirm.items()
         }
 
     def begin(self) -> None:
@@ -91,9 +98,28 @@ class World:
                 wait_until(lambda: self._is_held(dataset), lambda: f"not held: {self.logs()}", timeout_s=_HELD_WITHIN_S)
             yield
 
+    @contextmanager
+    def earlier_worker(self) -> Iterator[Worker]:
+        """A ready worker of version 0.4, which cannot write through the pooler; killed at the end of the block."""
+        if self._earlier is None:
+            self._earlier = Version040(self._directory / "0.4")
+        direct = urlsplit(self.postgres.url)
+        url = direct._replace(netloc=f"{_ROLE}@{direct.hostname}:{direct.port}").geturl()
+        worker = Worker({**self._servers, "DATABASE_URL": url, **self._earlier.variables}, self._directory)
+        try:
+            worker.ready()
+            yield worker
+        finally:
+            worker.container.kill()
+
     def recover(self) -> None:
         """Wait until rows of each dataset are committed, and note how long that took."""
         started = time.monotonic()
+        self.until_written()
+        self.recoveries.append(time.monotonic() - started)
+
+    def until_written(self) -> None:
+        """Wait until rows of each dataset are committed."""
         before = {dataset: self._newest(dataset) for dataset in VALUES}
         for dataset, newest in before.items():
             wait_until(
@@ -101,7 +127,6 @@ class World:
                 lambda dataset=dataset: f"no row of {dataset} is written: {self.logs()}",  # type: ignore[misc]
                 timeout_s=_RECOVERED_WITHIN_S,
             )
-        self.recoveries.append(time.monotonic() - started)
 
     def settle(self) -> None:
         """Make the producers send what they hold, and wait until all of it is stored and no message is left."""
@@ -163,7 +188,7 @@ class World:
         self._queue.close()
         self.pooler.remove()
         self.postgres.stop()
-        self.broker.stop()
+        self.broker.end()
 
     def logs(self) -> str:
         """The ends of the logs."""

@@ -11,7 +11,7 @@ import pwd
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import MappingProxyType
@@ -33,8 +33,14 @@ Part = str | Path
 _NOTHING: Mapping[str, str] = MappingProxyType({})
 
 
-def inherited(variables: Mapping[str, str]) -> dict[str, str]:
+#: With the option --least-rights: gives a command's variables the users of docs/least-rights.md, see `support.rights`.
+variables_of: list[Callable[[Sequence[str], Mapping[str, str]], Mapping[str, str]]] = []
+
+
+def inherited(variables: Mapping[str, str], command: Sequence[str] = ()) -> dict[str, str]:
     """The environment of the tests with their import path, their programs first, and these variables."""
+    for change in variables_of:
+        variables = change(command, variables)
     path = os.pathsep.join([str(Path(PYTHON).parent), os.environ["PATH"]])
     return {**os.environ, "PATH": path, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), **variables}
 
@@ -68,7 +74,7 @@ class Process:
         self.directory = directory
         self.log = directory / f"{name or self.id}.log"
         self.output = directory / f"{name or self.id}.out" if output_apart else self.log
-        self._environment = inherited(environment) if inherit else dict(environment)
+        self._environment = inherited(environment, self.command) if inherit else dict(environment)
         self._with_input = with_input
         self._identity = _identity(user)
         self._log_start = self._log_forgotten = 0
@@ -224,7 +230,7 @@ def run(
     return subprocess.run(
         [str(part) for part in command],
         cwd=directory,
-        env=inherited(environment) if inherit else dict(environment),
+        env=inherited(environment, [str(part) for part in command]) if inherit else dict(environment),
         stdin=subprocess.DEVNULL if text is None else None,
         input=text,
         capture_output=True,

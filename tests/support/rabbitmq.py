@@ -20,13 +20,15 @@ from subprocess import TimeoutExpired
 
 import amqp
 
-from market_data_store.local import free_port
+from support.ports import free_ports
 from support.processes import Process, run
 from support.waiting import wait_until
 
 # Not the one in /usr/sbin: it changes to the user `rabbitmq`, who cannot write to a test's directory.
 _SERVER = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")
 _CONTROL = _SERVER.with_name("rabbitmqctl")
+#: Users besides `guest`, each with a password and with what they may configure, write and read.
+USERS: dict[str, tuple[str, str, str, str]] = {}
 _START_TIMEOUT_S = 60.0
 _STOP_TIMEOUT_S = 30.0
 
@@ -43,10 +45,8 @@ class RabbitMQ:
         """With these virtual hosts besides `/`."""
         self._directory = directory
         self._directory.mkdir(parents=True, exist_ok=True)
-        if virtual_hosts:
-            (directory / "definitions.json").write_text(json.dumps(_definitions("/", *virtual_hosts)))
-            (directory / "rabbitmq.conf").write_text(f"load_definitions = {directory}/definitions.json\n")
-        self._port, self._epmd_port, self._distribution_port = free_port(), free_port(), free_port()
+        self._virtual_hosts = virtual_hosts
+        self._port, self._epmd_port, self._distribution_port = free_ports(3)
         self._epmd: Process | None = None
         self._broker: Process | None = None
         self.url = f"amqp://guest:guest@127.0.0.1:{self._port}//"
@@ -59,6 +59,10 @@ class RabbitMQ:
 
     def start(self) -> None:
         """Start the broker and wait until it takes connections; about 5 s."""
+        if self._virtual_hosts or USERS:  # each time, for the directory may have been lost
+            definitions, configuration = (self._directory / name for name in ("definitions.json", "rabbitmq.conf"))
+            definitions.write_text(json.dumps(_definitions("/", *self._virtual_hosts)))
+            configuration.write_text(f"load_definitions = {definitions}\n")
         # Erlang starts a port mapper itself where it finds none; that one is a daemon and would outlive the tests.
         self._epmd = self._launch("epmd", "epmd", "-port", str(self._epmd_port), "-address", "127.0.0.1")
         self._wait_for(self._epmd, self._port_mapper_answers)
@@ -79,10 +83,15 @@ class RabbitMQ:
         self.stop()
         self.start()
 
-    def control(self, *arguments: str) -> None:
-        """`rabbitmqctl ARGUMENTS`."""
+    def control(self, *arguments: str) -> str:
+        """What `rabbitmqctl ARGUMENTS` prints."""
         done = run(_CONTROL, *arguments, directory=self._directory, environment=self._environment, inherit=False)
         assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    def connections(self) -> list[str]:
+        """The names that its open connections give themselves, in quotation marks and between others' properties."""
+        return self.control("-q", "list_connections", "client_properties").splitlines()[1:]
 
     def _end(self, number: signal.Signals) -> None:
         # The broker first: it signs off with the port mapper.
@@ -141,16 +150,27 @@ class RabbitMQ:
 
 
 def _definitions(*virtual_hosts: str) -> dict[str, object]:
-    """For RabbitMQ to begin with: these hosts, and its usual user, who would be missing otherwise."""
-    salt = os.urandom(4)
-    password = base64.b64encode(salt + hashlib.sha256(salt + b"guest").digest()).decode()
-    user = {"name": "guest", "password_hash": password, "hashing_algorithm": "rabbit_password_hashing_sha256"}
-    everything = {"user": "guest", "configure": ".*", "write": ".*", "read": ".*"}
+    """For RabbitMQ to begin with: these hosts, its usual user, who would be missing otherwise, and the others."""
+    everything = ("guest", ".*", ".*", ".*")
     return {
-        "users": [{**user, "tags": ["administrator"]}],
-        "vhosts": [{"name": name} for name in virtual_hosts],
-        "permissions": [{**everything, "vhost": name} for name in virtual_hosts],
+        "users": [
+            _user("guest", "guest", "administrator"),
+            *(_user(name, password) for name, (password, *_) in USERS.items()),
+        ],
+        "vhosts": [{"name": host} for host in virtual_hosts],
+        "permissions": [
+            {"user": name, "vhost": host, "configure": configure, "write": write, "read": read}
+            for host in virtual_hosts
+            for name, (_, configure, write, read) in {"guest": everything, **USERS}.items()
+        ],
     }
+
+
+def _user(name: str, password: str, *tags: str) -> dict[str, object]:
+    salt = os.urandom(4)
+    hashed = base64.b64encode(salt + hashlib.sha256(salt + password.encode()).digest()).decode()
+    algorithm = "rabbit_password_hashing_sha256"
+    return {"name": name, "password_hash": hashed, "hashing_algorithm": algorithm, "tags": [*tags]}
 
 
 @contextmanager

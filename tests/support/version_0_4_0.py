@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
@@ -48,7 +50,7 @@ json.dump(found, sys.stdout)
 
 
 class Version040:
-    """The package as it was, in a directory."""
+    """The package as it was, in a directory. Its dependencies are those of today."""
 
     def __init__(self, directory: Path) -> None:
         try:
@@ -58,6 +60,21 @@ class Version040:
                 pytest.skip(str(error))
             missing(str(error))
         self._directory = directory
+
+    @staticmethod
+    def can_be_built() -> bool:
+        """Whether this repository has its commit."""
+        try:
+            with TemporaryDirectory() as directory:
+                unpack_commit(ROOT, COMMIT, Path(directory))
+        except MarketDataStoreError:
+            return False
+        return True
+
+    @property
+    def variables(self) -> dict[str, str]:
+        """What a process that is to run this version has in its environment; it finds the tests' modules, too."""
+        return {"PYTHONPATH": os.pathsep.join(map(str, (self._directory / "src", ROOT / "tests", ROOT)))}
 
     def take(self, messages: list[dict[str, Any]], url: str = "") -> list[list[int]]:
         """Take messages (dataset, rows, defaults, enqueued_at); returns the `seq` of each row.

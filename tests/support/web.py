@@ -17,6 +17,9 @@ from support.processes import MDS, PYTHON, Process, ending_cleanly
 from support.waiting import wait_until
 
 TOKEN = "t0ken-of-the-tests"
+#: Flower's user and password, and its setting.
+OPERATOR = ("operator", "of-these-tests-only")
+FLOWER = {"FLOWER_BASIC_AUTH": ":".join(OPERATOR)}
 APPLICATION = "market_data_store.service.app:create_app()"
 #: Else httpx would load one for each call, which takes longer than an answer.
 _TRUST = ssl.create_default_context()
@@ -63,8 +66,8 @@ def serving(directory: Path, application: str = APPLICATION, **environment: str)
             yield web
 
 
-def get(url: str, timeout_s: float = 30.0) -> httpx.Response:
-    return httpx.get(url, timeout=timeout_s, verify=_TRUST)
+def get(url: str, timeout_s: float = 30.0, auth: tuple[str, str] | None = None) -> httpx.Response:
+    return httpx.get(url, timeout=timeout_s, verify=_TRUST, auth=auth)
 
 
 def is_served(url: str) -> bool:

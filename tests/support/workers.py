@@ -92,6 +92,11 @@ class Worker(CeleryTestWorker):
         super().__init__(_WorkerContainer(self._process), app)
 
     @property
+    def process(self) -> Process:
+        """The parent, with the log of all."""
+        return self._process
+
+    @property
     def pid(self) -> int:
         """Of the parent, which talks to the broker."""
         return self._process.pid

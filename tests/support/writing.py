@@ -10,9 +10,11 @@ from uuid import uuid4
 
 from market_data_store.datasets import DATASETS
 from market_data_store.dead_letters import DeadLetter
-from market_data_store.postgres.batch import DecodedMessage, Written, decoded
+from market_data_store.postgres.batch import Written
+from market_data_store.postgres.messages import DecodedMessage, Sent, decoded
 from market_data_store.postgres.writer import Writer
-from market_data_store.protocol import Counts
+from market_data_store.protocol import JSON, Counts
+from market_data_store.wire.reader import known_defaults
 from market_data_store.wire.rows import read_rows
 from support.databases import Connection
 
@@ -21,6 +23,23 @@ Row = dict[str, Any]
 TIMEOUT_S = 10.0
 AT = datetime(2024, 1, 2, 14, 30, tzinfo=UTC)
 EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
+
+#: Notes for each statement that writes bars how it does.
+LOG_WAYS = """
+    CREATE TABLE ways (number serial, way text);
+    CREATE FUNCTION log_way() RETURNS trigger LANGUAGE plpgsql AS
+    'BEGIN
+        INSERT INTO ways (way) VALUES (CASE WHEN current_query() LIKE ''COPY %'' THEN ''copy'' ELSE ''upsert'' END);
+        RETURN NULL;
+    END';
+    CREATE TRIGGER log_way BEFORE INSERT ON bars_ohlcv FOR EACH STATEMENT EXECUTE FUNCTION log_way()
+"""
+#: A COPY of bars fails with an SQLSTATE.
+NO_COPY = """
+    CREATE FUNCTION no_copy() RETURNS trigger LANGUAGE plpgsql AS
+    'BEGIN IF current_query() LIKE ''COPY %'' THEN RAISE SQLSTATE ''{}''; END IF; RETURN NEW; END';
+    CREATE TRIGGER no_copy BEFORE INSERT ON bars_ohlcv FOR EACH ROW EXECUTE FUNCTION no_copy()
+"""
 
 
 def bar(**changes: Any) -> Row:
@@ -42,9 +61,12 @@ def bars(count: int, **changes: Any) -> list[Row]:
 
 
 def message(
-    rows: list[Any], *, name: str = "bars", at: float = 0.0, task_id: str = "", **defaults: Any
+    rows: list[Any], *, name: str = "bars", at: float = 0.0, task_id: str = "", is_sent: bool = False, **defaults: Any
 ) -> DecodedMessage:
-    """A message as the task makes it; `at` is when it was enqueued, in seconds after `AT`."""
+    """A message as the task makes it; `at` is when it was enqueued, in seconds after `AT`.
+
+    With `is_sent` its letters are bounded by its size.
+    """
     text = json.dumps(rows).encode()
     enqueued_at = round(((AT - EPOCH).total_seconds() + at) * 1e6)
     return DecodedMessage(
@@ -52,7 +74,8 @@ def message(
         dataset=DATASETS[name],
         rows=read_rows(DATASETS[name], text, defaults),
         enqueued_at=enqueued_at,
-        defaults=defaults,
+        defaults=known_defaults(DATASETS[name], defaults),
+        sent=Sent(json.dumps([[name, rows], {"defaults": defaults}, {}]).encode(), JSON, "utf-8") if is_sent else None,
     )
 
 
@@ -91,3 +114,7 @@ def noise(length: int, seed: int, first: int = 0x20000, last: int = 0x2A000) -> 
 def letter(**changes: Any) -> DeadLetter:
     given: dict[str, Any] = {"task_id": "t", "position": 0, "reason": "body: no JSON", "enqueued_at": 0}
     return DeadLetter(**{**given, "pattern": "body: no JSON", **changes})
+
+
+def ways(database: Connection) -> list[str]:
+    return [way for (way,) in select(database, "SELECT way FROM ways ORDER BY number")]

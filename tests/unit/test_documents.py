@@ -100,6 +100,10 @@ def test_every_path_in_the_text_exists(document: Path) -> None:
 #: Made by a command, a reader's own, or no path at all.
 NOT_FILES = {
     ".mds/env",
+    ".mds/passwords",
+    ".mds/postgres/cluster/pg_hba.conf.before",
+    "celery.py",
+    "deploy/.env",
     ".mds/spool",
     "MDS_HOME/spool",
     "application/vnd.apache.arrow.stream",
@@ -159,7 +163,7 @@ def test_settings_md_lists_every_setting_with_its_default() -> None:
 
 def shown(default: Any) -> str:
     assert default is not PydanticUndefined
-    if default is None or default in ("", {}):
+    if default is None or default in ("", {}, ()):
         return "none"
     if isinstance(default, bool):
         return f"`{str(default).lower()}`"
@@ -220,3 +224,13 @@ def test_the_architecture_names_every_package() -> None:
     packages = {path.parent.name for path in PACKAGE.glob("*/__init__.py")}
     listed = {row[0].strip("`").rstrip("/") for row in rows(ROOT / "docs/architecture.md") if row[0].endswith("/`")}
     assert listed == packages
+
+
+def test_security_md_names_a_test_for_each_promise() -> None:
+    promises = [row for row in rows(ROOT / "SECURITY.md") if row[-1] != "shown by"]
+    assert len(promises) > 20
+    for promise, *_, tests in promises:
+        named = CODE.findall(tests)
+        assert named, promise
+        assert all(name.startswith("tests/") and (ROOT / name).is_file() for name in named), promise
+    assert len((ROOT / "SECURITY.md").read_text().splitlines()) <= 150

@@ -4,45 +4,32 @@ from __future__ import annotations
 
 import json
 import sys
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
 import click
 import psycopg
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
 
 from market_data_store import dead_letters
-from market_data_store.app import app
-from market_data_store.cli.terminal import console, moment, printable
+from market_data_store.cli.ending import Ended
+from market_data_store.cli.letters import Chosen, filtered, selected
+from market_data_store.cli.replaying import replayed, show_outcome
+from market_data_store.cli.terminal import confirm_deletion, console, moment, printable
 from market_data_store.config import settings
-from market_data_store.datasets import DATASETS
 from market_data_store.dead_letters import Letter
-from market_data_store.dead_letters.replay import messages
-from market_data_store.dead_letters.summary import NOT_CLASSIFIED, ReasonCount, summary
+from market_data_store.dead_letters.correcting import exported, with_values
+from market_data_store.dead_letters.summary import GROUPS, NOT_CLASSIFIED, ReasonCount, grouped, summary
 from market_data_store.errors import InvalidMessage
 from market_data_store.postgres.connection import connect
 
-_POLL_INTERVAL_S = 0.2
+#: How many letters `list` reads at a time.
+_LISTED_AT_ONCE = 1_000
 #: Fields that a listing leaves out, because they hold what was sent.
 _SENT = ("row", "defaults", "body")
-
-_of_dataset = click.option("--dataset", type=click.Choice(list(DATASETS)), help="Only letters of rows of this dataset.")
-
-
-def _selected(decorated: Callable[..., None]) -> Callable[..., None]:
-    """Add the options that select letters."""
-    for option in (
-        click.option("--all", "every", is_flag=True, help="All letters."),
-        _of_dataset,
-        click.option("--id", "ids", type=click.IntRange(1), multiple=True, help="This letter; may be repeated."),
-    ):
-        decorated = option(decorated)
-    return decorated
 
 
 @click.group("dead-letters")
@@ -51,49 +38,95 @@ def command() -> None:
 
     \b
     mds dead-letters list --by-reason
-    mds dead-letters list --dataset bars
+    mds dead-letters list --dataset bars --since 2026-11-26
     mds dead-letters show 17
     mds dead-letters replay --dataset bars
+    mds dead-letters replay --job 7 --reason "provider: missing" --set provider=CME
+    mds dead-letters export letters.ndjson --job 7
     mds dead-letters purge --id 17 --id 18
     """
 
 
 @command.command("list")
-@_of_dataset
+@filtered
 @click.option("--by-reason", is_flag=True, help="Count letters by reason instead of listing them.")
+@click.option("--by", type=click.Choice(["reason", *GROUPS]), help="Count letters by reason, job and file, ...")
 @click.option("--limit", type=click.IntRange(1), default=100, show_default=True, help="Maximum number of lines.")
 @click.option("--after", type=click.IntRange(0), default=0, metavar="ID", help="Start after this id.")
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON list.")
-def list_(dataset: str | None, by_reason: bool, limit: int, after: int, as_json: bool) -> None:
-    """List letters by id, with their reasons. Only `show` prints what was sent.
+def list_(chosen: Chosen, by_reason: bool, by: str | None, limit: int, after: int, as_json: bool) -> None:
+    """List letters by id, with their reasons, and the file and line of rows that were loaded. Only `show` and `export`
+    print what was sent.
 
     \b
     mds dead-letters list
     mds dead-letters list --by-reason
+    mds dead-letters list --by job --since 2026-11-26
+    mds dead-letters list --job 7 --reason "not a number"
     mds dead-letters list --dataset bars --after 100 --json
     """
-    if by_reason and after:
-        raise click.UsageError("--after cannot be combined with --by-reason; use --limit")
+    by = "reason" if by_reason else by
+    if by is not None and after:
+        raise click.UsageError("--after cannot be combined with --by and --by-reason; use --limit")
+    dataset, where = chosen.dataset, chosen.where
     with _connection() as connection:
-        if by_reason:
-            _show_reasons(summary(connection, dataset=dataset, limit=limit), as_json)
+        if by == "reason":
+            _show_reasons(summary(connection, dataset=dataset, where=where, limit=limit), as_json)
+        elif by is not None:
+            _show_groups(by, grouped(connection, by, dataset=dataset, where=where, limit=limit), as_json)
         else:
-            letters = dead_letters.page(connection, dataset=dataset, after=after, limit=limit + 1)
-            _show_letters(letters[:limit], as_json, more=len(letters) > limit)
+            _show_letters(_pages(connection, chosen, after, limit + 1), limit, as_json)
 
 
-def _show_letters(letters: Sequence[Letter], as_json: bool, *, more: bool) -> None:
+def _pages(connection: psycopg.Connection[Any], chosen: Chosen, after: int, limit: int) -> Iterator[Sequence[Letter]]:
+    """Yield at most `limit` letters, some at a time; the first may be empty."""
+    while True:
+        most = min(limit, _LISTED_AT_ONCE)
+        letters = dead_letters.page(connection, dataset=chosen.dataset, where=chosen.where, after=after, limit=most)
+        yield letters
+        limit -= len(letters)
+        if len(letters) < _LISTED_AT_ONCE or not limit:
+            return
+        after = letters[-1].id
+
+
+def _show_letters(pages: Iterable[Sequence[Letter]], limit: int, as_json: bool) -> None:
+    """Print at most `limit` letters of these pages, and say if there are more."""
     if as_json:
-        listed = [asdict(letter) for letter in letters]
+        listed = [asdict(letter) for letters in pages for letter in letters][:limit]
         _show_json([{name: value for name, value in each.items() if name not in _SENT} for each in listed])
         return
-    table = _table("id", "time", "dataset", "sqlstate", "reason")
-    for letter in letters:
-        dataset, sqlstate = letter.dataset or "", letter.sqlstate or ""
-        table.add_row(str(letter.id), moment(letter.refused_at), dataset, sqlstate, Text(printable(letter.reason)))
-    console.print(table if letters else "no dead letters")
-    if more:
-        console.print(f"for more letters, add --after {letters[-1].id}")
+    # Not a table of rich's: to lay out 100,000 letters would take minutes.
+    line = "{:>8}  {:<20}  {:<12}  {:<8}  {}"
+    last, left = 0, limit
+    for letters in pages:
+        if left == limit:
+            click.echo(line.format("id", "time", "dataset", "sqlstate", "reason") if letters else "no dead letters")
+        for letter in letters[:left]:
+            dataset, sqlstate = letter.dataset or "", letter.sqlstate or ""
+            reason = printable(f"{_place(letter)}{letter.reason}")
+            click.echo(line.format(letter.id, moment(letter.refused_at), dataset, sqlstate, reason))
+            last = letter.id
+        if len(letters) > left:
+            click.echo(f"for more letters, add --after {last}")
+        left -= len(letters)
+
+
+def _place(letter: Letter) -> str:
+    if letter.file is None:
+        return ""
+    return f"{letter.file}: " if letter.line is None else f"{letter.file}:{letter.line}: "
+
+
+def _show_groups(by: str, groups: Sequence[tuple[Any, ...]], as_json: bool) -> None:
+    names = ["job", "file"] if by == "job" else [by]
+    if as_json:
+        _show_json([dict(zip(("count", "newest", *names), group, strict=True)) for group in groups])
+        return
+    table = _table("count", "newest", *names)
+    for count, newest, *shared in groups:
+        table.add_row(f"{count:,}", moment(newest), *(Text(printable("-" if v is None else str(v))) for v in shared))
+    console.print(table if groups else "no dead letters")
 
 
 def _show_reasons(reasons: Sequence[ReasonCount], as_json: bool) -> None:
@@ -141,87 +174,93 @@ def show(id: int) -> None:  # click requires the argument's name
 
 
 @command.command()
-@_selected
+@selected
+@click.option("--set", "values", multiple=True, metavar="FIELD=VALUE", help="Give FIELD this value; none removes it.")
 @click.option(
     "--timeout", type=click.FloatRange(0), default=60.0, show_default=True, help="Seconds to wait; 0 does not wait."
 )
-def replay(ids: tuple[int, ...], dataset: str | None, every: bool, timeout: float) -> None:
+def replay(chosen: Chosen, values: tuple[str, ...], timeout: float) -> None:
     """Send letters again and wait until each is written or refused again.
 
-    A letter stays in the table until it is written. The exit code is 1 if some are left.
+    A letter stays in the table until its row is written, or a row that counts as sent later is stored with its key. The
+    exit code is 1 if some are left. With --set rows are corrected on their way; a letter that is refused again keeps
+    the row as it was.
 
     \b
     mds dead-letters replay --id 17
     mds dead-letters replay --dataset bars --timeout 600
+    mds dead-letters replay --job 7 --reason "vwap" --set vwap=
     """
-    chosen = _chosen(ids, dataset, every)
+    given = _values(values)
     settings().require_broker_url()
-    with _connection() as connection, _progress() as progress:
-        since = _now(connection)
-        bar = progress.add_task("sent", total=dead_letters.count(connection, ids=chosen, dataset=dataset))
-        sent: list[int] = []
-        whole: list[str] = []
-        for message in messages(app, connection, ids=chosen, dataset=dataset):
-            sent += message.ids
-            whole += [message.task_id] if message.whole else []
-            progress.update(bar, completed=len(sent), total=max(len(sent), 1))
-        bar = progress.add_task("settled", total=max(len(sent), 1))
-        deadline = time.monotonic() + timeout
-        while True:
-            waiting, refused = dead_letters.outcome(connection, sent, since)
-            progress.update(bar, completed=len(sent) - waiting)
-            if not waiting or time.monotonic() >= deadline:
-                break
-            time.sleep(_POLL_INTERVAL_S)
-        new = len(dead_letters.reasons(connection, whole))
-    console.print(f"{len(sent):,} sent: {len(sent) - waiting - refused:,} gone, {refused:,} refused again")
-    if new:
-        console.print(f"{new:,} new letters for refused rows of {len(whole):,} whole messages")
-    if waiting:
-        console.print(f"{waiting:,} still pending after {timeout:g} s; they stay in the queue. Is a worker running?")
-    if waiting or refused or new:
+    with _connection() as connection:
+        outcome = replayed(connection, chosen, timeout, (lambda each: with_values(each, given)) if given else None)
+    show_outcome(outcome, timeout)
+    if not outcome.is_good:
         sys.exit(1)
 
 
+def _values(given: Sequence[str]) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for text in given:
+        name, separator, value = text.partition("=")
+        if not (name and separator):
+            raise click.UsageError(f"--set {text}: write FIELD=VALUE, such as --set provider=CME")
+        found[name] = value
+    return found
+
+
+@command.command("export")
+@click.argument("file", type=click.Path(dir_okay=False, writable=True, allow_dash=True))
+@selected
+def export_(file: str, chosen: Chosen) -> None:
+    """Write letters to FILE (- for standard output), as JSON, one a line.
+
+    Correct `row` in each line, delete the lines that are to stay letters, and give the file to `mds load --letters`:
+    the letters whose rows are then written are gone.
+
+    \b
+    mds dead-letters export letters.ndjson --job 7
+    mds load --letters letters.ndjson
+    """
+    written = left = 0
+    with _connection() as connection, click.open_file(file, "wb", atomic=file != "-") as sink:
+        for letter in dead_letters.stream(connection, **chosen.selection):
+            line = exported(letter)
+            written += line is not None
+            left += line is None
+            if line is not None:
+                sink.write(line + b"\n")
+    said = f"{written:,} letters written"
+    if left:
+        said += f"; {left:,} others hold a whole message, or no row, and are left out"
+    click.echo(said, err=file == "-")
+
+
 @command.command()
-@_selected
+@selected
 @click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
-def purge(ids: tuple[int, ...], dataset: str | None, every: bool, yes: bool) -> None:
-    """Delete letters for good.
+def purge(chosen: Chosen, yes: bool) -> None:
+    """Delete letters for good. Without a terminal this needs --yes.
 
     \b
     mds dead-letters purge --id 17
     mds dead-letters purge --all --yes
     """
-    chosen = _chosen(ids, dataset, every)
     with _connection() as connection:
-        if sys.stdin.isatty() and not yes:
-            number = dead_letters.count(connection, ids=chosen, dataset=dataset)
-            click.confirm(f"This deletes {number:,} dead letters for good. Continue?", abort=True)
-        number = dead_letters.purge(connection, ids=chosen, dataset=dataset)
+        if not yes:
+            number = dead_letters.count(connection, **chosen.selection)
+            confirm_deletion(f"{number:,} dead letter{'' if number == 1 else 's'} for good", yes=not number)
+        try:
+            number = dead_letters.purge(connection, **chosen.selection)
+        except Ended as end:
+            end.facts = "no letter was deleted"
+            raise
     console.print(f"{number:,} deleted")
-
-
-def _chosen(ids: Sequence[int], dataset: str | None, every: bool) -> list[int] | None:
-    if (bool(ids) + (dataset is not None) + every) != 1:
-        raise click.UsageError("select letters by exactly one of --id 17, --dataset bars and --all")
-    return list(ids) or None
 
 
 def _connection() -> psycopg.Connection[tuple[Any, ...]]:
     return connect(settings().require_database_url())
-
-
-def _now(connection: psycopg.Connection[Any]) -> datetime:
-    """Return the time of the database's clock, which also sets `refused_at`."""
-    ((now,),) = connection.execute("SELECT clock_timestamp()").fetchall()
-    assert isinstance(now, datetime)  # noqa: S101
-    return now
-
-
-def _progress() -> Progress:
-    columns = (TextColumn("{task.description:<8}"), BarColumn(bar_width=24), MofNCompleteColumn(), TimeElapsedColumn())
-    return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
 
 
 def _fields(letter: Letter) -> list[tuple[str, str]]:

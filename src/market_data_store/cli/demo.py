@@ -11,13 +11,13 @@ from typing import Any
 import click
 import psycopg
 
-from market_data_store.cli.load import load_and_show
+from market_data_store.cli.loading import load_and_show
 from market_data_store.cli.terminal import console
 from market_data_store.cli.up import print_line, running_store
 from market_data_store.config import resource
 from market_data_store.datasets import DATASETS
 from market_data_store.errors import MarketDataStoreError
-from market_data_store.files.reader import RowFile
+from market_data_store.files.options import Options
 from market_data_store.local import processes
 from market_data_store.postgres.connection import connect
 
@@ -46,13 +46,14 @@ def command(show_log: bool, keep_log: bool) -> None:
         click.echo("--keep-log is deprecated and will be removed in version 0.6; use --show-log", err=True)
     log = print_line if show_log or keep_log else lambda *_: None
     with running_store({"worker": processes.worker_command()}, log) as running:
-        summary = load_and_show(RowFile(FILE, DATASETS["bars"]), DEFAULTS, job_name="mds demo")
+        options = Options(dataset=DATASETS["bars"], constants=DEFAULTS, time_zone="UTC")
+        summary = load_and_show([FILE], options, job_name="mds demo")
         with connect(running.database_url) as connection:
             found = list(differences(connection))
         console.print(f"compared      {'equal to the file' if not found else f'rows that differ: {len(found):,}'}")
         for difference in found[:_MAX_SHOWN]:
             console.print(f"  {difference}", markup=False)
-        if found or summary.rejected:
+        if found or summary.rejected or summary.stale:
             raise MarketDataStoreError("the rows in Postgres differ from the rows that were sent")
 
 

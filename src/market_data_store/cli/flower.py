@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import atexit
 import os
-import re
 import sys
+from urllib.parse import unquote, urlsplit, urlunsplit
 
 import click
 
 from market_data_store import config
+from market_data_store.app import app
 from market_data_store.cli.terminal import PORT
-from market_data_store.config import Settings
+from market_data_store.config import Settings, checks
+from market_data_store.connections.addresses import is_loopback
+from market_data_store.coordinator.cluster import refuse_cluster
 from market_data_store.errors import ConfigurationError
+from market_data_store.local.passwords import passwords_in
 
 #: Flower's own default port.
 FLOWER_PORT = 5555
-#: The arguments of `python -m` for Flower, which needs `flower_environment`.
-_FLOWER = ("celery", "-A", "market_data_store.app", "flower")
-# Placeholders that examples show in place of a password.
-_PLACEHOLDER = re.compile(r"|password|secret|change[-_ ]?(me|it)|<.*>", re.IGNORECASE)
+#: How Python runs Flower, which needs `flower_environment`. `celery -A` would look into the working directory first, so
+#: that a `celery.py` or `redis.py` of another user ran; `-P` is for Python itself.
+_FLOWER = ("-P", "-m", "market_data_store.cli.flower")
 
 
 @click.command("flower")
@@ -26,50 +30,87 @@ _PLACEHOLDER = re.compile(r"|password|secret|change[-_ ]?(me|it)|<.*>", re.IGNOR
 def command(port: int | None) -> None:
     """Run Flower, which shows the workers, the queue, and each task with its dataset and rows.
 
-    It requires FLOWER_BASIC_AUTH (user:password) unless MDS_ENV=development. Flower's own settings are environment
-    variables too: FLOWER_URL_PREFIX, FLOWER_MAX_TASKS, ...
+    It requires FLOWER_BASIC_AUTH (user:password, of at least 16 characters). With MDS_ENV=development it makes one,
+    which is in .mds/passwords. Flower's own settings are environment variables too: FLOWER_URL_PREFIX, ...
 
     \b
-    FLOWER_BASIC_AUTH=me:a-long-password mds flower --port 5555
+    FLOWER_BASIC_AUTH=me:$(openssl rand -hex 16) mds flower --port 5555
     """
     settings = config.settings()
     settings.require_broker_url()
+    refuse_cluster(app)
     environment = flower_environment(settings, port=port)
-    os.execve(sys.executable, [sys.executable, "-m", *_FLOWER], environment)  # noqa: S606
+    os.execve(sys.executable, [sys.executable, *_FLOWER], environment)  # noqa: S606
 
 
 def flower_environment(settings: Settings, *, port: int | None = None) -> dict[str, str]:
     """Return this process's environment with Flower's settings.
 
-    They are variables, because everybody can read a command line. Raises `ConfigurationError` if Flower would be open
-    to everybody in production. In development its page and its API, on this machine, need no password, and cannot
-    change anything.
+    They are variables, because everybody can read a command line. Raises `ConfigurationError` in production if there is
+    no password of the user's own. In development on this machine the store makes one, and then Flower changes nothing.
     """
     environment = dict(os.environ)
     # Overwrite it: Kubernetes sets FLOWER_PORT to tcp://... for a service named `flower`, and Flower reads it.
     environment["FLOWER_PORT"] = str(port or settings.port or FLOWER_PORT)
-    environment["FLOWER_ADDRESS"] = settings.bind_host
+    # Tornado's socket for :: takes IPv6 only; for no address it has one for each family.
+    environment["FLOWER_ADDRESS"] = "" if settings.bind_host == "::" else settings.bind_host
     environment.setdefault("FLOWER_MAX_TASKS", "10000")  # about 20 MB; Flower's default is ten times as many
     environment.setdefault("FLOWER_TASKS_COLUMNS", "name,args,state,result,received,runtime,worker,uuid")
     if settings.rabbitmq_management_url:
-        environment.setdefault("FLOWER_BROKER_API", settings.rabbitmq_management_url.rstrip("/") + "/api/")
+        environment.setdefault("FLOWER_BROKER_API", _broker_api(settings))
     pairs = settings.flower_basic_auth
-    if settings.environment == "production" and not all(map(_is_own, pairs.split(","))):
+    is_open_to_others = settings.environment == "production" or not is_loopback(settings.bind_host)
+    if is_open_to_others and not all(map(_is_own, pairs.split(","))):
         raise ConfigurationError(
-            "FLOWER_BASIC_AUTH is not user:password with a password of your own; set it (in ASCII), "
-            "or set MDS_ENV=development to run Flower without a password"
+            "FLOWER_BASIC_AUTH is not user:password with a password of your own of at least "
+            f"{checks.LEAST_SECRET} characters; set it (in ASCII), or set MDS_ENV=development to run Flower "
+            "on this machine with a password that it makes"
         )
-    if pairs:
-        environment["FLOWER_BASIC_AUTH"] = pairs  # the setting may come from `.env`
-    else:
-        environment.pop("FLOWER_BASIC_AUTH", None)  # an empty value lets nobody in
-        environment["FLOWER_UNAUTHENTICATED_API"] = "true"
-        # Read-only, because any page that is open in a browser on this machine can call the API.
+    if not all(map(_is_own, pairs.split(","))):
+        pairs = passwords_in(settings.home).flower
         environment.setdefault("FLOWER_READ_ONLY", "true")
+    environment["FLOWER_BASIC_AUTH"] = pairs  # the setting may come from `.env`
     return environment
+
+
+def _broker_api(settings: Settings) -> str:
+    """Return RabbitMQ's HTTP API as Flower needs it.
+
+    Tornado sends user and password as they stand in the URL, percent-encoded or not. Without them Flower takes the
+    broker's, which it decodes.
+    """
+    api = urlsplit(settings.rabbitmq_management_url)
+    who, at, host = api.netloc.rpartition("@")
+    if who == urlsplit(settings.broker_url).netloc.rpartition("@")[0]:
+        who = at = ""
+    elif not set("/?#[]") & set(unquote(who)):
+        who = unquote(who)
+    return urlunsplit(api._replace(netloc=who + at + host, path=api.path.rstrip("/") + "/api/"))
 
 
 def _is_own(pair: str) -> bool:
     user, _, password = pair.partition(":")
     # Flower compares with hmac.compare_digest, which accepts only ASCII.
-    return bool(user) and pair.isascii() and not _PLACEHOLDER.fullmatch(password)
+    return bool(user) and pair.isascii() and not checks.is_weak(password)
+
+
+def _run() -> None:
+    """Run Flower, and end with it.
+
+    Python would wait for Flower's threads first, which ask a broker that is away for a minute and more.
+    """
+    status = 0
+    try:
+        app.start(["flower"])
+    except SystemExit as ended:
+        if not isinstance(ended.code, int | None):
+            raise
+        status = ended.code or 0
+    atexit._run_exitfuncs()  # Flower saves there what it has seen
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
+
+
+if __name__ == "__main__":
+    _run()

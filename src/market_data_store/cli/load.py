@@ -1,89 +1,129 @@
-"""`mds load`: sends a file's rows through the store."""
+"""`mds load`: sends files' rows through the store."""
 
 from __future__ import annotations
 
+import json
 import sys
-from collections.abc import Mapping
-from pathlib import Path
+from dataclasses import asdict
 from typing import Any
 
 import click
 
-from market_data_store.cli.recording import recorded
-from market_data_store.cli.terminal import console, progress
+from market_data_store import dead_letters
+from market_data_store.cli.letters import Chosen
+from market_data_store.cli.load_options import Request, load_options
+from market_data_store.cli.replaying import replayed, show_outcome
+from market_data_store.cli.terminal import console
 from market_data_store.config import settings
-from market_data_store.datasets import DATASETS, dataset_named
-from market_data_store.files.loading import Progress, Summary, load_file
-from market_data_store.files.reader import RowFile
+from market_data_store.dead_letters import Where
+from market_data_store.dead_letters.correcting import corrected, corrections
+from market_data_store.errors import ConfigurationError, InvalidMessage
+from market_data_store.files.finding import found_files
+from market_data_store.files.layouts import known
+from market_data_store.files.options import Undecided
+from market_data_store.postgres.connection import connect
+
+#: How long the outcome of corrected letters is awaited.
+_LETTERS_TIMEOUT_S = 600.0
 
 
 @click.command("load")
-@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.option("--dataset", required=True, type=click.Choice(list(DATASETS)), help="Dataset of the rows.")
-@click.option("--provider", help="Provider for rows without one.")
-@click.option("--interval", help="Interval for bars without one, such as 1m.")
-@click.option("--symbol", help="Symbol for rows without one.")
-@click.option("--map", "columns", multiple=True, metavar="NAME=COLUMN", help="Fill field NAME from this column.")
-def command(
-    file: Path, dataset: str, provider: str | None, interval: str | None, symbol: str | None, columns: tuple[str, ...]
-) -> None:
-    """Send the rows of FILE (.csv, .ndjson or .jsonl, plus .gz if it is gzipped) through the store.
+@click.argument("files", nargs=-1, metavar="FILE...")
+@load_options
+def command(files: tuple[str, ...], request: Request) -> None:
+    """Send the rows of FILEs through the store.
 
-    Prints the number and the reason of each rejected row, which is kept in the table dead_letters. Loading a file again
-    changes nothing. `mds jobs` lists the loads.
+    A FILE is delimited text, JSON (objects by the line, a list, or a list inside objects) or Parquet, plain or packed
+    (gzip, zip, bzip2, xz, zstd). It is a path, a pattern such as '2024-*.csv', a directory (with --recursive), or - for
+    standard input. Its layout is detected, and a vendor's recognised. A plan is printed before a row is sent. What
+    cannot be known is asked for: exit code 2, one line that names the option, and nothing of any file is sent.
+
+    Rejected rows are grouped by reason, and kept in the table dead_letters with file and line. Loading a file again
+    changes nothing. A load that was interrupted goes on where it was when the same command is given again. `mds jobs`
+    lists the loads. The exit code is 1 if rows are rejected, or stale: then rows that count as sent later are stored,
+    and these are not.
 
     \b
     mds load 6EH4.csv.gz --dataset bars --provider CME --interval 1m --symbol 6EH4
     mds load ticks.csv --dataset quotes --provider truefx --symbol USD/JPY --map ts=when
+    mds load ADABTC-1m.zip --dataset bars --provider binance --symbol ADABTC --interval 1m --dry-run
+    mds load history --recursive --dataset bars --provider CME --interval 1m
+    zcat bars.ndjson.gz | mds load - --dataset bars --json
+    mds load --letters letters.ndjson
     """
-    options = {"provider": provider, "interval": interval, "symbol": symbol}
-    defaults = {name: value for name, value in options.items() if value is not None}
-    source = RowFile(file, dataset_named(dataset), _column_map(columns))
-    settings().require_broker_url()
-    if load_and_show(source, defaults).rejected:
+    if request.list_readers:
+        _list_readers(request)
+        return
+    if request.letters is not None:
+        _load_letters(request.letters, files, request)
+        return
+    if not files:
+        raise click.UsageError("Missing argument 'FILE...'.")
+    options = request.options
+    if options is None:
+        raise click.UsageError("Missing option '--dataset'.")
+    try:
+        with found_files(files, recursive=request.recursive) as found:
+            for line in found.lines if not request.as_json else ():
+                console.print(line, markup=False, soft_wrap=True)
+            loading = _loading()
+            if request.dry_run:
+                loading.show_plans(found.files, options, as_json=request.as_json)
+                return
+            settings().require_broker_url()
+            summary = loading.load_and_show(
+                found.files,
+                options,
+                given=files,
+                restart=request.restart,
+                max_errors=request.max_errors,
+                as_json=request.as_json,
+            )
+    except Undecided as error:
+        click.secho(f"error: {error}", fg="red", err=True)
+        sys.exit(2)
+    if summary.rejected or summary.stale or summary.is_cut:
         sys.exit(1)
 
 
-def load_and_show(source: RowFile, defaults: Mapping[str, Any], *, job_name: str = "mds load") -> Summary:
-    """Load a file and record it as a job run; print progress, the reason of each reject, and a summary."""
-    run = recorded(job_name, source.dataset.name, defaults.get("provider"), {"file": source.path.name})
-    with progress() as show:
-
-        def on_progress(now: Progress) -> None:
-            summary = now.summary
-            show(
-                summary.stored + summary.rejected,
-                now.expected_rows,
-                f"sent {summary.sent:,}",
-                f"stored {summary.stored:,}",
-                f"{summary.rate:,.0f} rows/s",
-                f"depth {now.depth:,}",
-            )
-
-        def on_reject(row: int, reason: str) -> None:
-            console.print(f"row {row:,}: {reason}", markup=False, soft_wrap=True)
-
-        summary = load_file(source, defaults, recording=run, on_progress=on_progress, on_reject=on_reject)
-    _show(summary, source)
-    return summary
+def _list_readers(request: Request) -> None:
+    layouts = known(request.layouts)
+    width = max(map(len, layouts))
+    for layout in layouts.values():
+        click.echo(f"{layout.name:<{width}}  {layout.dataset:<7}  {layout.title}")
 
 
-def _show(summary: Summary, source: RowFile) -> None:
-    counts = summary.counts
-    console.print(f"{source.path.name}: {summary.seconds:.2f} s, {summary.rate:,.0f} rows/s", markup=False)
-    console.print(f"rows sent     {summary.sent:,}")
-    details = f"{counts.written:,} written, {counts.unchanged:,} unchanged, {counts.stale:,} stale"
-    if counts.superseded:
-        details += f", {counts.superseded:,} superseded"
-    console.print(f"rows stored   {summary.stored:,} ({details})")
-    console.print(f"dead letters  {summary.rejected:,}")
+def _load_letters(file: str, files: tuple[str, ...], request: Request) -> None:
+    """Send the letters of a file, and say what becomes of them."""
+    if files or request.options is not None or request.dry_run:
+        raise click.UsageError("--letters takes a file of `mds dead-letters export`, and no other file or --dataset")
+    settings().require_broker_url()
+    try:
+        with click.open_file(file, "rb") as lines:
+            given = dict(corrections(lines, file))
+    except OSError as error:
+        raise InvalidMessage(f"{file}: {error.strerror}") from error
+    chosen = Chosen(list(given), None, Where())
+    with connect(settings().require_database_url()) as connection:
+        gone = len(given) - dead_letters.count(connection, **chosen.selection)
+        outcome = replayed(connection, chosen, _LETTERS_TIMEOUT_S, lambda each: corrected(each, given[each.id]))
+    if request.as_json:
+        click.echo(json.dumps({**asdict(outcome), "no_letters": gone}))
+    else:
+        show_outcome(outcome, _LETTERS_TIMEOUT_S)
+        if gone:
+            console.print(f"{gone:,} were not sent: they are not letters any more")
+    if not outcome.is_good:
+        sys.exit(1)
 
 
-def _column_map(options: tuple[str, ...]) -> dict[str, str]:
-    columns = {}
-    for option in options:
-        name, separator, column = option.partition("=")
-        if not (name and separator and column):
-            raise click.UsageError(f"--map {option}: write NAME=COLUMN, such as --map ts=timestamp")
-        columns[name] = column
-    return columns
+def _loading() -> Any:
+    try:
+        from market_data_store.cli import loading  # DuckDB and Arrow: 0.3 s that a wrong option need not take
+    except ModuleNotFoundError as error:
+        if error.name != "duckdb":
+            raise
+        raise ConfigurationError(
+            "files are read by DuckDB, which is not installed; install the extra `files`, or duckdb"
+        ) from error
+    return loading

@@ -5,26 +5,34 @@ A command's module is imported only when the command is named, so that `mds --he
 
 from __future__ import annotations
 
-import signal
 import sys
 from importlib import import_module
 from types import MappingProxyType
+from typing import Any
 
 import click
 
-from market_data_store.errors import MarketDataStoreError
+from market_data_store.cli import ending
+from market_data_store.cli.ending import Ended
+from market_data_store.config.starting import WRONG_SETTINGS, report
+from market_data_store.errors import ConfigurationError, MarketDataStoreError
 
 #: For each command: its module in this package, and its line in `mds --help`.
 _COMMANDS = MappingProxyType(
     {
+        "datasets": ("datasets", "List the datasets with their fields."),
         "dead-letters": ("dead_letters", "List, replay and delete what could not be written."),
         "demo": ("demo", "Send a month of real bars through the store and compare."),
         "export": ("export", "Write a dataset's rows to a file."),
         "flower": ("flower", "Run Flower, which shows tasks, workers and the queue."),
+        "grants": ("grants", "Print the least rights that each process needs in Postgres."),
+        "head": ("head", "Show the newest rows of a dataset."),
         "jobs": ("jobs", "List job runs, such as those of `mds load`."),
         "load": ("load", "Send the rows of a file through the store."),
         "migrate": ("migrate", "Bring the database's schema up to date."),
         "monitor": ("monitor", "Watch the queue and publish feedback to producers."),
+        "release-held": ("release_held", "Give what workers have set aside back to the queue."),
+        "series": ("series", "List what is stored: providers, symbols, times, rows."),
         "status": ("status", "Show the state of broker, workers and database."),
         "up": ("up", "Run the whole store on this machine until Ctrl-C."),
     }
@@ -32,7 +40,10 @@ _COMMANDS = MappingProxyType(
 
 
 class _Commands(click.Group):
-    """Lists the commands by name, and imports one only when it is used."""
+    """Lists the commands by name, and imports one only when it is used.
+
+    The context's object is called when a command is about to begin, if there is one.
+    """
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(_COMMANDS)
@@ -42,7 +53,17 @@ class _Commands(click.Group):
             return None
         module = import_module(f"{__package__}.{_COMMANDS[cmd_name][0]}")
         command: click.Command = module.command
+        if ctx.obj is not None:
+            ctx.obj()
         return command
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except Ended as end:  # click would print an empty line for it, and call it an abort
+            if not ending.is_endless():
+                click.secho(str(end), fg="red", err=True)
+            raise SystemExit(ending.status(end.number)) from end
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
@@ -50,22 +71,36 @@ class _Commands(click.Group):
 
 
 def main() -> None:
-    """Run `mds`; print a `MarketDataStoreError` as one line, and exit with 1."""
-    # Exit in order, so that child processes are stopped. SIGINT too: a shell starts background jobs with it ignored.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+    """Run `mds`; print a `MarketDataStoreError` as one line, and exit with 1, or with 2 if settings are wrong.
+
+    After SIGTERM or SIGINT the exit status is 143 or 130, and one line says what was done, see `ending`.
+    """
+    ending.exit_at_once()
     try:
-        cli(standalone_mode=False)
-    except click.exceptions.Abort:
-        sys.exit(130)
-    except KeyboardInterrupt:
-        sys.exit(130)
+        cli(standalone_mode=False, obj=ending.raise_ended)
+    except click.exceptions.Abort:  # the answer was no, or a signal came while it was awaited
+        _exit("Nothing was done.", 1)
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
+    except ConfigurationError as error:
+        click.secho(report(error), fg="red", err=True)
+        sys.exit(WRONG_SETTINGS)
     except MarketDataStoreError as error:
-        click.secho(f"error: {error}", fg="red", err=True)
-        sys.exit(1)
+        _exit(f"error: {error}", 1)
+    finally:
+        ending.exit_at_once()
+
+
+def _exit(line: str, status: int) -> None:
+    """Print the line and exit; after a signal, with the status of that signal."""
+    number = ending.came()
+    if number is not None:
+        end = Ended(number)
+        end.facts = line
+        line, status = str(end), ending.status(number)
+    click.secho(line, fg="red", err=True)
+    sys.exit(status)
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
@@ -76,5 +111,6 @@ def cli() -> None:
     \b
     Try it:           mds demo
     Work with it:     mds up
-    Load a file:      mds load bars.csv.gz --dataset bars --provider CME --interval 1m --symbol 6EH4
+    Load a file:      mds load examples/bars.csv.gz --dataset bars
+    Look at it:       mds series
     """

@@ -10,7 +10,10 @@ from functools import partial
 import click
 
 from market_data_store.app import app
+from market_data_store.cli.terminal import at_hangup
 from market_data_store.config import settings
+from market_data_store.config.starting import silence_http_clients
+from market_data_store.coordinator.cluster import refuse_cluster
 from market_data_store.coordinator.monitor import Monitor
 from market_data_store.coordinator.receivers import connected
 from market_data_store.metrics.definitions import count_delivery, init_delivery_counters, set_monitor_gauges
@@ -28,11 +31,14 @@ def command() -> None:
     """
     configured = settings()
     configured.require_broker_url()
+    refuse_cluster(app)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    silence_http_clients()
     loop = Monitor.from_settings(app, configured, on_reading=partial(set_monitor_gauges, configured.queue_capacity))
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
+    at_hangup(lambda *_: stop.set())
     with monitor_metrics(), connected(configured, count_delivery) as receivers:
         init_delivery_counters(name for name in receivers if name != "log")  # a line of log cannot fail
         logger.info("Publishing feedback to: %s", ", ".join(receivers))

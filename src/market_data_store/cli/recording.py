@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Console
 
+from market_data_store.cli.ending import Ended
 from market_data_store.cli.terminal import console
 from market_data_store.errors import MarketDataStoreError
 from market_data_store.job_tracking import JobRunTracker
@@ -20,56 +21,70 @@ _INTERVAL_S = 10.0
 
 @contextmanager
 def recorded(
-    job_name: str, dataset_name: str, provider: str | None, metadata: Mapping[str, Any], console: Console = console
-) -> Iterator[Callable[[Counts], None]]:
-    """Record the block as a run that ends with the block; yield a function that takes the counts so far.
+    job_name: str,
+    dataset_name: str,
+    provider: str | None,
+    metadata: Mapping[str, Any],
+    console: Console = console,
+    *,
+    fingerprint: str | None = None,
+) -> Iterator[Run]:
+    """Record the block as a run that ends with the block; yield the run, which takes the counts so far.
 
-    A run without rejects is a success. Ctrl-C and SIGTERM cancel it. A failure to record is printed once.
+    `fingerprint` tells which runs are of the same load. A run without rejected and stale rows is a success. Ctrl-C and
+    SIGTERM cancel it. A failure to record is printed once.
     """
-    run = _Run(console, job_name=job_name, dataset_name=dataset_name, provider=provider, metadata=metadata)
+    about = {"job_name": job_name, "dataset_name": dataset_name, "provider": provider, "metadata": metadata}
+    run = Run(console, config_fingerprint=fingerprint, **about)
     try:
-        yield run.report
-    except (KeyboardInterrupt, SystemExit):
-        run.end("cancelled", "interrupted")
+        yield run
+    except (KeyboardInterrupt, SystemExit) as error:
+        run.end("cancelled", str(error) if isinstance(error, Ended) else "interrupted")
         raise
     except BaseException as error:
         # The text of any other error may contain anything, such as a URL with its password.
         run.end("failure", str(error) if isinstance(error, MarketDataStoreError) else type(error).__name__)
         raise
-    rejected = run.counts.rejected
-    run.end(*(("failure", f"dead letters: {rejected:,}") if rejected else ("success", None)))
+    numbers = {"dead letters": run.counts.rejected, "stale rows": run.counts.stale}
+    wrong = ", ".join(f"{name}: {number:,}" for name, number in numbers.items() if number)
+    run.end(*(("failure", wrong) if wrong else ("success", None)))
 
 
-class _Run:
+class Run:
+    """A run under way; called with the counts so far."""
+
     def __init__(self, console: Console, **about: Any) -> None:
         self.counts = self._recorded = Counts()
         self._console = console
         self._due = time.monotonic() + _INTERVAL_S
         self._said = False
-        self._id: int | None = None
+        #: Its id in `job_runs`; None if it could not be recorded.
+        self.id: int | None = None
         with self._tried():
             self._tracker = JobRunTracker()
-            self._id = self._tracker.start_run(mode="backfill", **about)
+            self.id = self._tracker.start_run(mode="backfill", **about)
 
-    def report(self, counts: Counts) -> None:
+    def __call__(self, counts: Counts) -> None:
+        """Take the counts so far."""
         self.counts = counts
-        if self._id is not None and time.monotonic() >= self._due:
+        if self.id is not None and time.monotonic() >= self._due:
             with self._tried():
-                self._record(self._id)
+                self._record(self.id)
             self._due = time.monotonic() + _INTERVAL_S
 
     def end(self, status: str, error: str | None) -> None:
-        if self._id is not None:
+        """End the run."""
+        if self.id is not None:
             with self._tried():
-                self._record(self._id)
-                self._tracker.complete_run(self._id, status, error)
+                self._record(self.id)
+                self._tracker.complete_run(self.id, status, error)
 
     def _record(self, run_id: int) -> None:
         now, before = self.counts, self._recorded
         self._tracker.update_progress(
             run_id,
             rows_written=now.written - before.written,
-            rows_failed=now.rejected - before.rejected,
+            rows_failed=now.rejected + now.stale - before.rejected - before.stale,
             rows_processed=now.rows,
         )
         self._recorded = now

@@ -5,15 +5,20 @@ from __future__ import annotations
 import json
 import sys
 import time
+from collections.abc import Mapping
 
 import click
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from market_data_store.cli.terminal import console, printable
-from market_data_store.config import Settings, settings, without_password
+from market_data_store.app import app
+from market_data_store.cli.terminal import console, moment, printable
+from market_data_store.config import Settings, settings
+from market_data_store.connections.urls import without_password
+from market_data_store.coordinator.cluster import refuse_cluster
 from market_data_store.coordinator.watermarks import LevelAndReason
+from market_data_store.postgres.series import Summary
 from market_data_store.status.database import DatabaseStatus
 from market_data_store.status.document import document_of
 from market_data_store.status.headline import Severity
@@ -43,6 +48,7 @@ def command(watch: bool, as_json: bool) -> None:
     configured = settings()
     configured.require_database_url()
     configured.require_broker_url()
+    refuse_cluster(app)
     sampler = Sampler(configured, log=False)
     try:
         if watch:
@@ -119,19 +125,33 @@ def _reached(look: DatabaseStatus | QueueStatus | Away) -> str:
 
 def _database(look: DatabaseStatus | Away) -> dict[str, str]:
     if isinstance(look, Away):
-        return dict.fromkeys(("schema", "rows/s", "dead letters"), _UNKNOWN)
+        return dict.fromkeys(("schema", "stored", "rows/s", "dead letters"), _UNKNOWN)
     return {
         "schema": f"revision {look.revisions.current or 'none'}, {look.revisions.state}",
+        "stored": _stored(look.stored),
         "rows/s": _UNKNOWN if look.rows_per_s is None else f"{look.rows_per_s:,.0f}",
         "dead letters": _UNKNOWN if look.dead_letters is None else f"{look.dead_letters:,}",
     }
+
+
+def _stored(stored: Mapping[str, Summary]) -> str:
+    """Return series and newest row of each dataset that has rows; `mds series` has the rest."""
+    parts = [
+        f"{name} {_UNKNOWN}"
+        if found.series is None
+        else f"{name} {found.series:,} series, newest {moment(found.newest) if found.newest else _UNKNOWN}"
+        for name, found in stored.items()
+        if found.series != 0
+    ]
+    return "; ".join(parts) or "nothing"
 
 
 def _queue(look: QueueStatus | Away, capacity: int) -> str:
     if isinstance(look, Away):
         return _UNKNOWN
     held = _UNKNOWN if look.reserved is None else f"{look.reserved:,}"
-    return f"{look.depth:,} waiting ({look.depth / capacity:.0%} of {capacity:,}), held by workers: {held}"
+    malformed = f", set aside because it is not a message: {look.malformed:,}" if look.malformed else ""
+    return f"{look.depth:,} waiting ({look.depth / capacity:.0%} of {capacity:,}), held by workers: {held}{malformed}"
 
 
 def _workers(look: list[str] | Away) -> str:

@@ -6,12 +6,17 @@ from collections.abc import Iterable
 from typing import Any
 
 import msgspec
+from kombu.exceptions import ContentDisallowed, DecodeError
 
 from market_data_store.protocol import ANSWER
 
 #: Seconds after which a worker that has messages and commits nothing is stalled, and one that takes no message although
 #: some wait is deaf.
 STALLED_S = 30.0
+#: The most answers to one question that are read.
+MOST_ANSWERS = 1_000
+#: Maximum length of a worker's name, in characters.
+_MAX_NAME = 255
 #: What can be wrong with a worker.
 TROUBLES = ("stalled", "deaf", "fallback")
 
@@ -35,6 +40,24 @@ class WorkerAnswer(msgspec.Struct, frozen=True):
         """Which of `TROUBLES` it has."""
         has = (self.stalled_s > STALLED_S, self.deaf_s > STALLED_S, self.fallback is not None)
         return frozenset(name for name, is_so in zip(TROUBLES, has, strict=True) if is_so)
+
+
+def answers_in(message: Any, ticket: str) -> list[tuple[str, Any]]:
+    """Return what workers answer to the question with this ticket; nothing for a message of another kind.
+
+    Anybody can send to where the answers go.
+    """
+    try:
+        reply = message.payload if message.headers.get("ticket") == ticket else None
+    except (ContentDisallowed, DecodeError, ValueError, TypeError, RecursionError):
+        return []
+    named = reply.items() if isinstance(reply, dict) else ()
+    return [(name, queues) for name, queues in named if len(name) <= _MAX_NAME]
+
+
+def names_of(queues: Any) -> list[Any]:
+    """Return the names of the queues that a worker lists; empty for a worker that answers with an error."""
+    return [queue.get("name") for queue in queues if isinstance(queue, dict)] if isinstance(queues, list) else []
 
 
 def answer_in(queues: Any) -> WorkerAnswer | None:

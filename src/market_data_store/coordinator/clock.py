@@ -16,6 +16,7 @@ from typing import Any
 
 from celery import Celery
 
+from market_data_store.connections.urls import is_redis
 from market_data_store.coordinator.queue import DEADLINE_S, QueueInspector
 from market_data_store.errors import BrokerUnavailable
 from market_data_store.protocol import QUEUE
@@ -107,7 +108,7 @@ class BrokerClock:
         self._clock = ServerClock()
         self._inspector = QueueInspector(app, QUEUE)
         #: RabbitMQ does not tell its time.
-        self._tells = str(app.conf.broker_url).startswith(("redis", "sentinel"))
+        self._tells = is_redis(str(app.conf.broker_url))
         self._asking = threading.Lock()
         self._ask_at = 0.0
         self._said: set[str] = set()

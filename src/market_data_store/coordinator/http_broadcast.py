@@ -8,6 +8,7 @@ import time
 
 import httpx
 
+from market_data_store.connections.urls import without_credentials
 from market_data_store.coordinator.backoff import delays
 from market_data_store.coordinator.feedback import FeedbackEvent
 
@@ -21,10 +22,10 @@ class HttpFeedbackBroadcaster:
     """
 
     def __init__(self, endpoint: str, *, timeout_s: float = 2.5, max_retries: int = 3, backoff_s: float = 0.5) -> None:
-        self._endpoint = endpoint
+        self._endpoint, auth = without_credentials(endpoint)  # httpx names the URL in its log and its errors
         self._max_retries = max_retries
         self._backoff_s = backoff_s
-        self._client = httpx.Client(timeout=timeout_s)
+        self._client = httpx.Client(auth=auth, timeout=timeout_s)
 
     def send(self, event: FeedbackEvent) -> None:
         """Post the event; raises `httpx.HTTPError` after the last try."""

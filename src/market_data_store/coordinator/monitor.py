@@ -60,6 +60,7 @@ class Monitor:
         self._level = LevelAndReason(OK)
         self._depth = 0
         self._refusal: str | None = None
+        self._is_away = False
         self._published: LevelAndReason | None = None
         self._published_at = float("-inf")
 
@@ -125,12 +126,23 @@ class Monitor:
         elif before and not refusal:
             logger.info("The broker takes writes again")
 
+    def _say_away(self, error: BrokerUnavailable | None) -> None:
+        """Log once when the broker stops to answer, with the reason, and once when it answers again."""
+        before, self._is_away = self._is_away, error is not None
+        if error is not None and not before:
+            logger.warning("The broker does not answer: %s", error)
+        elif error is None and before:
+            logger.info("The broker answers again")
+
     def _read(self) -> Reading:
         workers, troubles = self._workers.count, self._workers.troubles
         try:
             depth = self._inspector.depth()
-        except BrokerUnavailable:
+        except BrokerUnavailable as error:
+            self._say_away(error)
             return Reading(None, None, None)
+        self._say_away(None)
         inspector = self._inspector
         reserved, held = if_answered(inspector.reserved), if_answered(inspector.held)
-        return Reading(depth, reserved, workers, held, if_answered(inspector.refusal), troubles)
+        refusal, malformed = if_answered(inspector.refusal), if_answered(inspector.malformed)
+        return Reading(depth, reserved, workers, held, refusal, troubles, malformed)

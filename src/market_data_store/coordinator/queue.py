@@ -5,9 +5,13 @@ Each answer has a deadline of one second, after which the method raises `BrokerU
 
 from __future__ import annotations
 
+import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import islice
+from types import MappingProxyType
 from typing import Any, NamedTuple, TypeVar
 from urllib.parse import quote, unquote, urlsplit
 
@@ -15,13 +19,15 @@ from amqp.exceptions import ChannelError
 from celery import Celery
 from kombu import Connection
 from kombu.exceptions import OperationalError
+from kombu.utils.uuid import uuid
 
-from market_data_store.config import without_password
-from market_data_store.coordinator.answers import WorkerAnswer, answer_in
-from market_data_store.coordinator.write_probe import WriteProbe, overflow_of, refusal_of_redis
+from market_data_store.connections.urls import hosts_of, is_redis, without_credentials, without_password
+from market_data_store.coordinator.answers import MOST_ANSWERS, WorkerAnswer, answer_in, answers_in, names_of
+from market_data_store.coordinator.reasons import reason_of
+from market_data_store.coordinator.write_probe import WriteProbe, overflow_of, refusal_in, refusal_of_redis
 from market_data_store.datasets import DATASETS
 from market_data_store.errors import LETTERS, BrokerUnavailable
-from market_data_store.protocol import AGAIN_QUEUE, QUEUE, held_queue
+from market_data_store.protocol import AGAIN_QUEUE, MALFORMED, QUEUE, held_queue
 
 T = TypeVar("T")
 
@@ -29,6 +35,8 @@ T = TypeVar("T")
 HOLDABLE = (*DATASETS, LETTERS)
 #: Seconds for any one answer.
 DEADLINE_S = 1.0
+#: Seconds that a question waits for those of other threads.
+_TURN_S = 2 * DEADLINE_S
 #: RabbitMQ gives the code as a number, the Redis transport as a string.
 _NOT_FOUND = "404"
 #: RabbitMQ logs each question for a queue that is not there; it is asked again after this many seconds.
@@ -50,28 +58,36 @@ class Reading(NamedTuple):
     refusal: str | None = None
     #: How many workers are in trouble, by what is wrong with them (`answers.TROUBLES`).
     troubles: Mapping[str, int] | None = None
+    #: What workers have set aside that is not a message, see `QueueInspector.malformed`.
+    malformed: int | None = None
 
 
 class QueueInspector:
     """Asks about one queue, over one connection that it reopens after a loss.
 
-    `workers` uses its own connection, so one thread may call it while another calls the other methods. Apart from that,
-    an inspector is not thread-safe. `management_url` is the URL of RabbitMQ's HTTP API, if there is one
+    Thread-safe: one thread at a time asks. `management_url` is the URL of RabbitMQ's HTTP API, if there is one
     (http://user:password@host:15672).
     """
 
     #: What the workers said of themselves when they were last asked, and some answered.
     answers: Sequence[WorkerAnswer] = ()
+    #: How many workers have each name that more than one has, when they were last asked.
+    namesakes: Mapping[str, int] = MappingProxyType({})
 
-    def __init__(self, app: Celery, queue: str, *, management_url: str = "") -> None:
+    def __init__(
+        self, app: Celery, queue: str, *, management_url: str = "", write_timeout_s: float = DEADLINE_S
+    ) -> None:
         self._app = app
+        #: RabbitMQ's, for those to whom the connection is lent.
+        self._write_timeout_s = write_timeout_s
         self._queue = queue
         self._management_url = management_url
         self._connection: Any = None
         #: RabbitMQ's: for questions about queues that may not be there, and when to ask again for one that was not.
         self._own_channel: Any = None
         self._absent_until: dict[str, float] = {}
-        self._probe = WriteProbe(self._connect, deadline_s=DEADLINE_S)
+        self._probe = WriteProbe(deadline_s=DEADLINE_S)
+        self._asking = threading.RLock()
         #: What the management API's last answer says of the queue's limits.
         self._overflow: str | None = None
 
@@ -89,12 +105,7 @@ class QueueInspector:
     def waiting(self) -> int:
         """Count the messages waiting in this queue only; raises `BrokerUnavailable`."""
         with self._channel() as channel:
-            try:
-                return int(channel.queue_declare(queue=self._queue, passive=True).message_count)
-            except ChannelError as error:
-                if str(error.reply_code) != _NOT_FOUND:  # Redis drops a list with its last element
-                    raise
-                return 0
+            return self._counted(channel, self._queue) or 0  # Redis drops a list with its last element
 
     def held(self) -> dict[str, int]:
         """Count the messages that wait for each of `HOLDABLE` whose table takes no row; raises `BrokerUnavailable`."""
@@ -108,22 +119,37 @@ class QueueInspector:
                 counts = {name: self._beside(channel, held_queue(name)) for name in HOLDABLE}
         return {name: count for name, count in counts.items() if count}
 
+    def set_aside(self) -> dict[str, int]:
+        """Count the messages in each queue that workers move them to, if any; raises `BrokerUnavailable`."""
+        found = {held_queue(name): count for name, count in self.held().items()}
+        with self._channel() as channel:
+            again = self._beside(channel, AGAIN_QUEUE)
+        return found | ({AGAIN_QUEUE: again} if again else {})
+
     def _beside(self, channel: Any, queue: str) -> int:
         """Count the messages waiting in a queue that only workers make; 0 if there is none."""
         if hasattr(channel, "unacked_key"):
             return int(channel.client.llen(queue))
         if time.monotonic() < self._absent_until.get(queue, 0.0):
             return 0
-        if self._own_channel is None:  # RabbitMQ closes the channel that asks for what is not there
-            self._own_channel = self._connection.channel()
+        count = self._counted(channel, queue)
+        if count is None:
+            self._absent_until[queue] = time.monotonic() + _ABSENT_S
+        return count or 0
+
+    def _counted(self, channel: Any, queue: str) -> int | None:
+        """Count the messages waiting in a queue; None if there is none."""
+        if not hasattr(channel, "unacked_key"):  # RabbitMQ closes the channel that asks for what is not there
+            if self._own_channel is None:
+                self._own_channel = self._connection.channel()
+            channel = self._own_channel
         try:
-            return int(self._own_channel.queue_declare(queue=queue, passive=True).message_count)
+            return int(channel.queue_declare(queue=queue, passive=True).message_count)
         except ChannelError as error:
             self._own_channel = None
             if str(error.reply_code) != _NOT_FOUND:
                 raise
-            self._absent_until[queue] = time.monotonic() + _ABSENT_S
-            return 0
+            return None
 
     def reserved(self) -> int | None:
         """Count the messages that workers hold unacknowledged; None if that cannot be known.
@@ -136,13 +162,19 @@ class QueueInspector:
             unacked = getattr(channel, "unacked_key", None)
             return None if unacked is None else int(channel.client.hlen(unacked))
 
+    def malformed(self) -> int:
+        """Count what workers found in lists of a Redis and is not a message; raises `BrokerUnavailable`."""
+        with self._channel() as channel:
+            unacked = getattr(channel, "unacked_key", None)
+            return 0 if unacked is None else int(channel.client.llen(f"{unacked}{MALFORMED}"))
+
     def refusal(self) -> str | None:
         """Return why the broker takes no write (it is full, or read-only), in one line; None if it takes writes.
 
         Knows of a queue's own limits what the last call of `reserved` has found. Raises `BrokerUnavailable`.
         """
-        with self._channel() as channel:
-            return self._probe.look(channel) or self._overflow
+        with self._channel():
+            return self._probed() or self._overflow
 
     def delivers(self) -> bool:
         """Whether the broker lets messages be taken: a full one does, a read-only Redis does not.
@@ -156,17 +188,31 @@ class QueueInspector:
         """Return the names of the live workers that consume this queue; raises `BrokerUnavailable`.
 
         Takes the full second that workers have to answer. Leaves out a worker that has been ordered to stop consuming
-        the queue (`celery control cancel_consumer`), and one of another application on the same broker.
+        the queue (`celery control cancel_consumer`), and one of another application on the same broker. A name that
+        several workers have comes several times; RabbitMQ allows only one (`worker.consumer`).
         """
-        with self._reachable(), self._connect() as connection:
-            replies = self._app.control.broadcast(
-                "active_queues", reply=True, timeout=DEADLINE_S, connection=connection
-            )
-        answers = [answer for reply in replies or [] for answer in reply.items()]
-        consuming = {name: queues for name, queues in answers if self._queue in _names(queues)}
+        ticket = uuid()
+        with self._channel() as channel:
+            # What is sent over a blocked connection stops it, and no worker could answer.
+            blocked = None if hasattr(channel, "unacked_key") else self._probed()
+            mailbox = self._app.control.mailbox(self._connection)
+            mailbox.producer_pool = None  # else kombu takes another connection
+            if blocked is None:
+                mailbox._publish("active_queues", {}, reply_ticket=ticket, channel=channel, timeout=DEADLINE_S)
+        if blocked is not None:
+            raise BrokerUnavailable(blocked)
+        time.sleep(DEADLINE_S)  # others may ask meanwhile
+        with self._channel() as channel:
+            queue = mailbox.reply_queue(channel)
+            messages = list(islice(iter(lambda: queue.get(no_ack=True, accept=mailbox.accept), None), MOST_ANSWERS))
+            queue.delete()
+        answers = [answer for message in messages for answer in answers_in(message, ticket)]
+        consuming = [(name, queues) for name, queues in answers if self._queue in names_of(queues)]
+        counts = Counter(name for name, _ in consuming)
+        self.namesakes = {name: count for name, count in counts.items() if count > 1}
         if consuming:
-            self.answers = [found for queues in consuming.values() if (found := answer_in(queues)) is not None]
-        return sorted(consuming)
+            self.answers = [found for _, queues in consuming if (found := answer_in(queues)) is not None]
+        return sorted(counts.elements())
 
     def time(self) -> float:
         """Ask a Redis for its time, in epoch seconds; raises `BrokerUnavailable`, also when it refuses to tell."""
@@ -176,51 +222,74 @@ class QueueInspector:
 
     def close(self) -> None:
         """Close the connections."""
+        is_mine = self._asking.acquire(timeout=_TURN_S)  # else the server hangs, and whoever asks will see it
         self._probe.close()
         if self._connection is not None:
             self._connection.collect()  # not `close`, which would wait for a server that hangs
             self._connection = self._own_channel = None
+        if is_mine:
+            self._asking.release()
+
+    def _probed(self) -> str | None:
+        refusal = self._probe.look(self._connection)
+        if self._probe.keeps(self._connection):
+            self._connection = self._own_channel = None
+        return refusal
 
     def _connect(self) -> Any:
         connection: Connection = self._app.connection_for_read()
         # A transport ignores the options that it does not know.
-        deadlines = {"read_timeout": DEADLINE_S, "write_timeout": DEADLINE_S}
+        deadlines = {"read_timeout": DEADLINE_S, "write_timeout": self._write_timeout_s, "confirm_publish": True}
         if connection.transport.driver_type == "redis":
             deadlines = {"socket_timeout": DEADLINE_S, "socket_connect_timeout": DEADLINE_S}
         connection.transport_options = {**connection.transport_options, **deadlines}
         connection.connect_timeout = DEADLINE_S
-        connection.ensure_connection(max_retries=0)  # one try only; without this, the first use would try for longer
+        # One try of each host only; without this, the first use would try for longer. With Sentinel each try asks all.
+        others = 0 if is_redis(str(self._app.conf.broker_url)) else max(0, len(connection.alt) - 1)
+        connection.ensure_connection(max_retries=others)
         return connection
 
     @contextmanager
+    def lent(self) -> Iterator[Any]:
+        """Lend the connection to this thread; close it after an error. Raises `BrokerUnavailable`."""
+        with self._channel():
+            yield self._connection
+
+    @contextmanager
     def _channel(self) -> Iterator[Any]:
-        with self._reachable():
-            if self._connection is None:
-                self._connection = self._connect()
-            channel = self._connection.default_channel
-            try:
-                yield channel
-            except BaseException:
+        if not self._asking.acquire(timeout=_TURN_S):
+            raise BrokerUnavailable("the broker has not answered another question yet")
+        try:
+            with self._reachable():
+                if self._connection is None:
+                    self._connection = self._connect()
+                yield self._connection.default_channel
+        except BaseException as error:
+            if refusal_in(error) is None:  # a Redis that refuses a write answers other questions
                 self.close()
-                raise
+            raise
+        finally:
+            self._asking.release()
 
     @contextmanager
     def _reachable(self) -> Iterator[None]:
-        probe = self._app.connection_for_read()
         try:
             yield
-        except (*probe.connection_errors, *probe.channel_errors, OperationalError, OSError) as error:
-            reason = (str(error) or type(error).__name__).partition("\n")[0]
+        except Exception as error:
+            probe = self._app.connection_for_read()  # its classes of errors depend on the broker
+            if not isinstance(error, (*probe.connection_errors, *probe.channel_errors, OperationalError, OSError)):
+                raise
             url = without_password(str(self._app.conf.broker_url))
-            raise BrokerUnavailable(f"cannot connect to {url}: {reason}") from error
+            raise BrokerUnavailable(f"cannot connect to {url}: {reason_of(error)}") from error
 
     def _reserved_by_management(self) -> int:
         import httpx  # here, because a producer does not need it
 
-        virtual_host = unquote(urlsplit(str(self._app.conf.broker_url)).path[1:]) or "/"
+        virtual_host = unquote(urlsplit(hosts_of(str(self._app.conf.broker_url))[0]).path[1:]) or "/"
         path = f"/api/queues/{quote(virtual_host, safe='')}/{quote(self._queue, safe='')}"
         try:
-            answer = httpx.get(self._management_url.rstrip("/") + path, timeout=DEADLINE_S)
+            url, auth = without_credentials(self._management_url)  # httpx logs each URL
+            answer = httpx.get(url.rstrip("/") + path, auth=auth, timeout=DEADLINE_S)
             found = answer.raise_for_status().json()
             self._overflow = overflow_of(found)
             return int(found["messages_unacknowledged"])
@@ -234,8 +303,3 @@ def if_answered(question: Callable[[], T]) -> T | None:
         return question()
     except BrokerUnavailable:
         return None
-
-
-def _names(queues: Any) -> list[Any]:
-    """Return the names of the queues that a worker lists; empty for a worker that answers with an error."""
-    return [queue.get("name") for queue in queues if isinstance(queue, dict)] if isinstance(queues, list) else []

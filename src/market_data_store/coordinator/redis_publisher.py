@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+import time
 from collections.abc import Iterator
 from typing import Any
 
-import redis
 from market_data_core.events.codecs import JsonCodec
+from redis.exceptions import ResponseError
 
+from market_data_store.connections.redis_client import connected
 from market_data_store.coordinator.feedback import FeedbackEvent
 
 logger = logging.getLogger(__name__)
@@ -19,6 +21,9 @@ logger = logging.getLogger(__name__)
 _STREAM = "telemetry.feedback"
 #: About how many entries the stream keeps: a day of heartbeats.
 _MAX_LENGTH = 10_000
+#: An event of more bytes is not from a monitor; nor is one whose time is more than so many seconds ahead.
+_MAX_BYTES = 16_384
+_AHEAD_S = 60.0
 #: A receiver's outcome is forgotten after this many seconds without a new one.
 _OUTCOMES_EXPIRE_S = 120
 
@@ -30,7 +35,7 @@ class RedisFeedbackPublisher:
     """
 
     def __init__(self, url: str, *, namespace: str = "mdp", track: str = "v1", timeout_s: float = 2.0) -> None:
-        self._redis = redis.Redis.from_url(url, socket_timeout=timeout_s, socket_connect_timeout=timeout_s)
+        self._redis = connected(url, timeout_s=timeout_s)
         self._codec = JsonCodec(track=track)
         #: Key of the stream.
         self.stream = f"{namespace}:{namespace}.{_STREAM}"
@@ -41,10 +46,31 @@ class RedisFeedbackPublisher:
     def send(self, event: FeedbackEvent) -> None:
         """Append the event to the stream and announce it on the channel; raises `redis.RedisError`."""
         data = self._codec.encode(FeedbackEvent.__schema_id__, event, key=event.coordinator_id)
+        try:
+            self._send(data, event)
+        except ResponseError:
+            if not self._is_blocked():
+                raise
+            logger.warning("%s held an entry that let no other be added; it was deleted", self.stream)
+            self._redis.delete(self.stream)
+            self._send(data, event)
+
+    def _send(self, data: Any, event: FeedbackEvent) -> None:
         with self._redis.pipeline(transaction=False) as pipe:
             pipe.xadd(self.stream, {"data": data}, maxlen=_MAX_LENGTH, approximate=True)
             pipe.publish(self.channel, event.model_dump_json())
             pipe.execute()
+
+    def _is_blocked(self) -> bool:
+        """Whether the key is not a stream, or the stream has the id of a moment to come.
+
+        Redis gives no entry a lower id than the last, and has none higher than the highest.
+        """
+        kind = self._redis.type(self.stream)
+        if kind != b"stream":
+            return bool(kind != b"none")
+        information: Any = self._redis.xinfo_stream(self.stream)
+        return int(information["last-generated-id"].partition(b"-")[0]) / 1e3 > time.time() + _AHEAD_S
 
     async def publish(self, event: FeedbackEvent) -> None:
         """Publish the event as `send` does, without blocking the event loop."""
@@ -74,11 +100,14 @@ class RedisFeedbackPublisher:
     def _decoded(self, entries: Any) -> Iterator[FeedbackEvent]:
         for key, entry in entries:
             try:
-                event: FeedbackEvent = self._codec.decode(entry[b"data"], FeedbackEvent).payload
-            except (ValueError, KeyError, TypeError):  # anybody can write to the stream
+                data = entry[b"data"]
+                if len(data) > _MAX_BYTES:
+                    raise ValueError("too large")
+                event: FeedbackEvent = self._codec.decode(data, FeedbackEvent).payload
+            except (ValueError, KeyError, TypeError, RecursionError):  # anybody can write to the stream
                 logger.debug("%s: entry %s is not a feedback event", self.stream, key)
                 continue
-            if math.isfinite(event.ts):
+            if math.isfinite(event.ts) and event.ts <= time.time() + _AHEAD_S:
                 yield event
 
     def close(self) -> None:

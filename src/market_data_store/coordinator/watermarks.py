@@ -12,6 +12,7 @@ from typing import NamedTuple
 from market_data_core.telemetry import BackpressureLevel
 
 from market_data_store.config import Settings
+from market_data_store.config.checks import out_of_order
 from market_data_store.coordinator.feedback import BROKER_UNREACHABLE, DATASET_HELD, NO_WORKERS
 from market_data_store.coordinator.queue import Reading
 from market_data_store.errors import ConfigurationError
@@ -37,16 +38,8 @@ class Watermarks:
 
     def __post_init__(self) -> None:
         """Check the order."""
-        if not 0 <= self.ok_at < self.soft_above <= self.hard_from <= 1:
-            raise ConfigurationError(
-                f"watermarks: MDS_OK_AT={self.ok_at} < MDS_SOFT_ABOVE={self.soft_above} <= "
-                f"MDS_HARD_FROM={self.hard_from} must hold, and all must be between 0 and 1"
-            )
-        if not self.ok_at <= self.hard_until < self.hard_from:
-            raise ConfigurationError(
-                f"watermarks: MDS_OK_AT={self.ok_at} <= MDS_HARD_UNTIL={self.hard_until} < "
-                f"MDS_HARD_FROM={self.hard_from} must hold"
-            )
+        if wrong := [*out_of_order(self.ok_at, self.soft_above, self.hard_from, self.hard_until)]:
+            raise ConfigurationError("\n".join(wrong))
 
     @classmethod
     def of(cls, settings: Settings) -> Watermarks:

@@ -6,11 +6,14 @@ are no workers.
 
 from __future__ import annotations
 
+import logging
 import threading
 
 from market_data_store.coordinator.answers import counted_troubles
 from market_data_store.coordinator.queue import QueueInspector
 from market_data_store.errors import BrokerUnavailable
+
+logger = logging.getLogger(__name__)
 
 #: Seconds between the end of one count and the start of the next.
 _INTERVAL_S = 1.0
@@ -68,5 +71,8 @@ class WorkerWatch:
                 self.count = len(self._workers.look())
                 self.troubles = counted_troubles(self._inspector.answers if self.count else ())
             except BrokerUnavailable:
+                self.count = self.troubles = None
+            except Exception as error:  # noqa: BLE001  # without the thread nobody notices that workers are gone
+                logger.error("The workers' answers cannot be read (%s)", type(error).__name__)
                 self.count = self.troubles = None
             self._stop.wait(_INTERVAL_S)

@@ -8,7 +8,7 @@ disk alarm blocks publishers. What a policy refuses (`max-length` with `reject-p
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import amqp
@@ -20,58 +20,66 @@ _NOWHERE = f"{QUEUE}.probe"
 
 
 class WriteProbe:
-    """Asks over the channel that it is given; on RabbitMQ over a connection that `connect` makes.
+    """Asks over the connection that it is given.
 
-    A blocked connection of RabbitMQ answers nothing, so other questions must not share it.
+    A blocked connection of RabbitMQ answers nothing. The probe keeps one that was blocked, and learns over it when the
+    alarm ends; other questions need another connection until then.
     """
 
-    def __init__(self, connect: Callable[[], Any], *, deadline_s: float) -> None:
-        self._connect = connect
+    def __init__(self, *, deadline_s: float) -> None:
         self._deadline_s = deadline_s
+        #: Of the connection that was asked last: its channel for this.
         self._connection: Any = None
         self._channel: Any = None
         self._is_confirmed = False
         #: Why the broker blocks publishers, if it does.
-        self._blocked: str | None = None
+        self.blocked: str | None = None
         #: Whether the broker's user may not publish to where the question goes.
         self._is_forbidden = False
 
-    def look(self, channel: Any) -> str | None:
+    def look(self, connection: Any) -> str | None:
         """Return why the broker takes no write, in one line; None if it takes writes, or if that cannot be known.
 
         Raises what the driver raises if it gives no answer.
         """
+        channel = connection.default_channel
         if hasattr(channel, "unacked_key"):
             return refusal_of_redis(channel, "LPUSHX", "")
-        return None if self._is_forbidden else self._look_at_rabbitmq()
+        return None if self._is_forbidden else self._look_at_rabbitmq(connection)
+
+    def keeps(self, connection: Any) -> bool:
+        """Whether this connection is blocked, and for the probe only."""
+        return self.blocked is not None and connection is self._connection
 
     def close(self) -> None:
-        """Close the connection."""
+        """Close the connection that it keeps."""
         connection, self._connection, self._channel = self._connection, None, None
-        if connection is not None:
+        if connection is not None and self.blocked is not None:
             connection.collect()  # not `close`, which would wait for a server that hangs
+        self.blocked = None
 
-    def _look_at_rabbitmq(self) -> str | None:
-        if self._channel is None:
-            self._open()
-        connection = self._channel.connection
-        self._read_what_came(connection)
-        if self._blocked is not None:
-            return self._blocked
+    def _look_at_rabbitmq(self, connection: Any) -> str | None:
+        if self.blocked is not None:
+            self._read_what_came(self._channel.connection)
+            if self.blocked is not None:
+                return self.blocked
+            self._connection.collect()
+        if connection is not self._connection:
+            self._open(connection)
+        self._read_what_came(self._channel.connection)
         self._is_confirmed = False
         try:
             self._channel._basic_publish(amqp.Message(), exchange="", routing_key=_NOWHERE)
-            while not self._is_confirmed:
-                connection.drain_events(timeout=self._deadline_s)
+            while not self._is_confirmed and self.blocked is None:
+                self._channel.connection.drain_events(timeout=self._deadline_s)
         except amqp.exceptions.AccessRefused:
             self._is_forbidden = True
-            self.close()
-        return self._blocked
+            self._channel = self._connection = None
+        return self.blocked
 
-    def _open(self) -> None:
-        self._blocked = None
-        self._connection = self._connect()
-        channel = self._connection.channel()
+    def _open(self, connection: Any) -> None:
+        self._connection = connection
+        channel = connection.channel()
         channel.connection.on_blocked = self._on_blocked
         channel.connection.on_unblocked = self._on_unblocked
         channel.confirm_select()
@@ -90,10 +98,10 @@ class WriteProbe:
         self._is_confirmed = True
 
     def _on_blocked(self, reason: str) -> None:
-        self._blocked = first_line(f"RabbitMQ blocks publishers: {reason}")
+        self.blocked = first_line(f"RabbitMQ blocks publishers: {reason}")
 
     def _on_unblocked(self) -> None:
-        self._blocked = None
+        self.blocked = None
 
 
 def refusal_of_redis(channel: Any, command: str, *arguments: str) -> str | None:
@@ -126,7 +134,8 @@ def _words(error: BaseException) -> str | None:
     # ERR is what a server says that does not know the command.
     if _is_of_redis(error, "NoPermissionError") or code == "ERR":
         return None
-    return first_line(f"{code} {error}".strip())
+    said = str(error).rpartition(" of pipeline caused error: ")[2]  # redis-py's words before the server's
+    return first_line(f"{code} {said}".strip())
 
 
 def overflow_of(queue: Mapping[str, Any]) -> str | None:

@@ -1,37 +1,48 @@
 """Dead letters: rows and messages that can never be written, kept with their reason, counted by it, and replayed."""
 
-from market_data_store.dead_letters.letters import (
+from market_data_store.dead_letters.keeping import (
     DeadLetter,
-    Letter,
     Origin,
-    count,
-    get,
     keep,
     origin_of,
+    settle,
+    size_of,
+    stored_id,
+)
+from market_data_store.dead_letters.letters import (
+    Letter,
+    count,
+    get,
+    locate,
     outcome,
     page,
     purge,
     reasons,
-    settle,
-    stored_id,
+    rejections,
     stream,
 )
 from market_data_store.dead_letters.refused import refused
+from market_data_store.dead_letters.selecting import EVERY, Where
 
 __all__ = [
+    "EVERY",
     "DeadLetter",
     "Letter",
     "Origin",
+    "Where",
     "count",
     "get",
     "keep",
+    "locate",
     "origin_of",
     "outcome",
     "page",
     "purge",
     "reasons",
     "refused",
+    "rejections",
     "settle",
+    "size_of",
     "stored_id",
     "stream",
 ]

@@ -7,7 +7,7 @@ from typing import Any
 
 import psycopg
 
-from market_data_store.dead_letters.letters import Origin, stored_id
+from market_data_store.dead_letters.keeping import Origin, stored_id
 
 _REFUSED = """
     SELECT task_id, position, content_hash, sqlstate, reason FROM dead_letters

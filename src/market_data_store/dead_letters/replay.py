@@ -1,13 +1,13 @@
 """Replays dead letters: sends them through `store.write` again, after their cause has been fixed.
 
-A letter leaves the table only when its row is written: the message names the letter in a header, and the commit that
-writes the row deletes the letter (`postgres.writer`). If the row is refused again, the letter stays, with the new
-reason.
+A letter leaves the table only when its row is written: the message names the letter in a header, signed by `signing`,
+and the commit that writes the row deletes the letter (`postgres.writer`). If the row is refused again, the letter
+stays, with the new reason.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
@@ -19,7 +19,8 @@ from kombu.exceptions import OperationalError
 from kombu.utils.uuid import uuid
 
 from market_data_store import dead_letters
-from market_data_store.dead_letters import Letter
+from market_data_store.coordinator.reasons import reason_of
+from market_data_store.dead_letters import EVERY, Letter, Where, signing
 from market_data_store.errors import BrokerUnavailable
 from market_data_store.protocol import (
     ARROW,
@@ -32,10 +33,14 @@ from market_data_store.protocol import (
     Replayed,
     is_arrow,
 )
+from market_data_store.transport.declaring import declare_if_permitted
 
 #: The limits of a producer's messages, see `producer.client`.
 _MAX_ROWS = 500
 _MAX_BYTES = 1024 * 1024
+
+#: Corrects a letter.
+Change = Callable[[Letter], Letter | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,14 +73,29 @@ def messages(
     *,
     ids: Sequence[int] | None = None,
     dataset: str | None = None,
+    where: Where = EVERY,
+    change: Change | None = None,
 ) -> Iterator[Sent]:
-    """Send letters again as `replay` does, yielding each message that was sent."""
-    for group in _groups(dead_letters.stream(connection, ids=ids, dataset=dataset)):
+    """Send letters again as `replay` does, yielding each message that was sent.
+
+    `change` corrects each letter, or returns None for one that is to stay. Letters of which only the reason or the
+    beginning was kept are left out.
+    """
+    letters: Iterable[Letter] = dead_letters.stream(connection, ids=ids, dataset=dataset, where=where)
+    if change is not None:
+        letters = (changed for letter in letters if letter.is_whole and (changed := change(letter)) is not None)
+    key = signing.key(connection)
+    is_declared = False
+    for group in _groups(letter for letter in letters if letter.is_whole):
         try:
-            yield _send_whole(app, group[0]) if group[0].row is None else _send_rows(app, group)
+            if not is_declared:
+                with app.producer_or_acquire() as producer:
+                    declare_if_permitted(app, producer.connection)
+                is_declared = True
+            yield _send_whole(app, group[0], key) if group[0].row is None else _send_rows(app, group, key)
         except (OperationalError, OSError) as error:
             raise BrokerUnavailable(
-                f"the broker did not accept letter {group[0].id} ({type(error).__name__}); it is kept, replay it again"
+                f"the broker did not accept letter {group[0].id} ({reason_of(error)}); it is kept, replay it again"
             ) from error
 
 
@@ -97,7 +117,7 @@ def _origin(letter: Letter) -> tuple[Any, ...]:
     return letter.row is None, letter.task_id, letter.dataset, letter.defaults, letter.enqueued_at
 
 
-def _send_rows(app: Celery, letters: list[Letter]) -> Sent:
+def _send_rows(app: Celery, letters: list[Letter], key: str) -> Sent:
     first = letters[0]
     sent = Sent(uuid(), tuple(letter.id for letter in letters), whole=False)
     rows = ",".join(letter.row or "" for letter in letters)
@@ -107,8 +127,10 @@ def _send_rows(app: Celery, letters: list[Letter]) -> Sent:
         kwargs={"defaults": msgspec.Raw(first.defaults.encode())} if first.defaults else {},
         task_id=sent.task_id,
         queue=QUEUE,
+        declare=[],
+        mandatory=True,
         serializer=SERIALIZER,
-        headers=_headers(first, sent),
+        headers=_headers(first, sent, key),
         argsrepr=f"({first.dataset!r}, <{len(letters)} dead letters>)",
         kwargsrepr="{...}" if first.defaults else "{}",
         ignore_result=True,
@@ -116,7 +138,7 @@ def _send_rows(app: Celery, letters: list[Letter]) -> Sent:
     return sent
 
 
-def _send_whole(app: Celery, letter: Letter) -> Sent:
+def _send_whole(app: Celery, letter: Letter, key: str) -> Sent:
     """Send the body unchanged, without a serializer: it may not be JSON."""
     sent = Sent(uuid(), (letter.id,), whole=True)
     content_type, content_encoding = _content(letter)
@@ -127,10 +149,10 @@ def _send_whole(app: Celery, letter: Letter) -> Sent:
         producer.publish(
             letter.body or b"",
             routing_key=QUEUE,
-            declare=[app.amqp.queues[QUEUE]],
+            mandatory=True,
             content_type=content_type,
             content_encoding=content_encoding,
-            headers={**headers, **_headers(letter, sent)},
+            headers={**headers, **_headers(letter, sent, key)},
             correlation_id=sent.task_id,
             retry=True,
         )
@@ -144,8 +166,8 @@ def _content(letter: Letter) -> tuple[str, str]:
     return (ARROW, "binary") if is_arrow(letter.body or b"") else (JSON, "utf-8")
 
 
-def _headers(letter: Letter, sent: Sent) -> dict[str, Any]:
-    replays = Replayed(letter.task_id, sent.ids, sent.whole)
+def _headers(letter: Letter, sent: Sent, key: str) -> dict[str, Any]:
+    replays = signing.signed(Replayed(letter.task_id, sent.ids, sent.whole), sent.task_id, key)
     return {
         ENQUEUED_AT_HEADER: letter.enqueued_at.timestamp(),
         REPLAYS_HEADER: msgspec.to_builtins(replays) | {"ids": list(sent.ids)},

@@ -6,15 +6,24 @@ from dataclasses import dataclass
 from typing import Any
 
 import psycopg
+from psycopg import sql
 
-_SUMMARY = """
-    SELECT dataset, pattern, count(*), extract(epoch FROM max(created_at))::float8
-    FROM dead_letters
-    WHERE %(dataset)s::text IS NULL OR dataset = %(dataset)s
-    GROUP BY dataset, pattern
-    ORDER BY count(*) DESC, dataset, pattern
-    LIMIT %(limit)s
-"""
+from market_data_store.dead_letters.selecting import EVERY, Where, selection
+
+_SUMMARY = sql.SQL("""
+    SELECT dataset, pattern, count(*), extract(epoch FROM max(created_at))::float8 {selected}
+    GROUP BY dataset, pattern ORDER BY count(*) DESC, dataset, pattern LIMIT %(limit)s
+""")
+#: What letters can be grouped by, besides their reason.
+GROUPS = {
+    "job": sql.SQL("job, file"),
+    "dataset": sql.SQL("dataset"),
+    "day": sql.SQL("(created_at AT TIME ZONE 'UTC')::date"),
+}
+_GROUPED = sql.SQL("""
+    SELECT count(*), max(created_at), {columns} {selected}
+    GROUP BY {columns} ORDER BY count(*) DESC, {columns} LIMIT %(limit)s
+""")
 #: Shown for letters without a pattern: version 0.4 stored none. They get one when a replay is refused.
 NOT_CLASSIFIED = "not classified"
 
@@ -37,6 +46,23 @@ class ReasonCount:
         return NOT_CLASSIFIED if self.pattern is None else self.pattern
 
 
-def summary(connection: psycopg.Connection[Any], *, dataset: str | None = None, limit: int = 20) -> list[ReasonCount]:
+def summary(
+    connection: psycopg.Connection[Any], *, dataset: str | None = None, where: Where = EVERY, limit: int = 20
+) -> list[ReasonCount]:
     """Return the most frequent reasons of all letters or of one dataset's, without values, symbols or row numbers."""
-    return [ReasonCount(*row) for row in connection.execute(_SUMMARY, {"dataset": dataset, "limit": limit})]
+    query, parameters = selection(_SUMMARY, None, dataset, where)
+    rows = connection.execute(query, {**parameters, "limit": limit})
+    return [ReasonCount(*row) for row in rows]
+
+
+def grouped(
+    connection: psycopg.Connection[Any],
+    by: str,
+    *,
+    dataset: str | None = None,
+    where: Where = EVERY,
+    limit: int = 20,
+) -> list[tuple[Any, ...]]:
+    """Return the largest groups by one of `GROUPS`: how many letters, when the newest was kept, and what they share."""
+    query, parameters = selection(_GROUPED, None, dataset, where, columns=GROUPS[by])
+    return connection.execute(query, {**parameters, "limit": limit}).fetchall()

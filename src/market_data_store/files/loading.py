@@ -1,58 +1,83 @@
-"""Loads a file: sends its rows through the store, and follows their results to the last one."""
+"""Loads a file by its plan: sends its rows through the store, and follows their results to the last one."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, ExitStack, closing
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, suppress
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
 
+import msgspec
 import psycopg
 
-from market_data_store import dead_letters
 from market_data_store.app import app
 from market_data_store.config import settings
 from market_data_store.coordinator.queue import QueueInspector
 from market_data_store.errors import MarketDataStoreError
-from market_data_store.files.chunks import chunks
-from market_data_store.files.reader import RowFile
-from market_data_store.postgres.connection import connect
+from market_data_store.files.planned import Plan
+from market_data_store.files.positions import Marks, Position, note
+from market_data_store.files.rejects import Group, Places, Rejects
+from market_data_store.files.rows import Made, made_rows
+from market_data_store.postgres.connection import connect, first_line
 from market_data_store.producer.client import StoreClient
 from market_data_store.producer.occurrences import Occurrences
+from market_data_store.producer.tables import frame_of, numbered
 from market_data_store.protocol import QUEUE, Counts
 from market_data_store.wire.fields import names_of
+from market_data_store.wire.hashes import OCCURRENCE
 
 #: A load fails when nothing has been stored for this long: probably no worker is running.
 _STALL_TIMEOUT_S = 60.0
+#: If the load is ended, it waits this long for the outcome of rows that it has sent.
+_LAST_LOOK_S = 1.0
 #: How often results are collected while rows are being sent.
 _FOLLOW_INTERVAL_S = 0.1
-#: Rows per call of `StoreClient.write`.
-_ROWS_AT_ONCE = 500
+#: Rows that are on their way at most: they are kept in memory until their results are there.
+_MOST_PENDING = 120_000
 
 
 @dataclass(frozen=True, slots=True)
 class Summary:
     """What has become of a file's rows so far."""
 
-    sent: int
-    counts: Counts
-    seconds: float
+    sent: int = 0
+    counts: Counts = field(default_factory=Counts)
+    seconds: float = 0.0
+    #: Why rows were rejected; known at the end.
+    rejects: list[Group] = field(default_factory=list)
+    #: Whether it stopped early, as there were more rejects than `--max-errors`.
+    is_cut: bool = False
+    #: Why file and line could not be written into the letters.
+    unlocated: str = ""
+    #: Rows that an interrupted run has sent, and those of them that became dead letters.
+    skipped: int = 0
+    earlier_rejects: int = 0
 
     @property
     def stored(self) -> int:
-        """Rows that Postgres holds, in this or in a newer version, or that another row of the file replaced."""
-        return self.counts.rows - self.counts.rejected
+        """Rows that Postgres holds as they are in the file."""
+        return self.counts.written + self.counts.unchanged
+
+    @property
+    def settled(self) -> int:
+        """Rows whose outcome is known."""
+        return self.counts.rows
 
     @property
     def rejected(self) -> int:
-        """Rows that became dead letters."""
-        return self.counts.rejected
+        """Rows that became dead letters, those of an interrupted run included."""
+        return self.counts.rejected + self.earlier_rejects
+
+    @property
+    def stale(self) -> int:
+        """Rows that are not stored, because rows that count as sent later are."""
+        return self.counts.stale
 
     @property
     def rate(self) -> float:
-        """Rows per second, from the first row read to the last row stored."""
-        return (self.stored + self.rejected) / max(self.seconds, 1e-9)
+        """Rows per second, from the first row read to the last outcome."""
+        return self.settled / max(self.seconds, 1e-9)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,78 +85,174 @@ class Progress:
     """How far a load has come."""
 
     summary: Summary
-    #: Estimated total of rows, from the rows in the bytes read so far.
+    #: Rows of the file.
     expected_rows: float
     #: Messages waiting in the queue.
     depth: int
 
 
-def load_file(
-    source: RowFile,
-    defaults: Mapping[str, Any],
-    *,
-    recording: AbstractContextManager[Callable[[Counts], None]],
-    on_progress: Callable[[Progress], None],
-    on_reject: Callable[[int, str], None],
-) -> Summary:
-    """Send a file's rows and follow their results to the last one.
+class Recording(Protocol):
+    """The run in `job_runs` that records a load."""
 
-    `recording` is entered once the servers answer; it yields a function that takes the counts so far. `on_reject` is
-    called with the row's number in the file, counted from 1, and the reason. Raises `InvalidMessage` for an unusable
-    file, `BrokerUnavailable`, `DatabaseUnavailable`, and `MarketDataStoreError` when nothing has been stored for 60 s.
+    id: int | None
+
+    def __call__(self, counts: Counts) -> None:
+        """Take the counts so far."""
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """The servers that answer, and the run that is recorded: what the files of one load share."""
+
+    connection: psycopg.Connection[Any]
+    client: StoreClient
+    inspector: QueueInspector
+    record: Recording
+
+    def note(self, position: Position | None) -> None:
+        """Record how far the load has come; None when it has come to its end."""
+        if self.record.id is not None:
+            with suppress(psycopg.Error):  # it is only sent again then
+                note(self.connection, self.record.id, position)
+
+
+@contextmanager
+def session(recording: AbstractContextManager[Recording]) -> Iterator[Session]:
+    """Connect to the servers; `recording` is entered once they answer.
+
+    Raises `BrokerUnavailable` and `DatabaseUnavailable`.
     """
-    started = last_change = time.monotonic()
     with ExitStack() as stack:
         connection = stack.enter_context(connect(settings().require_database_url()))
-        client = stack.enter_context(StoreClient(defaults=defaults, confirm=True, check=False))
-        name_rejects = _Rejects(client, connection, on_reject)
+        client = stack.enter_context(StoreClient(confirm=True, check=False))
         inspector = stack.enter_context(closing(QueueInspector(app, QUEUE)))
-        record = stack.enter_context(recording)
-
-        def follow() -> tuple[bool, Summary]:
-            done = client.confirm()
-            summary = Summary(client.sent, client.confirmed, time.monotonic() - started)
-            name_rejects()
-            share = source.position / source.size if source.position else 1.0
-            on_progress(Progress(summary, summary.sent / share, inspector.depth()))
-            record(summary.counts)
-            return done, summary
-
-        next_look = 0.0
-        occurrences = Occurrences() if names_of(source.dataset).numbered else None
-        for rows in chunks(source.rows(), _ROWS_AT_ONCE):
-            client.write(source.dataset.name, rows, occurrences=occurrences)
-            if time.monotonic() > next_look:
-                follow()
-                next_look = time.monotonic() + _FOLLOW_INTERVAL_S
-        client.flush()
-        before = None
-        while True:
-            done, summary = follow()
-            if done:
-                return summary
-            if summary.counts != before:
-                before, last_change = summary.counts, time.monotonic()
-            if time.monotonic() - last_change > _STALL_TIMEOUT_S:
-                waiting = summary.sent - summary.stored - summary.rejected
-                raise MarketDataStoreError(
-                    f"nothing was stored for {_STALL_TIMEOUT_S:.0f} s; {waiting:,} rows are waiting in the queue. "
-                    "Check with `mds status` that a worker is running"
-                )
-            time.sleep(0.02)
+        yield Session(connection, client, inspector, stack.enter_context(recording))
 
 
-class _Rejects:
-    """Reports each reject once."""
+def load_file(
+    plan: Plan,
+    session: Session,
+    *,
+    on_progress: Callable[[Progress], None],
+    max_errors: int | None = None,
+    position: Position = Position(),  # noqa: B008  # frozen
+) -> Summary:
+    """Send the rows of a plan from a position on, and follow their results to the last one.
 
+    With `max_errors` no more rows are sent once the session has more rejects. Raises `InvalidMessage` for a file that
+    has changed, `BrokerUnavailable`, `DatabaseUnavailable`, and `MarketDataStoreError` when nothing has been stored for
+    60 s. If a KeyboardInterrupt ends it, `on_progress` is called once more, and the rows that were sent will be stored.
+    """
+    return _Load(plan, session, on_progress, max_errors, position).run()
+
+
+class _Load:
     def __init__(
-        self, client: StoreClient, connection: psycopg.Connection[Any], on_reject: Callable[[int, str], None]
+        self,
+        plan: Plan,
+        session: Session,
+        on_progress: Callable[[Progress], None],
+        max_errors: int | None,
+        position: Position,
     ) -> None:
-        self._client, self._connection, self._on_reject = client, connection, on_reject
-        self._named: set[str] = set()
+        self._plan, self._session = plan, session
+        self._client, self._connection, self._inspector = session.client, session.connection, session.inspector
+        self._on_progress, self._most, self._position = on_progress, max_errors, position
+        self._started = self._last_change = time.monotonic()
+        self._before: Counts | None = None
+        #: What the client had sent and had results of before this file.
+        self._sent_before, self._counts_before = self._client.sent, self._client.confirmed
+        self._skipped = 0
+        self._marks = Marks(dict(position.rows))
+        self._places = Places()
+        self._rejects = Rejects(plan.source, self._places)
+        if position.rejects:
+            self._rejects.restore(self._connection, position.rejects)
+        self._dataset = plan.options.dataset.name
+        self._occurrences = Occurrences() if names_of(plan.options.dataset).numbered else None
 
-    def __call__(self) -> None:
-        due = [task for task in self._client.rejecting if task not in self._named]
-        self._named.update(due)
-        for task, position, reason in dead_letters.reasons(self._connection, due) if due else ():
-            self._on_reject(self._client.rejecting[task] + position + 1, reason)
+    def run(self) -> Summary:
+        try:
+            is_cut = self._send()
+            self._client.flush()
+            while not self._follow():
+                time.sleep(0.02)
+            return self._ended(is_cut)
+        except KeyboardInterrupt:
+            with suppress(MarketDataStoreError):
+                self._client.flush()
+                self._client.confirm(_LAST_LOOK_S)
+                self._follow()
+            raise
+
+    def _send(self) -> bool:
+        """Send the rows; returns whether it stopped early."""
+        next_look = 0.0
+        for made in made_rows(self._plan):
+            self._write(made)
+            while self._client.pending_rows > _MOST_PENDING:
+                self._follow()
+                time.sleep(0.01)
+            if time.monotonic() > next_look:
+                self._follow()
+                next_look = time.monotonic() + _FOLLOW_INTERVAL_S
+            if self._most is not None and self._client.confirmed.rejected > self._most:
+                return True
+        return False
+
+    def _write(self, made: Made) -> None:
+        if made.table is not None and self._occurrences is not None:  # counts those that are safe, too
+            standard = {**made.constants, OCCURRENCE: 1}
+            frame = numbered(self._plan.options.dataset, frame_of(made.table), standard, self._occurrences)
+            made = replace(made, table=frame.table)
+        rest = self._marks.rest(made)
+        self._skipped += len(made.rows) - (0 if rest is None else len(rest.rows))
+        if rest is None:
+            return
+        self._places.add(rest.rows)
+        self._marks.add(rest)
+        if rest.table is None:
+            self._client.write(self._dataset, rest.bad, defaults=rest.constants, occurrences=self._occurrences)
+        else:
+            self._client.write_table(self._dataset, rest.table, defaults=rest.constants)
+
+    def _summary(self) -> Summary:
+        return Summary(
+            self._client.sent - self._sent_before,
+            self._client.confirmed - self._counts_before,
+            time.monotonic() - self._started,
+            skipped=self._skipped,
+            earlier_rejects=self._rejects.earlier,
+        )
+
+    def _follow(self) -> bool:
+        """Take in results; returns whether all are there. Raises `MarketDataStoreError` when none comes any more."""
+        done = self._client.confirm()
+        summary = self._summary()
+        rejecting = self._client.rejecting.items()
+        before = self._sent_before
+        self._rejects.read(self._connection, {task: at - before for task, at in rejecting if at >= before})
+        if self._marks.settle(self._client.safe - before):
+            self._session.note(
+                msgspec.structs.replace(self._position, rows=self._marks.rows, rejects=self._rejects.noted())
+            )
+        self._on_progress(Progress(summary, self._plan.rows - self._skipped, self._inspector.depth()))
+        self._session.record(self._client.confirmed)
+        now = time.monotonic()
+        if summary.counts != self._before:
+            self._before, self._last_change = summary.counts, now
+        if not done and now - self._last_change > _STALL_TIMEOUT_S:
+            raise MarketDataStoreError(
+                f"nothing was stored for {_STALL_TIMEOUT_S:.0f} s; {summary.sent - summary.settled:,} rows are "
+                "waiting in the queue. Check with `mds status` that a worker is running"
+            )
+        return done
+
+    def _ended(self, is_cut: bool) -> Summary:
+        unlocated = ""
+        try:
+            groups = self._rejects.groups(self._connection, self._session.record.id)
+        except psycopg.Error as error:  # a role that may not write into letters
+            unlocated = first_line(error)
+            groups = self._rejects.unlocated_groups()
+        return replace(self._summary(), rejects=groups, is_cut=is_cut, unlocated=unlocated)

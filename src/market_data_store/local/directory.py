@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import pwd
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Self
@@ -22,6 +24,8 @@ from market_data_store.local.host import end_with_parent
 
 #: Long enough to recover gigabytes after kill -9; an empty server is ready in less than 1 s.
 START_TIMEOUT_S = 60.0
+#: A longer log is begun anew; what it was is kept beside it until the next time.
+_LOG_BYTES = 16 * 1024 * 1024
 #: A server that was asked to stop is killed after this.
 STOP_TIMEOUT_S = 20.0
 # Not the caller's environment: it may hold secrets, and initdb would write its TZ into postgresql.conf.
@@ -48,6 +52,10 @@ class EmbeddedServer:
         end(self.process, self._directory.stop_signal, timeout_s)
         self._directory.release()
 
+    def bound_log(self) -> None:
+        """Begin the server's log anew if it is long. A line that is written meanwhile may be lost."""
+        self._directory.bound_log()
+
     def __enter__(self) -> Self:
         return self
 
@@ -69,14 +77,22 @@ class Directory:
     undo: ExitStack
 
     def launch(
-        self, command: Sequence[str], *, user: pwd.struct_passwd | None = None, pass_fds: Sequence[int] = ()
+        self,
+        command: Sequence[str],
+        *,
+        user: pwd.struct_passwd | None = None,
+        pass_fds: Sequence[int] = (),
+        text: str = "",
     ) -> subprocess.Popen[bytes]:
-        """Start a program that writes to the log. It ends with this process, or when the server fails to start."""
+        """Start a program that writes to the log. It ends with this process, or when the server fails to start.
+
+        It reads `text`, which nobody sees, as they would its command line.
+        """
         process = subprocess.Popen(
             command,
             cwd=self.path if user is None else "/",
             env=_ENVIRONMENT,
-            stdin=subprocess.DEVNULL,
+            stdin=subprocess.PIPE if text else subprocess.DEVNULL,
             stdout=self.log,
             stderr=subprocess.STDOUT,
             pass_fds=pass_fds,
@@ -88,6 +104,9 @@ class Directory:
             preexec_fn=end_with_parent(self.stop_signal),
         )
         self.undo.callback(end, process, self.stop_signal, STOP_TIMEOUT_S)
+        if process.stdin is not None:
+            with process.stdin as stdin, suppress(BrokenPipeError):  # it has ended, which `wait_until` sees
+                stdin.write(text.encode())
         self.lock.truncate(0)
         self.lock.write(b"%d" % process.pid)
         self.lock.flush()
@@ -96,17 +115,32 @@ class Directory:
     def wait_until(self, ready: Callable[[], bool], process: subprocess.Popen[bytes]) -> None:
         """Poll until `ready`; raise `ServerStartError` with the end of the log if the process ends or time runs out."""
         deadline = time.monotonic() + START_TIMEOUT_S
-        while not ready():
-            if process.poll() is not None:
+        while True:
+            has_ended = process.poll() is not None  # before `ready`, which can become true by that
+            if ready():
+                return
+            if has_ended:
                 raise self._failure(f"did not start (exit status {process.returncode})")
             if time.monotonic() > deadline:
                 raise self._failure(f"was not ready after {START_TIMEOUT_S:.0f} s")
             time.sleep(0.01)
 
+    def has_logged(self, words: bytes) -> bool:
+        """Return whether the log has these words since this start."""
+        self.log.seek(self.log_start)
+        return words in self.log.read()
+
     def _failure(self, what: str) -> ServerStartError:
         self.log.seek(self.log_start)
         last_lines = self.log.read().decode(errors="replace").splitlines()[-5:]
         return ServerStartError("\n  ".join([f"{self.name} {what}; the end of {self.log.name}:", *last_lines]))
+
+    def bound_log(self) -> None:
+        """Move a long log to `server.log.1`, and go on in the same file, which the server has open to append."""
+        log = self.path / "server.log"
+        if log.stat().st_size > _LOG_BYTES:
+            shutil.copyfile(log, log.with_name("server.log.1"))
+            os.truncate(log, 0)
 
     def release(self) -> None:
         """Let another process take the directory; idempotent."""
@@ -138,8 +172,13 @@ def taken(name: str, path: Path, stop_signal: signal.Signals) -> Iterator[Direct
                     name=name, path=path, stop_signal=stop_signal, lock=lock, log=log, log_start=size, undo=undo
                 )
         except (OSError, psycopg.Error) as error:
-            raise ServerStartError(f"{name} did not start in {path}: {error}") from error
+            raise ServerStartError(f"{name} did not start in {path}: {error}{_remedy(error)}") from error
         undo.pop_all()
+
+
+def _remedy(error: Exception) -> str:
+    is_forbidden = isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EROFS, errno.EPERM, errno.ENOSPC)
+    return "; choose another directory with MDS_HOME" if is_forbidden else ""
 
 
 def _acquire(file: IO[bytes]) -> bool:

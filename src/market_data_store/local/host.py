@@ -9,7 +9,7 @@ import socket
 import sys
 from collections.abc import Callable
 
-from market_data_store.errors import MarketDataStoreError
+from market_data_store.errors import ConfigurationError, MarketDataStoreError
 
 _PR_SET_PDEATHSIG = 1
 
@@ -41,20 +41,23 @@ def end_with_parent(signal_number: signal.Signals) -> Callable[[], None] | None:
     return in_child
 
 
-def require_free(port: int, option: str) -> None:
+def require_free(port: int, option: str, host: str = "127.0.0.1") -> None:
     """Raise `MarketDataStoreError` if something is listening on the port already; port 0 means none."""
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError as error:
-            raise MarketDataStoreError(f"port {port}: {error.strerror}; choose another with {option}") from error
+    try:
+        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+        with socket.socket(family) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+    except socket.gaierror as error:
+        raise ConfigurationError(f"MDS_HOST={host!r}: {error.strerror}") from error
+    except OSError as error:
+        raise MarketDataStoreError(f"port {port}: {error.strerror}; choose another with {option}") from error
 
 
-def accepts(port: int) -> bool:
+def accepts(port: int, host: str = "127.0.0.1") -> bool:
     """Return whether something is listening on the port."""
     try:
-        socket.create_connection(("127.0.0.1", port), timeout=1.0).close()
+        socket.create_connection((host, port), timeout=1.0).close()
     except OSError:
         return False
     return True

@@ -18,8 +18,11 @@ from pathlib import Path
 from typing import IO
 
 from market_data_store.config import Settings
+from market_data_store.connections.addresses import is_loopback
 from market_data_store.errors import MarketDataStoreError
 from market_data_store.local import end_with_parent, start_postgres, start_valkey
+from market_data_store.local.directory import EmbeddedServer
+from market_data_store.local.passwords import Passwords, passwords_in, write_in
 from market_data_store.postgres import schema
 
 #: A PaaS kills after 30 s. What is still running shortly before is killed here; its messages are not acknowledged.
@@ -49,11 +52,20 @@ class Process:
 class Running:
     """The servers and processes that are running."""
 
-    database_url: str
-    broker_url: str
+    database_url: str = field(repr=False)
+    broker_url: str = field(repr=False)
     #: URLs of the embedded servers, by the name of their setting.
-    urls: dict[str, str] = field(default_factory=dict)
+    urls: dict[str, str] = field(default_factory=dict, repr=False)
     processes: list[Process] = field(default_factory=list)
+    #: Those of the embedded servers, of web and of Flower, where the settings have none.
+    passwords: Passwords
+    #: The embedded servers.
+    servers: list[EmbeddedServer] = field(default_factory=list)
+
+    def bound_logs(self) -> None:
+        """Keep the logs of the embedded servers from growing without end."""
+        for server in self.servers:
+            server.bound_log()
 
     def ended(self) -> Process | None:
         """Return a process that has ended by itself, if any."""
@@ -63,41 +75,55 @@ class Running:
 @contextmanager
 def servers(settings: Settings) -> Iterator[Running]:
     """Provide the servers that the settings name, or embedded ones, migrated. Raises `ServerStartError`."""
+    passwords = passwords_in(settings.home)
     with ExitStack() as stack:
         urls = {}
+        embedded = []
         database_url, broker_url = settings.database_url, settings.broker_url
         if not database_url:
-            postgres = stack.enter_context(start_postgres(settings.home / "postgres"))
+            postgres = stack.enter_context(start_postgres(settings.home / "postgres", password=passwords.postgres))
             database_url = urls["DATABASE_URL"] = postgres.url
+            embedded.append(postgres)
         if not broker_url:
-            valkey = stack.enter_context(start_valkey(settings.home / "valkey"))
+            valkey = stack.enter_context(start_valkey(settings.home / "valkey", password=passwords.valkey))
             broker_url = urls["BROKER_URL"] = valkey.url
+            embedded.append(valkey)
         schema.upgrade(settings.admin_database_url or database_url)
-        yield Running(database_url=database_url, broker_url=broker_url, urls=urls)
+        yield Running(
+            database_url=database_url, broker_url=broker_url, urls=urls, servers=embedded, passwords=passwords
+        )
 
 
 @contextmanager
 def processes(
     running: Running, commands: Mapping[str, Sequence[str]], log: Log, settings: Settings, *, web_port: int = 0
 ) -> Iterator[Running]:
-    """Run `python -m ...` commands on these servers, and pass each line of their output to `log(name, line)`.
+    """Run `python -P -m ...` commands on these servers, and pass each line of their output to `log(name, line)`.
 
-    `commands` is keyed by process name. The processes listen on 127.0.0.1 only. MDS_ENV defaults to development.
+    `commands` is keyed by process name. The processes listen on MDS_HOST, by default 127.0.0.1. MDS_ENV defaults to
+    development where only this machine reaches them. Web and Flower get passwords that the store has made if the
+    settings have none.
     """
+    host = listening_host(settings)
+    is_chosen = "environment" in settings.model_fields_set or not is_loopback(host)
     environment = {
         **os.environ,
-        "MDS_ENV": settings.environment if "environment" in settings.model_fields_set else "development",
+        "MDS_ENV": settings.environment if is_chosen else "development",
         "DATABASE_URL": running.database_url,
         "BROKER_URL": running.broker_url,
-        "MDS_HOST": "127.0.0.1",
+        "MDS_HOST": host,
         "PORT": str(web_port),
+    }
+    theirs = {
+        "web": {"ADMIN_TOKEN": settings.own_admin_token or running.passwords.admin_token},
+        "flower": {"FLOWER_BASIC_AUTH": settings.flower_basic_auth or running.passwords.flower},
     }
     # All are asked to end before the first is waited for: together they take only as long as the slowest.
     with ExitStack() as waiting, ExitStack() as telling:
         for name, command in commands.items():
             popen = subprocess.Popen(
-                [sys.executable, "-m", *command],
-                env=environment,
+                [sys.executable, "-P", "-m", *command],
+                env=environment | theirs.get(name, {}),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
@@ -115,9 +141,17 @@ def processes(
         yield running
 
 
+def listening_host(settings: Settings) -> str:
+    """Return the address that the processes listen on."""
+    return settings.host or "127.0.0.1"
+
+
 def _forward(name: str, lines: IO[str], log: Log) -> None:
     for line in lines:
-        log(name, line.rstrip("\n"))
+        try:
+            log(name, line.rstrip("\n"))
+        except OSError:  # nobody reads; a process whose output is not taken would stop at its next line
+            continue
 
 
 def worker_command(*, concurrency: int | None = None) -> list[str]:
@@ -149,10 +183,8 @@ def wait_until(ready: Callable[[], bool], running: Running, what: str, *, timeou
 @contextmanager
 def announced(home: Path, running: Running) -> Iterator[None]:
     """Let other commands in this directory find the servers while they run (see `config`)."""
-    home.mkdir(parents=True, exist_ok=True)
     path = home / "env"
-    path.write_text(f"DATABASE_URL={running.database_url}\nBROKER_URL={running.broker_url}\n")
-    path.chmod(0o600)
+    write_in(home, path, f"DATABASE_URL={running.database_url}\nBROKER_URL={running.broker_url}\n")
     try:
         yield
     finally:

@@ -7,7 +7,8 @@ their directories and ports. The migrations own what is in the database.
   downloaded. They run on Linux and macOS.
 - A directory has one owner at a time. It keeps its data over restarts, even after kill -9. `server.log` and `lock` are
   beside the data.
-- The servers listen on 127.0.0.1 only and have no passwords: every user of the machine can connect.
+- The servers listen on 127.0.0.1 only. Without `password` every user of the machine can connect, and is Postgres's
+  superuser. With one, nobody else can; data that were made without, by version 0.4, are kept and get it.
 - On Linux they end with the process that started them, however that process ends. Start them from the main thread:
   for the kernel, a child's parent ends with the *thread* that started the child (prctl(2), PR_SET_PDEATHSIG).
 """
@@ -25,10 +26,21 @@ import psycopg
 
 from market_data_store.local.directory import Directory, EmbeddedServer, path_for, taken
 from market_data_store.local.host import free_port
+from market_data_store.local.postgres_password import ask_for
 from market_data_store.local.programs import postgres_programs, valkey_program
 
+_VALKEY_SETTINGS = [
+    "bind 127.0.0.1",
+    'save ""',
+    "appendonly yes",
+    "appendfsync everysec",
+    "maxmemory-policy noeviction",
+    # With the default of 64 MB, the whole of a full queue is rewritten again and again while it is drained.
+    "auto-aof-rewrite-min-size 256mb",
+]
 
-def start_postgres(data: Path, *, port: int | None = None) -> EmbeddedServer:
+
+def start_postgres(data: Path, *, port: int | None = None, password: str = "") -> EmbeddedServer:
     """Start a Postgres with the database `market_data`, and return it when it accepts connections.
 
     It is as durable as any Postgres (fsync stays on). Without `port` it takes a free one. When root starts it, it runs
@@ -47,15 +59,18 @@ def start_postgres(data: Path, *, port: int | None = None) -> EmbeddedServer:
             # refuses to start even without this file ("pre-existing shared memory block is still in use", tried with
             # 15.18 and 18.6).
             (cluster / "postmaster.pid").unlink(missing_ok=True)
+            if password:
+                ask_for(password, directory, [str(programs / "postgres"), "--single", "-D", path], user, fds)
             command = [str(programs / "postgres"), "-D", path, f"--port={port}", *(f"--{option}" for option in options)]
             process = directory.launch(command, user=user, pass_fds=fds)
         directory.wait_until(lambda: _postgres_is_ready(cluster, process.pid), process)
-        _create_database(f"postgresql://postgres@127.0.0.1:{port}/postgres")
-        url = f"postgresql://postgres@127.0.0.1:{port}/market_data"
+        server = f"postgresql://postgres{f':{password}' if password else ''}@127.0.0.1:{port}"
+        _create_database(f"{server}/postgres")
+        url = f"{server}/market_data"
         return EmbeddedServer(name="Postgres", url=url, port=port, process=process, _directory=directory)
 
 
-def start_valkey(data: Path, *, port: int | None = None) -> EmbeddedServer:
+def start_valkey(data: Path, *, port: int | None = None, password: str = "") -> EmbeddedServer:
     """Start a Valkey that keeps its data on disk and evicts nothing, and return it when it accepts connections.
 
     If the machine fails, at most the last second is lost (`appendfsync everysec`). Without `port` it takes a free one.
@@ -63,13 +78,10 @@ def start_valkey(data: Path, *, port: int | None = None) -> EmbeddedServer:
     """
     with taken("Valkey", data, signal.SIGTERM) as directory:
         port = port or free_port()
-        command = [str(valkey_program()), "--bind", "127.0.0.1", "--port", str(port), "--save", ""]
-        command += ["--appendonly", "yes", "--appendfsync", "everysec", "--maxmemory-policy", "noeviction"]
-        # With the default of 64 MB, the whole of a full queue is rewritten again and again while it is drained.
-        command += ["--auto-aof-rewrite-min-size", "256mb"]
-        process = directory.launch(command)
-        directory.wait_until(lambda: _valkey_is_ready(port, process.pid), process)
-        url = f"redis://127.0.0.1:{port}/0"
+        settings = _VALKEY_SETTINGS + [f"port {port}"] + ([f"requirepass {password}"] if password else [])
+        process = directory.launch([str(valkey_program()), "-"], text="\n".join(settings) + "\n")
+        directory.wait_until(lambda: _valkey_is_ready(directory, port, process.pid, password), process)
+        url = f"redis://{f':{password}@' if password else ''}127.0.0.1:{port}/0"
         return EmbeddedServer(name="Valkey", url=url, port=port, process=process, _directory=directory)
 
 
@@ -103,12 +115,15 @@ def _create_database(url: str) -> None:
             connection.execute("CREATE DATABASE market_data")
 
 
-def _valkey_is_ready(port: int, pid: int) -> bool:
+def _valkey_is_ready(directory: Directory, port: int, pid: int, password: str) -> bool:
     """Return whether this server, and not another one on the same port, answers and has loaded its data."""
+    if not directory.has_logged(b"Ready to accept connections"):
+        return False  # the password is not for whoever may have the port instead
+    login = f"AUTH {password}\r\n" if password else ""
     try:
         with socket.create_connection(("127.0.0.1", port), timeout=1.0) as connection:
-            connection.sendall(b"PING\r\nINFO server\r\n")
+            connection.sendall(f"{login}PING\r\nINFO server\r\n".encode())
             reply = connection.recv(65_536)
     except OSError:
         return False
-    return reply.startswith(b"+PONG") and b"process_id:%d\r" % pid in reply
+    return b"+PONG" in reply and b"process_id:%d\r" % pid in reply

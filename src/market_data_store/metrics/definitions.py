@@ -42,6 +42,11 @@ HELD = Gauge(
     ["dataset"],
     multiprocess_mode="livemostrecent",
 )
+MALFORMED = Gauge(
+    "mds_malformed_entries",
+    "Entries of Redis lists that are not messages, set aside by workers",
+    multiprocess_mode="livemostrecent",
+)
 QUEUE_CAPACITY = Gauge("mds_queue_capacity", "Depth at which the queue is full", multiprocess_mode="livemostrecent")
 LEVEL = Gauge("mds_backpressure_level", "Level: 0 ok, 1 soft, 2 hard", multiprocess_mode="livemostrecent")
 WORKERS = Gauge("mds_workers", "Workers that answer", multiprocess_mode="livemostrecent")
@@ -85,7 +90,12 @@ def start_at_zero() -> None:
 
 def set_queue_gauges(capacity: int, reading: Reading, level: BackpressureLevel) -> None:
     """Set the gauges of the queue; a gauge whose value is unknown keeps its last value."""
-    known = ((QUEUE_DEPTH, reading.depth), (QUEUE_RESERVED, reading.reserved), (WORKERS, reading.workers))
+    known = (
+        (QUEUE_DEPTH, reading.depth),
+        (QUEUE_RESERVED, reading.reserved),
+        (WORKERS, reading.workers),
+        (MALFORMED, reading.malformed),
+    )
     for gauge, value in known:
         if value is not None:
             gauge.set(value)

@@ -21,6 +21,9 @@ from pathlib import Path
 from prometheus_client import REGISTRY, CollectorRegistry, Metric, values
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 
+from market_data_store.errors import ConfigurationError
+from market_data_store.metrics.reserved import ReservedDict
+
 _PREFIX = "mds-metrics-"
 #: An unlocked directory of this age belongs to a dead process; a live process locks its directory at once.
 _LEFT_BEHIND_S = 60.0
@@ -33,15 +36,22 @@ def begin(slot: Callable[[], str]) -> None:
 
     Call it before the metrics are made (before `metrics.definitions` is imported). `slot` returns the slot of the
     process that calls it. No two live processes may have the same slot, and a slot must not contain an underscore.
+    Raises `ConfigurationError` if no directory for temporary files can be written.
     """
     global _directory
-    _clear_left_behind()
-    _directory = Path(tempfile.mkdtemp(prefix=_PREFIX))  # only its owner can read it
+    try:
+        _clear_left_behind()
+        _directory = Path(tempfile.mkdtemp(prefix=_PREFIX))  # only its owner can read it
+    except OSError as error:  # its own text lists the directories that were tried
+        raise ConfigurationError(
+            f"metrics of several processes need a directory that can be written: {error.strerror}; set TMPDIR to one"
+        ) from error
     fcntl.flock(os.open(_directory, os.O_RDONLY), fcntl.LOCK_EX)  # held until the last of our processes has ended
     atexit.register(_end, _directory, os.getpid())
     os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(_directory)
     # prometheus_client chooses this class when it is imported, and Flower's plugin makes every `celery` command import
     # it early.
+    values.MmapedDict = ReservedDict  # type: ignore[attr-defined]
     values.ValueClass = values.MultiProcessValue(slot)  # type: ignore[no-untyped-call]
 
 

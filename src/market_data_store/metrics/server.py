@@ -12,6 +12,7 @@ from celery.signals import worker_process_init
 from prometheus_client import CollectorRegistry, start_http_server
 
 from market_data_store.config import settings
+from market_data_store.connections.addresses import own_url, with_port
 from market_data_store.metrics import multiprocess
 
 logger = logging.getLogger(__name__)
@@ -36,15 +37,14 @@ class MetricsServer:
             self._server, _ = start_http_server(self._port, self._host, self._registry)
         except OSError as error:
             logger.warning(
-                "No metrics are served: cannot listen on %s:%d (%s); give each process on a machine its own %s",
-                self._host,
-                self._port,
+                "No metrics are served: cannot listen on %s (%s); give each process on a machine its own %s",
+                with_port(self._host, self._port),
                 error.strerror,
                 self._variable,
             )
         else:
             worker_process_init.connect(self._let_go, weak=False)
-            logger.info("Serving metrics on http://%s:%d/metrics", self._host, self._port)
+            logger.info("Serving metrics on %s/metrics", own_url(self._host, self._port))
 
     def stop(self) -> None:
         """Close the port."""

@@ -5,73 +5,31 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from operator import attrgetter
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from market_data_store.datasets import ENQUEUED_AT, Dataset
-from market_data_store.dead_letters import DeadLetter, stored_id
+from market_data_store.datasets import ENQUEUED_AT
+from market_data_store.dead_letters import stored_id
 from market_data_store.errors import LettersUnavailable, Reason
 from market_data_store.postgres.casts import Cast
 from market_data_store.postgres.failures import Cause
 from market_data_store.postgres.key_order import differ, in_key_order
-from market_data_store.protocol import Counts, Rejection, Replayed
-from market_data_store.wire.columns import MESSAGE, POSITION, DecodedRows, decode
+from market_data_store.postgres.messages import DecodedMessage
+from market_data_store.postgres.refusals import Chosen, Refusal, Refusals
+from market_data_store.protocol import Counts, Rejection
+from market_data_store.wire.columns import MESSAGE, POSITION, DecodedRows
 from market_data_store.wire.fields import names_of
 from market_data_store.wire.occurrences import hashed_field, id_of
 from market_data_store.wire.reasons import unfit_problem
 from market_data_store.wire.rows import SentRows, rows_at
 from market_data_store.wire.text import row_text, with_number
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DecodedMessage:
-    """A message's rows as they were sent, with what counts and dead letters need of the message."""
-
-    task_id: str
-    dataset: Dataset
-    rows: SentRows
-    #: When the message was first enqueued, in microseconds since 2000-01-01 UTC.
-    enqueued_at: int
-    defaults: dict[str, Any] = field(default_factory=dict)
-    #: The letters that the message replays.
-    replays: Replayed | None = None
-
-    def refuse(self, position: int, reason: Reason, row: str, sqlstate: str | None = None) -> DeadLetter:
-        """Make the dead letter of a row of this message."""
-        id_ = self.letter(position)
-        return DeadLetter(
-            task_id=self.task_id if self.replays is None or id_ is None else self.replays.task_id,
-            position=position,
-            dataset=self.dataset.name,
-            reason=reason.text,
-            pattern=reason.pattern,
-            sqlstate=sqlstate,
-            row=row,
-            defaults=self.defaults,
-            enqueued_at=self.enqueued_at,
-            id=id_,
-        )
-
-    def letter(self, position: int) -> int | None:
-        """Return the id of the letter that this row was replayed from, if any."""
-        return None if self.replays is None or self.replays.whole else self.replays.ids[position]
-
-
 #: What the reason of such a letter begins with.
 REFUSED = "Postgres refuses the row"
 _NO_ROWS: Mapping[int, float] = MappingProxyType({})
-
-
-class Refusal(NamedTuple):
-    """A row that becomes a dead letter."""
-
-    #: The index of its message in the batch.
-    message: int
-    letter: DeadLetter
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,10 +37,12 @@ class Written:
     """What became of a batch; `counts` and `rejections` are by message, in the order of the batch's messages."""
 
     counts: list[Counts]
-    #: Ordered by position.
+    #: Ordered by position; of a message that is kept as a whole only the first.
     rejections: list[list[Rejection]]
     #: For each stale row, by how many seconds its message is older than that of the row that stays.
     late: list[float]
+    #: Those of `late` that are older than a row that was stored before, and not just than another of the batch.
+    behind: list[float]
     #: The messages, by their places, of which a letter could not be kept: all their other rows are committed.
     waiting: Mapping[int, LettersUnavailable] = field(default_factory=dict)
 
@@ -104,6 +64,7 @@ class Batch:
             for index, (message, rejects) in enumerate(zip(messages, decoded.rejects, strict=True))
             for reject in rejects
         ]
+        self.letters = Refusals(messages, decoded.rejected)
         self.begin_again()
         self._replays = any(message.replays for message in messages)
         #: All rows in key order; the last of equal keys is the newest.
@@ -118,10 +79,10 @@ class Batch:
     def begin_again(self) -> None:
         """Forget what became of rows: they are written once more."""
         #: The outcome of each message so far.
-        self.counts = [Counts(rejected=len(rejects)) for rejects in self._decoded.rejects]
-        self._rejections: list[list[Rejection]] = [[] for _ in self._messages]
+        self.counts = [Counts(rejected=number) for number in self._decoded.rejected]
+        self.letters.begin_again()
         self._waiting: dict[int, LettersUnavailable] = {}
-        self._late: list[float] = []
+        self._late, self._behind = list[float](), list[float]()
 
     def __len__(self) -> int:
         """Return the number of rows to write."""
@@ -164,8 +125,7 @@ class Batch:
 
     def refuse_unfit(self, rows: Mapping[int, tuple[str, Cast]]) -> dict[int, Refusal]:
         """Make the dead letters of rows that do not fit a column, each given with one; returns them by row."""
-        together = self.columns(list(rows))
-        table = self.dataset.table.name
+        together, table = self.columns(list(rows)), self.dataset.table.name
         reasons = {}
         for place, (row, (column, cast)) in enumerate(rows.items()):
             value = together.column(column)[place].as_py()
@@ -200,11 +160,11 @@ class Batch:
         id_ = self.columns([row]).column(place)[0].as_py()
         return text if id_of(self.dataset, sent, message.standard) == id_ else with_number(text, made.name, id_)
 
-    def kept(self, refusals: Sequence[Refusal], ids: Sequence[int | None]) -> None:
-        """Note the letters of refused rows, which are committed under these ids."""
-        for (index, letter), id_ in zip(refusals, ids, strict=True):
+    def kept(self, refusals: Sequence[Refusal], chosen: Chosen, ids: Sequence[int | None]) -> None:
+        """Note the letters that were chosen for refused rows, which are committed under these ids."""
+        for index, letter in refusals:
             self.counts[index].rejected += letter.sqlstate is not None  # the others were counted when they were decoded
-            self._rejections[index].append(Rejection(letter.position, letter.reason, id_, letter.pattern))
+        self.letters.kept(refusals, chosen, ids)
 
     def wait_for_letters(self, refusals: Sequence[Refusal], trouble: LettersUnavailable) -> None:
         """Note that the letters of these rows cannot be kept; they are counted when they are."""
@@ -240,6 +200,7 @@ class Batch:
         """
         sent, late = self._by_message(rows), self._by_message(stale)
         self._late.extend(stale.values())
+        self._behind.extend(stale.values())
         changed = sent if len(written) == len(rows) else self._by_message(written)
         for index, number in sent.items():
             counts = self.counts[index]
@@ -290,14 +251,7 @@ class Batch:
 
     def written(self) -> Written:
         """Return what became of the batch, once all its rows are counted."""
-        for rejections in self._rejections:
-            rejections.sort(key=attrgetter("position"))
-        return Written(self.counts, self._rejections, self._late, self._waiting)
+        return Written(self.counts, self.letters.rejections(), self._late, self._behind, self._waiting)
 
     def _origin(self, place: int) -> tuple[int, int]:
         return self._sorted.column(MESSAGE)[place].as_py(), self._sorted.column(POSITION)[place].as_py()
-
-
-def decoded(dataset: Dataset, messages: Sequence[DecodedMessage]) -> DecodedRows:
-    """Type and check the rows of these messages."""
-    return decode(dataset, [message.rows for message in messages], [message.enqueued_at for message in messages])

@@ -32,7 +32,7 @@ from market_data_store.postgres.failures import (
 )
 from market_data_store.postgres.found import Tables
 from market_data_store.postgres.memory import Memory, Suspects
-from market_data_store.postgres.upsert import RowsUnfit, upsert
+from market_data_store.postgres.upsert import RowsDropped, RowsUnfit, upsert
 
 #: Yields an open connection, and replaces it after an error.
 Usable = Callable[[], AbstractContextManager[psycopg.Connection[Any]]]
@@ -103,10 +103,10 @@ def _failure(usable: Usable, tables: Tables, batch: Batch, part: Suspects) -> Ca
 
 
 def _upsert_fitting(connection: psycopg.Connection[Any], tables: Tables, batch: Batch, rows: Sequence[int]) -> None:
-    """Commit these rows but those that do not fit, which Postgres never sees."""
+    """Commit these rows but those that do not fit, which Postgres never sees, or that a trigger drops."""
     try:
         with tables.transaction(connection, batch.dataset) as table:
             upsert(connection, table.statements, batch, rows, look_first=False)
-    except RowsUnfit as unfit:
-        if rest := [row for row in rows if row not in unfit.rows]:
+    except (RowsUnfit, RowsDropped) as left_out:
+        if rest := [row for row in rows if row not in left_out.rows]:
             _upsert_fitting(connection, tables, batch, rest)

@@ -179,11 +179,14 @@ def look(connection: psycopg.Connection[Any], dataset: Dataset) -> Table:
     return Table(statements_of(dataset, casts), copies=not casts and relation != "v" and not secured)
 
 
-def check_types(connection: psycopg.Connection[Any], dataset: Dataset, names: Collection[str]) -> None:
-    """Raise `DatasetUnavailable` if one of these columns is missing, or has a type that `casts` does not know."""
+def check_types(connection: psycopg.Connection[Any], dataset: Dataset, names: Collection[str]) -> Casts:
+    """Return the casts of those of these columns that have another type than the declared one.
+
+    Raises `DatasetUnavailable` if one is missing, or has a type that `casts` does not know.
+    """
     columns = _columns(connection, dataset)
-    if columns:  # without a table the next statement says so
-        _casts(dataset, columns, names, writes=False)
+    # Without a table the next statement says so.
+    return _casts(dataset, columns, names, writes=False) if columns else ()
 
 
 @cache

@@ -32,7 +32,7 @@ def in_key_order(decoded: DecodedRows, messages: Sequence[SentRows]) -> pa.Recor
     ids = rows.column(place).to_pylist()
     origins = list(zip(rows.column(MESSAGE).to_pylist(), rows.column(POSITION).to_pylist(), strict=True))
     runs = _runs(distinct.to_pylist())
-    found = renumbered(dataset, ids, origins, runs, messages)
+    found = renumbered(dataset, origins, runs, messages)
     if not found:
         return rows
     ids = pa.array([found.get(number, id_) for number, id_ in enumerate(ids)], rows.schema.types[place])
@@ -45,7 +45,10 @@ def _runs(distinct: Sequence[bool]) -> Iterator[list[int]]:
     for place, is_other in enumerate(chain(distinct, [True]), 1):
         if is_other and len(run) > 1:
             yield run
-        run = [place] if is_other else [*run, place]
+        if is_other:
+            run = [place]
+        else:
+            run.append(place)
 
 
 def _sorted(dataset: Dataset, rows: pa.RecordBatch) -> pa.RecordBatch:

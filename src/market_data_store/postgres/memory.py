@@ -10,8 +10,8 @@ from itertools import islice
 from market_data_store.dead_letters import Origin
 from market_data_store.postgres.failures import MANY_TRIES, MANY_TRIES_S, Cause
 
-#: After a copy has failed, the dataset's next batches are upserted before one is copied again: this many, doubled each
-#: time up to the most.
+#: How many batches are upserted before it is asked again whether a batch's rows are new: this many, doubled each time
+#: up to the most.
 _FIRST_UPSERTS = 4
 _MOST_UPSERTS = 64
 #: More than there are.
@@ -26,41 +26,57 @@ _SAID_FOR_S = 3_600.0
 
 @dataclass(slots=True)
 class Novelty:
-    """What a dataset's next batch is likely to hold."""
+    """What a dataset's next batch is likely to hold.
+
+    Rows are copied as new ones until a copy fails. From then on a few keys of a batch are looked for first: of every
+    batch while each upsert writes all of its rows, which were new or have changed, and otherwise rarely.
+    """
 
     #: Whether the last upsert wrote every row; then the next one is likely to.
     changing: bool = False
-    #: Whether a copy failed after an upsert that had written every row: the rows change, they are not new.
-    _rewritten: bool = False
+    #: Whether a copy failed since the last one that did not.
+    doubted: bool = False
+    #: Whether it failed although none of the keys looked for was stored.
+    _misled: bool = False
     _upserts_left: int = 0
-    _penalty: int = _FIRST_UPSERTS
+    _upserts_next: int = _FIRST_UPSERTS
 
     @property
-    def likely(self) -> bool:
-        """Whether every row is likely to be new."""
+    def may_be_new(self) -> bool:
+        """Whether every row may be new; if `doubted`, a few of the keys tell."""
         return self._upserts_left == 0
 
     def resumed(self) -> None:
         """Note that the next rows are likely to be stored, until an upsert has written every row."""
-        self.changing = self._rewritten = False
+        self.changing = self._misled = False
+        self.doubted = True
         self._upserts_left = _ALL_UPSERTS
 
     def copied(self) -> None:
         """Note that a batch was copied."""
-        self._penalty = _FIRST_UPSERTS
-        self._rewritten = False
+        self.doubted = self._misled = False
+        self._upserts_next = _FIRST_UPSERTS
+
+    def seen(self) -> None:
+        """Note that keys of a batch were looked for, and one is stored."""
+        self._misled = False
+        if not self.changing:
+            self._upsert_some()
 
     def upserted(self, *, every_row: bool) -> None:
         """Note that a batch was upserted, and whether every row was written."""
         self.changing = every_row
-        # If every row was written, all were new or all have changed. A copy shows which.
-        self._upserts_left = 0 if every_row and not self._rewritten else max(self._upserts_left - 1, 0)
+        self._upserts_left = 0 if every_row and not self._misled else max(self._upserts_left - 1, 0)
 
     def refuted(self) -> None:
         """Note that a copy failed."""
-        self._rewritten = self.changing
-        self._upserts_left = self._penalty
-        self._penalty = min(self._penalty * 2, _MOST_UPSERTS)
+        self._misled = self.doubted
+        self.doubted = True
+        self._upsert_some()
+
+    def _upsert_some(self) -> None:
+        self._upserts_left = self._upserts_next
+        self._upserts_next = min(self._upserts_next * 2, _MOST_UPSERTS)
 
 
 @dataclass(slots=True)

@@ -15,7 +15,7 @@ import psycopg
 from market_data_store import dead_letters
 from market_data_store.datasets import Dataset
 from market_data_store.errors import DatabaseUnavailable, DatasetUnavailable, LettersUnavailable
-from market_data_store.postgres.batch import REFUSED, Batch, Refusal
+from market_data_store.postgres.batch import REFUSED, Batch
 from market_data_store.postgres.casts import TYPE_NAMES
 from market_data_store.postgres.experiment import Findings, try_rows
 from market_data_store.postgres.failures import (
@@ -31,7 +31,8 @@ from market_data_store.postgres.failures import (
 )
 from market_data_store.postgres.found import Tables
 from market_data_store.postgres.memory import Memory
-from market_data_store.postgres.upsert import RowsUnfit
+from market_data_store.postgres.refusals import Refusal
+from market_data_store.postgres.upsert import RowsDropped, RowsUnfit
 from market_data_store.postgres.writing import letters_kept, write_rows
 
 logger = logging.getLogger(__name__)
@@ -99,6 +100,8 @@ class _Resolving:
                 self._resolve()
             except RowsUnfit as unfit:  # none of `_rows` is committed
                 self._rows = self._fitting(self._rows, unfit)
+            except RowsDropped as dropped:  # nor here
+                self._refuse(dropped.rows)
             except LettersUnavailable:
                 raise
             except DatasetUnavailable as error:
@@ -116,7 +119,7 @@ class _Resolving:
             self._experiment()  # without an ERROR in Postgres's log each time
             return
         try:
-            self._write(self._rows, self._refusals, copies=self._memory.novelty.likely)
+            self._write(self._rows, self._refusals, copies=self._memory.novelty.may_be_new)
         except psycopg.Error as error:
             cause = self._of_a_row_or_the_table(error)
             if cause.sqlstate in TOO_MUCH:
@@ -173,6 +176,9 @@ class _Resolving:
                 self._write(part)
             except RowsUnfit as unfit:
                 parts[:0] = filter(None, [self._fitting(part, unfit)])
+            except RowsDropped as dropped:
+                again = self._refuse(dropped.rows)
+                parts[:0] = filter(None, [[row for row in part if row not in dropped.rows or row in again]])
             except psycopg.Error as error:
                 cause = self._of_a_row_or_the_table(error)
                 middle = len(part) // 2

@@ -20,6 +20,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from market_data_store.config import resource, settings_without_local_servers
 from market_data_store.errors import ConfigurationError, MigrationFailed
 from market_data_store.postgres.connection import connect
+from market_data_store.postgres.dropping import Dropped, dropped
 
 #: Alembic's context is global to the process.
 _one_at_a_time = threading.Lock()
@@ -34,15 +35,19 @@ class Revisions:
 
     current: str | None
     head: str
+    #: Whether a newer version of this package has migrated the database, as in a rolling change.
+    is_newer: bool = False
 
     @property
     def up_to_date(self) -> bool:
         """Whether no migration is due."""
-        return self.current == self.head
+        return self.current == self.head or self.is_newer
 
     @property
     def state(self) -> str:
         """`up to date`, or what to do."""
+        if self.is_newer:
+            return f"of a newer version; this one knows revisions up to {self.head}"
         return "up to date" if self.up_to_date else f"revision {self.head} is due; run `mds migrate`"
 
 
@@ -56,12 +61,16 @@ def revisions_of(connection: psycopg.Connection[Any]) -> Revisions:
     """Read a database's revision over an open connection; raises psycopg's errors."""
     exists = connection.execute(_EXISTS).fetchall()[0][0]
     found = connection.execute(_CURRENT).fetchall() if exists else []
-    return Revisions(found[0][0] if found else None, _head())
+    current = found[0][0] if found else None
+    head, known = _revisions()
+    return Revisions(current, head, is_newer=current is not None and current not in known)
 
 
 @cache
-def _head() -> str:
-    return ScriptDirectory.from_config(_config("")).get_current_head() or ""
+def _revisions() -> tuple[str, frozenset[str]]:
+    """The newest revision, and all."""
+    scripts = ScriptDirectory.from_config(_config(""))
+    return scripts.get_current_head() or "", frozenset(script.revision for script in scripts.walk_revisions())
 
 
 def upgrade(url: str) -> tuple[Revisions, Revisions]:
@@ -86,6 +95,17 @@ def downgrade(url: str) -> tuple[Revisions, Revisions]:
         with _migrating():
             command.downgrade(_config(url), "-1")
     return before, revisions(url)
+
+
+def to_be_dropped(url: str) -> list[Dropped]:
+    """Say what `downgrade` deletes; takes at most `dropping.COUNT_MS` a table. Raises as `upgrade`."""
+    current = revisions(url).current
+    if current is None:
+        return []
+    with _migrating(), connect(url) as connection:
+        revision = ScriptDirectory.from_config(_config(url)).get_revision(current)
+        drops = {} if revision is None else revision.module.DROPS
+        return list(dropped(connection, drops))
 
 
 @contextmanager

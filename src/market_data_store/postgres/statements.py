@@ -40,6 +40,7 @@ _LOOK = """
     ) AS found
     GROUP BY differs
 """
+_COUNT = "SELECT count(*) FROM {source} JOIN {table} AS stored ON {same_key}"
 #: The conditions on the stored row are checked under its lock, so they hold whatever other writers did since the look.
 #: New and changed rows go into one statement, which takes all its locks in key order.
 _WRITE = """
@@ -47,6 +48,14 @@ _WRITE = """
     SELECT {stored_as} FROM {source} WHERE {chosen} ORDER BY n
     ON CONFLICT ({key}) DO UPDATE SET {assignments}
     WHERE stored.enqueued_at <= excluded.enqueued_at AND ({stored}) IS DISTINCT FROM ({excluded})
+"""
+#: Returns the keys of the rows for which a row is there afterwards, new or not: it changes no values of those that are.
+#: What it does is undone. A row that is not returned was dropped by a trigger.
+_TOUCH = """
+    INSERT INTO {table} AS stored ({columns})
+    SELECT {stored_as} FROM {source} WHERE n = ANY (%(only)b::integer[]) ORDER BY n
+    ON CONFLICT ({key}) DO UPDATE SET enqueued_at = stored.enqueued_at
+    RETURNING {stored_key}
 """
 _CHOSEN = "%(only)b::integer[] IS NULL OR n = ANY (%(only)b::integer[])"
 _WRITTEN = " RETURNING {stored_key}"
@@ -66,11 +75,13 @@ Casts = tuple[tuple[str, Cast], ...]
 class Upsert:
     """`look` returns the rows that need no writing; `write` writes those numbered in the parameter `only`, or all.
 
-    Both are for rows that fit: `unfit` returns those that do not. It is None where every row does.
+    `touch` tells which of the rows in `only` no trigger drops. These are for rows that fit: `unfit` returns those that
+    do not. It is None where every row does.
     """
 
     look: sql.Composed
     write: sql.Composed
+    touch: sql.Composed
     unfit: sql.Composed | None
 
 
@@ -85,6 +96,8 @@ class Statements:
     staged: Upsert
     #: For rows in parameters, which have these names.
     listed: Upsert
+    #: Counts those of the rows in parameters whose keys are stored.
+    count_listed: sql.Composed
     parameters: list[str]
     #: In the order of `unfit`.
     casts: Casts
@@ -106,15 +119,18 @@ def statements_of(dataset: Dataset, casts: Casts = ()) -> Statements:
         return Upsert(
             look=one_line(_LOOK).format(source=source, **parts),
             write=write_of(dataset, casts, source, sql.SQL(_CHOSEN)) + sql.SQL(_WRITTEN).format(**parts),
+            touch=one_line(_TOUCH).format(source=source, **parts),
             unfit=one_line(_UNFIT).format(source=source, **parts) if casts else None,
         )
 
+    listed = sql.SQL(_LISTED_AS_TEXTS if _has_arrays(types) else _LISTED).format(**parts)
     return Statements(
         copy=sql.SQL(_COPY).format(**parts),
         stage=sql.SQL(_STAGE).format(**parts),
         copy_to_stage=sql.SQL(_COPY_TO_STAGE).format(**parts),
         staged=upsert(sql.SQL("{stage} AS staged").format(**parts)),
-        listed=upsert(sql.SQL(_LISTED_AS_TEXTS if _has_arrays(types) else _LISTED).format(**parts)),
+        listed=upsert(listed),
+        count_listed=sql.SQL(_COUNT).format(source=listed, **parts),
         parameters=_parameters(types),
         casts=casts,
     )

@@ -1,4 +1,4 @@
-"""The store's own tables, which are not datasets: dead letters, attempts, first takes, job runs.
+"""The store's own tables, which are not datasets: dead letters, keys of replays, attempts, first takes, job runs.
 
 Importing this module completes `metadata`; a test compares the migrations with it.
 """
@@ -23,7 +23,7 @@ from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 
 from market_data_store.datasets.declaration import ENQUEUED_AT, metadata
 
-__all__ = ["attempts", "dead_letters", "first_takes", "job_runs", "metadata"]
+__all__ = ["attempts", "dead_letters", "first_takes", "job_runs", "metadata", "replay_keys"]
 
 #: Rows and messages that can never be written, with everything that a replay needs. `row` is `json`, not `jsonb`: a row
 #: may be here because it holds what jsonb refuses (\u0000). `body` is a message that is unusable as a whole.
@@ -61,6 +61,8 @@ dead_letters = Table(
     # A redelivered message leaves no second letter.
     Index("dead_letters_origin", "task_id", "position", "content_hash", unique=True),
 )
+#: The keys that sign replays, see `dead_letters.signing`: in hexadecimal.
+replay_keys = Table("replay_keys", metadata, Column("key", Text, primary_key=True))
 #: Nothing uses it: the broker counts the turns of a message. Workers of version 0.4 need it.
 attempts = Table(
     "attempts",

@@ -33,15 +33,16 @@ from typing import Any
 import psycopg
 
 from market_data_store import dead_letters
-from market_data_store.dead_letters import DeadLetter
+from market_data_store.dead_letters import DeadLetter, signing
 from market_data_store.errors import DatabaseUnavailable, DatasetUnavailable, MessagesSuspected
 from market_data_store.postgres import first_takes
-from market_data_store.postgres.batch import Batch, DecodedMessage, Written
+from market_data_store.postgres.batch import Batch, Written
 from market_data_store.postgres.connection import unavailable
 from market_data_store.postgres.failures import FEW_TRIES, Cause, is_the_servers, may_be_a_rows
 from market_data_store.postgres.fatal_rows import find_fatal_rows, what_goes_in
 from market_data_store.postgres.found import Tables
 from market_data_store.postgres.memory import Memory
+from market_data_store.postgres.messages import DecodedMessage
 from market_data_store.postgres.parameters import adapt
 from market_data_store.postgres.portions import write_portions
 from market_data_store.postgres.transactions import close, transaction
@@ -101,9 +102,11 @@ class Writer:
                 if not isinstance(error, psycopg.Error) or may_be_a_rows(error):
                     memory.failed()
                 raise
-            # Replays of whole messages are settled last: by now each of their refused rows has its own letter.
+            # Replays of whole messages are settled last: by now each of their refused rows has its own letter, unless
+            # the letter of the message stays.
             written = batch.written()
-            done = [message for index, message in enumerate(messages) if index not in written.waiting]
+            left = written.waiting.keys() | batch.letters.wholes.keys()
+            done = [message for index, message in enumerate(messages) if index not in left]
             whole = [m.replays for m in done if m.replays is not None and m.replays.whole]
             with letters_kept(connection):
                 dead_letters.settle(connection, [(id_, replays.task_id) for replays in whole for id_ in replays.ids])
@@ -130,6 +133,12 @@ class Writer:
         """Remember when messages were first taken, by task id, and forget those that are done."""
         with self._usable() as connection, self._without("first_takes", connection), transaction(connection):
             first_takes.remember(connection, takes, done)
+
+    def replay_keys(self) -> list[str]:
+        """Return the keys that sign replays; none, which is logged once, where they cannot be read."""
+        with self._usable() as connection, self._without("replay_keys", connection), transaction(connection):
+            return signing.keys(connection)
+        return []
 
     def close(self) -> None:
         """Close the connection; the next write opens another."""
@@ -182,7 +191,7 @@ class Writer:
                 connect_timeout=self._connect_timeout_s,
                 prepare_threshold=None,
                 client_encoding="utf8",
-                application_name="market-data-store worker",
+                application_name="mds-worker",
                 # The loss of a host is noticed within 10 + 3 * 5 s, below the task's time limit.
                 keepalives_idle=10,
                 keepalives_interval=5,

@@ -6,14 +6,12 @@ import threading
 import time
 from typing import Self
 
-from celery import Celery
-
 from market_data_store.config import settings
-from market_data_store.coordinator.queue import QueueInspector
+from market_data_store.coordinator.queue import QueueInspector, if_answered
 from market_data_store.coordinator.watermarks import Watermarks
 from market_data_store.errors import Backpressure, BrokerUnavailable
 from market_data_store.producer.throttle import Throttle
-from market_data_store.protocol import QUEUE
+from market_data_store.producer.waits import Waits
 
 #: `close` leaves the connection behind when another thread still waits for the broker's answer after this time.
 _CLOSE_TIMEOUT_S = 3.0
@@ -33,16 +31,17 @@ class Brake:
         self._inspector = inspector
         self._has_spool = has_spool
         self._is_broker_away = False
+        self._waits = Waits()
         self._held_at = float("-inf")
         self._is_held_full = False
         #: Held while the broker is asked. `sent` and `failed` do without: their callers must not wait for an answer.
         self._asking = threading.Lock()
 
     @classmethod
-    def of(cls, app: Celery, capacity: int | None, *, has_spool: bool) -> Self:
-        """Make the brake of an application's queue; the capacity is MDS_QUEUE_CAPACITY unless given."""
+    def of(cls, inspector: QueueInspector, capacity: int | None, *, has_spool: bool) -> Self:
+        """Make the brake of a queue; the capacity is MDS_QUEUE_CAPACITY unless given."""
         throttle = Throttle(capacity or settings().queue_capacity, Watermarks.of(settings()))
-        return cls(throttle, QueueInspector(app, QUEUE), has_spool=has_spool)
+        return cls(throttle, inspector, has_spool=has_spool)
 
     def wait_for_room(self, timeout_s: float) -> None:
         """Wait while the queue is full, and raise `Backpressure` when it still is after `timeout_s`."""
@@ -58,20 +57,23 @@ class Brake:
         With `paced=False` only a full queue delays the caller: for rows that do not fill a message yet.
         """
         deadline = time.monotonic() + timeout_s
-        while True:
-            if self._has_spool and self._is_broker_away:
-                return True
-            if not self._read_depth():  # sending will raise it
-                return True
-            now = time.monotonic()
-            pause_s = self._throttle.pause_s(now)
-            if not self._throttle.must_stop:
-                if paced:
-                    time.sleep(pause_s)
-                return True
-            if now >= deadline:
-                return False
-            time.sleep(min(pause_s, deadline - now))
+        with self._waits.wait() as waits:
+            while True:
+                if self._has_spool and self._is_broker_away:
+                    return True
+                if not self._read_depth():  # sending will raise it
+                    return True
+                now = time.monotonic()
+                pause_s = self._throttle.pause_s(now)
+                if not self._throttle.must_stop:
+                    break
+                if now >= deadline:
+                    return False
+                waits(self._why)
+                time.sleep(min(pause_s, deadline - now))
+        if paced:
+            time.sleep(pause_s)
+        return True
 
     def _read_depth(self) -> bool:
         """Read the depth where that is due; False when the broker does not answer."""
@@ -92,6 +94,12 @@ class Brake:
             self._held_at = now + _HELD_INTERVAL_S
             self._is_held_full = sum(self._inspector.held().values()) >= settings().held_capacity
         return max(depth, self._throttle.capacity) if self._is_held_full else depth
+
+    def _why(self) -> str:
+        """Say why the caller waits; asks for the workers, which takes a second."""
+        with self._asking:
+            nobody = if_answered(self._inspector.workers) == []
+        return f"{self}{', and no worker takes them' if nobody else ''}"
 
     def room(self) -> int:
         """How many messages may be re-sent: none while a backlog explains why their results are late.

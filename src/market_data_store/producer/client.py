@@ -1,11 +1,9 @@
 """`StoreClient`, the producer's side of the store: it takes rows and sends them as `store.write` tasks.
 
-`market_data_store.store_client` is another class: the asynchronous face of this one for market-data-pipeline.
+`market_data_store.store_client` is another class: its asynchronous face for market-data-pipeline.
 
-A message costs about a hundred times as much as a row, so many rows share one: a message is sent when it has 500 rows
-or 1 MiB, or 50 ms after its first row. Rows are encoded and checked when `write` is called, by the code that the worker
-runs, so that the worker does not reject their form later. `packing` and `messages` turn rows into messages; `outbox`
-sends them, and keeps them until they are safe.
+A message costs about a hundred times as much as a row: it is sent when it has 500 rows or 1 MiB, or 50 ms after its
+first row. `write` encodes and checks rows by the worker's code; `outbox` sends them.
 """
 
 from __future__ import annotations
@@ -18,7 +16,6 @@ import time
 import warnings
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Literal, Self
 
 from celery import Celery
@@ -26,25 +23,29 @@ from celery import Celery
 from market_data_store.app import app as store_app
 from market_data_store.config import settings
 from market_data_store.coordinator.clock import broker_clock
+from market_data_store.coordinator.queue import QueueInspector
 from market_data_store.datasets import dataset_named
 from market_data_store.errors import Backpressure, BrokerUnavailable, InvalidMessage
 from market_data_store.producer.brake import Brake
 from market_data_store.producer.confirming import MOST_BYTES, Confirming
 from market_data_store.producer.encoding import encode_defaults, listed, with_moment
+from market_data_store.producer.leaving import closed_after
 from market_data_store.producer.messages import Gathering
 from market_data_store.producer.occurrences import Occurrences
 from market_data_store.producer.outbox import Outbox
 from market_data_store.producer.packing import Packing
-from market_data_store.producer.publishing import Publisher
+from market_data_store.producer.publishing import CONFIRM_TIMEOUT_S, Publisher
 from market_data_store.producer.results import results_of
 from market_data_store.producer.spool import Spool
-from market_data_store.protocol import Counts
+from market_data_store.producer.waits import Waits
+from market_data_store.protocol import QUEUE, Counts
 from market_data_store.wire.fields import fields_of
 
 logger = logging.getLogger(__name__)
 
 #: With a spool, `write` waits at most this many seconds for the broker to take the messages that it filled.
 _TAKEN_TIMEOUT_S = 1.0
+_NO_SPOOLED = "StoreClient.spooled is deprecated and will be removed in version 0.6; use pending_rows"
 
 
 class StoreClient:
@@ -58,8 +59,7 @@ class StoreClient:
     result says that it is committed, and re-sends it when no result arrives. Rows are kept in memory, or in the file
     `spool`; if this process dies, the next client with that path sends them. With both options, a row for which `write`
     returned is in Postgres or still in the spool, whatever dies. docs/producing.md has the details and the costs.
-
-    Thread-safe.
+    A client is thread-safe.
     """
 
     def __init__(
@@ -75,12 +75,15 @@ class StoreClient:
         spool_max_bytes: int = 1024**3,
         close_timeout_s: float = 10.0,
         check: bool = True,
+        tables_as_rows: bool = False,
         on_pressure: Literal["block", "raise", "spool", "ignore"] = "block",
         pressure_timeout_s: float = 60.0,
         capacity: int | None = None,
+        declare: bool = True,
         app: Celery | None = None,
     ) -> None:
-        """`linger_s` is how long the first row of a message waits for others.
+        """`linger_s` is how long the first row of a message waits for others. `spool` is the path of a file that one
+        client at a time can use; `spool_max_bytes` bounds the rows in it.
 
         The client reads the queue's depth itself. At soft it sends at half its rate. At hard, `on_pressure` decides:
         `"block"` lets `write` wait for up to `pressure_timeout_s` and then raise `Backpressure`, `"raise"` raises it at
@@ -90,12 +93,10 @@ class StoreClient:
         With `confirm=True`, rows without a result are re-sent after `confirm_timeout_s`, doubled at each try up to 16
         times that, and only while the queue is at or below its lower watermark: results behind a backlog are late.
 
-        `spool` is the path of a file that one client at a time can use; `spool_max_bytes` bounds the rows in it. With a
-        spool, `close` waits at most `close_timeout_s`.
-
-        With `check=False` rows are sent unchecked, and the worker makes dead letters of bad ones.
-        Raises `ConfigurationError` when no broker is configured, or nowhere to read results with `confirm=True`, and
-        `SpoolUnavailable`.
+        With `check=False` rows are sent unchecked, and the worker makes dead letters of bad ones. With
+        `tables_as_rows=True` `write_table` sends rows: workers of version 0.4 without pyarrow refuse tables.
+        `declare=False` leaves the queue to the workers, and needs fewer rights.
+        Raises `SpoolUnavailable`, and `ConfigurationError` without a broker, or without results for `confirm=True`.
         """
         if on_pressure == "spool" and spool is None:
             raise InvalidMessage("on_pressure='spool' needs a spool; give StoreClient(spool=PATH)")
@@ -105,19 +106,18 @@ class StoreClient:
         self._defaults = dict(defaults or {})
         self._packing = Packing(max_rows, max_bytes, check=check)
         self._pressure_timeout_s = 0.0 if on_pressure == "raise" else pressure_timeout_s
-        self._flush_timeout_s = None if spool is None else pressure_timeout_s
-        self._close_timeout_s = close_timeout_s
-        self._has_spool = spool is not None
-        self._write_waits = on_pressure in ("block", "raise")
-        self._closed = False
+        self._flush_timeout_s, self._close_timeout_s = None if spool is None else pressure_timeout_s, close_timeout_s
+        self._has_spool, self._write_waits = spool is not None, on_pressure in ("block", "raise")
+        self._tables_as_rows, self._closed, self._waits = tables_as_rows, False, Waits()
         #: One call of `write` at a time. The outbox has its own lock: its thread keeps sending meanwhile.
         self._writing = threading.Lock()
-        self._brake = Brake.of(self._app, capacity, has_spool=self._has_spool)
+        inspector = QueueInspector(self._app, QUEUE, write_timeout_s=CONFIRM_TIMEOUT_S)
+        self._brake = Brake.of(inspector, capacity, has_spool=self._has_spool)
         self._clock = broker_clock(self._app)
-        results = results_of(self._app) if confirm else None
+        results = results_of(self._app, inspector) if confirm else None
         self._confirming = None if results is None else Confirming(results, confirm_timeout_s, self._brake.room)
         self._outbox = Outbox(
-            Publisher(self._app),
+            Publisher(self._app, inspector, declare=declare),
             Gathering(max_rows, max_bytes, linger_s, clock=self._clock.now),
             brake=None if on_pressure == "ignore" else self._brake,
             spool=None if spool is None else Spool(spool, spool_max_bytes),
@@ -166,11 +166,13 @@ class StoreClient:
         target = dataset_named(dataset)
         standard, named = encode_defaults(target, {**self._defaults, **(defaults or {})})
         frame = frame_of(table)
+        if self._tables_as_rows:
+            return self.write(dataset, frame.table.to_pylist(), defaults=defaults)
         self._refresh_clock()
         with self._writing:
             self._admit()
-            packed = list(table_parts(self._packing, target, frame, standard, named))
-            self._send(self._outbox.take(target.name, named, packed, columnar=True))
+            parts = table_parts(self._packing, target, frame, standard, named)
+            self._send(self._outbox.take(target.name, named, list(parts), columnar=True))
         return len(frame)
 
     async def write_async(self, dataset: str, rows: Iterable[Any], *, defaults: Mapping[str, Any] | None = None) -> int:
@@ -189,8 +191,8 @@ class StoreClient:
     def close(self) -> None:
         """Flush, and take no more rows. Idempotent.
 
-        Without a spool it raises `BrokerUnavailable` when rows could not be sent. With a spool it waits at most
-        `close_timeout_s` until the rows are safe, leaves the others in the spool for the next client, and says so.
+        Without a spool it raises `BrokerUnavailable` when rows could not be sent, with how many are lost. With a spool
+        it waits at most `close_timeout_s` until the rows are safe, leaves the others for the next client, and says so.
         """
         if self._closed:
             return
@@ -201,9 +203,9 @@ class StoreClient:
             taken = self._outbox.until_taken(timeout_s=self._close_timeout_s if self._has_spool else None)
             if self._has_spool and taken and self._confirming is not None:
                 self._outbox.until_confirmed(max(0.0, deadline - time.monotonic()))
-        except BrokerUnavailable:
+        except BrokerUnavailable as error:
             if not self._has_spool:
-                raise
+                raise self._outbox.lost() from error.__cause__
         finally:
             self._outbox.stop(timeout_s=max(1.0, deadline - time.monotonic()))
             self._brake.close()
@@ -212,11 +214,9 @@ class StoreClient:
         """The client itself."""
         return self
 
-    def __exit__(
-        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        """Close."""
-        self.close()
+    def __exit__(self, exc_type: object, exc: BaseException | None, traceback: object) -> None:
+        """Close; an error of the block stays, with what `close` has raised as a note."""
+        closed_after(exc, self.close)
 
     @property
     def pending_rows(self) -> int:
@@ -226,11 +226,7 @@ class StoreClient:
     @property
     def spooled(self) -> int:
         """Deprecated: use `pending_rows`."""
-        warnings.warn(
-            "StoreClient.spooled is deprecated and will be removed in version 0.6; use pending_rows",
-            DeprecationWarning,
-            stacklevel=2,
-        )
+        warnings.warn(_NO_SPOOLED, DeprecationWarning, stacklevel=2)
         return self.pending_rows
 
     @property
@@ -240,11 +236,13 @@ class StoreClient:
 
     @property
     def confirmed(self) -> Counts:
-        """With `confirm=True`: the outcome of the rows whose results have arrived.
-
-        A row that was sent twice can count as `unchanged` although its first message wrote it.
-        """
+        """With `confirm=True`: what became of the rows so far. One that was sent twice can count as `unchanged`."""
         return self._tracked.counts
+
+    @property
+    def safe(self) -> int:
+        """With `confirm=True`: the results of so many rows have arrived, counted from the first that was sent."""
+        return self._tracked.safe
 
     @property
     def rejecting(self) -> dict[str, int]:
@@ -252,10 +250,7 @@ class StoreClient:
         return self._tracked.rejecting
 
     def confirm(self, timeout_s: float = 0.0) -> bool:
-        """With `confirm=True`: wait for the results of all sent messages; returns whether all have arrived.
-
-        Does not wait for rows in a message that is not full yet; `flush` sends it.
-        """
+        """With `confirm=True`: wait for the results of all sent messages; returns whether all are there."""
         _ = self._tracked
         return self._outbox.until_confirmed(timeout_s)
 
@@ -280,10 +275,11 @@ class StoreClient:
             return
         if self._outbox.waits:
             self._outbox.until_taken()
-        if self._confirming is not None and not self._outbox.until_confirmed(
-            self._pressure_timeout_s, bytes_left=MOST_BYTES
-        ):
-            raise self._confirming.backlog()
+        if self._confirming is not None and not self._outbox.until_confirmed(0.0, bytes_left=MOST_BYTES):
+            with self._waits.wait() as waits:
+                waits(lambda: "the results of the rows in memory have not come", at_once=True)
+                if not self._outbox.until_confirmed(self._pressure_timeout_s, bytes_left=MOST_BYTES):
+                    raise self._confirming.backlog()
 
     def _send(self, full: range) -> None:
         """Release these messages at the pace of the queue; after the time-out all of them, as their rows are taken."""

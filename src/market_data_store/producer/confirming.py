@@ -49,6 +49,9 @@ class Confirming:
         self._look_at = 0.0
         #: By task id, in the order of sending: the message and its deadline.
         self._due: dict[str, tuple[Message, float]] = {}
+        #: By task id, in the order of the first sending: how many rows were sent before the message. Those that wait to
+        #: be re-sent are here, too.
+        self._unsafe: dict[str, int] = {}
         #: Rows that the broker took; a re-sent row counts once.
         self.sent = 0
         self.counts = Counts()
@@ -60,6 +63,11 @@ class Confirming:
     def __len__(self) -> int:
         """How many messages' results are pending."""
         return len(self._due)
+
+    @property
+    def safe(self) -> int:
+        """How many rows are safe of those that were sent first: all before the first message without a result."""
+        return next(iter(self._unsafe.values()), self.sent)
 
     def backlog(self) -> Backpressure:
         """Make the error for a client whose rows without a result fill its memory."""
@@ -73,6 +81,7 @@ class Confirming:
         if message.tries == 0:
             message.before = self.sent
             self.sent += message.rows
+            self._unsafe[message.task_id] = message.before
         timeout_s = self._timeout_s * min(2**message.tries, _MAX_BACKOFF)
         message.tries += 1
         elapsed_s = max(0.0, time.time() - (message.sent_at or 0.0))
@@ -109,6 +118,7 @@ class Confirming:
             if result.get("status") == "REVOKED":
                 logger.warning("Task %s was revoked: its %d rows are not stored", task_id, message.rows)
             self._remove(message)
+            self._unsafe.pop(task_id, None)
             self.counts = self.counts + counts
             if counts.rejected:
                 self.rejecting[task_id] = message.before

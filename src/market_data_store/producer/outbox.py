@@ -20,6 +20,7 @@ from collections.abc import Iterable
 from market_data_store.errors import BrokerUnavailable, InvalidMessage
 from market_data_store.producer.brake import Brake
 from market_data_store.producer.confirming import Confirming
+from market_data_store.producer.leaving import at_exit, left, lost
 from market_data_store.producer.messages import Gathering, Message, Part, Waiting
 from market_data_store.producer.publishing import Publisher
 from market_data_store.producer.spool import Spool
@@ -62,7 +63,7 @@ class Outbox:
         self._urgent = False
         self._failures = 0
         self._error: Exception | None = None
-        self._retry_at = 0.0
+        self._retry_at, self._is_lost_said = 0.0, False
         #: Whether the last try to send failed.
         self.is_away = False
         for message in spool.messages() if spool is not None else ():
@@ -71,6 +72,7 @@ class Outbox:
                 self.confirming.add(message, time.monotonic())
             else:
                 self._waiting.add([message])
+        at_exit(self, has_spool=spool is not None)
         if self.rows:
             self._start()
 
@@ -161,8 +163,14 @@ class Outbox:
             due = self.confirming.rows if self.confirming is not None else 0
             return self._gathering.rows + self._waiting.rows + due
 
+    def lost(self) -> BrokerUnavailable:
+        """Make the error that says which rows are lost when this process ends now; `stop` is then silent."""
+        self._is_lost_said = True
+        return lost(self._waiting, self._error)
+
     def stop(self, timeout_s: float) -> None:
         """End the thread, or abandon it when it hangs at the broker; close the spool with the rows that it keeps."""
+        left(self)
         with self._changed:
             self._stopped = True
             self._changed.notify_all()
@@ -173,17 +181,18 @@ class Outbox:
             if self._spool is not None:
                 self._spool.close()
                 if rows:
-                    path = self._spool.path
-                    logger.warning(
-                        "%d rows are kept in %s; the next StoreClient with this spool sends them", rows, path
-                    )
+                    kept = f"{rows} rows are kept in {self._spool.path}"
+                    logger.warning("%s; the next StoreClient with this spool sends them", kept)
+            elif self._waiting and not self._is_lost_said:
+                logger.error("%s", self.lost())
             elif self.confirming:
                 logger.warning("%d rows were sent, but their results were not awaited", self.confirming.rows)
 
     def _kept(self) -> str:
-        where = f"in {self._spool.path} " if self._spool is not None else ""
-        rows = self._waiting.rows
-        return f"{self._error or 'the client is closed'}; {rows:,} rows are kept {where}and sent when it is back"
+        where = "wait in this client, which tries again until it is closed"
+        if self._spool is not None:
+            where = f"are kept in {self._spool.path} and sent when it is back"
+        return f"{self._error or 'the client is closed'}; {self._waiting.rows:,} rows {where}"
 
     def _start(self) -> None:
         if self._thread is None or not self._thread.is_alive():

@@ -21,6 +21,8 @@ from kombu import Queue
 from kombu.exceptions import ContentDisallowed, DecodeError, OperationalError
 from kombu.utils.uuid import uuid
 
+from market_data_store.coordinator.queue import QueueInspector
+from market_data_store.coordinator.reasons import reason_of
 from market_data_store.errors import BrokerUnavailable, ConfigurationError, InvalidMessage
 from market_data_store.protocol import Counts
 
@@ -50,12 +52,12 @@ class Results(Protocol):
         """Give the connection back."""
 
 
-def results_of(app: Celery) -> Results:
+def results_of(app: Celery, inspector: QueueInspector) -> Results:
     """The source of this application's results; raises `ConfigurationError` if it keeps none."""
     if isinstance(app.backend, BaseKeyValueStoreBackend):
         return _Stored(app)
     if isinstance(app.backend, RPCBackend):
-        return _Replied(app)
+        return _Replied(inspector)
     raise ConfigurationError("confirm=True needs results: set result_backend to redis://... or rpc://")
 
 
@@ -94,18 +96,30 @@ class _Stored:
         try:
             values = self._backend.mget([self._backend.get_key_for_task(task_id) for task_id in ids])
         except self._errors as error:
-            raise BrokerUnavailable(f"results cannot be read ({type(error).__name__})") from error
-        return {i: self._backend.decode(value) for i, value in zip(ids, values, strict=True) if value is not None}
+            raise BrokerUnavailable(f"results cannot be read ({reason_of(error)})") from error
+        results = {}
+        for task_id, value in zip(ids, values, strict=True):
+            if value is not None and (result := self._decoded(value)) is not None:
+                results[task_id] = result
+        return results
+
+    def _decoded(self, value: Any) -> Result | None:
+        """A result; None for what is not from a worker: the others count all the same."""
+        try:
+            result = self._backend.decode(value)
+        except (ContentDisallowed, DecodeError, ValueError, RecursionError, TypeError):
+            return None
+        return result if isinstance(result, dict) else None
 
     def close(self) -> None:
         pass
 
 
 class _Replied:
-    """Results in this producer's reply queue."""
+    """Results in this producer's reply queue, over the inspector's connection."""
 
-    def __init__(self, app: Celery) -> None:
-        self._app = app
+    def __init__(self, inspector: QueueInspector) -> None:
+        self._inspector = inspector
         self._connection: Any = None
         self._queue: Any = None
         self._declared_at = 0.0
@@ -115,44 +129,43 @@ class _Replied:
         # Declared again after a pause, in which the broker may have deleted it as unused.
         if self._queue is None or time.monotonic() - self._declared_at > _REPLY_QUEUE_EXPIRES_S / 2:
             with self._reachable():
-                if self._connection is None:
-                    self._connection = self._app.connection_for_read()
-                    self._connection.ensure_connection(max_retries=1)
-                # Durable, so that the queue survives a restart of the broker; its messages do not.
-                queue = Queue(self.reply_to, routing_key=self.reply_to, expires=_REPLY_QUEUE_EXPIRES_S)
-                self._queue = queue(self._connection.default_channel)
-                self._queue.declare()
                 self._declared_at = time.monotonic()
 
     def fetch(self, task_ids: Iterable[str]) -> dict[str, Result]:
         self.prepare()
         results = {}
-        with self._reachable():
-            for message in islice(iter(lambda: self._queue.get(no_ack=True, accept=["json"]), None), _REPLIES_AT_ONCE):
+        with self._reachable() as queue:
+            for message in islice(iter(lambda: queue.get(no_ack=True, accept=["json"]), None), _REPLIES_AT_ONCE):
                 try:
                     results[message.payload["task_id"]] = message.payload
-                except (ContentDisallowed, DecodeError, LookupError, TypeError):
+                except (ContentDisallowed, DecodeError, LookupError, TypeError, ValueError, RecursionError):
                     continue  # not from a worker
         return results
 
     def close(self) -> None:
         if self._queue is not None:
             try:
-                self._queue.delete()
-            except Exception as error:  # noqa: BLE001  # it expires by itself
-                logger.debug("The queue of results was not deleted (%s)", type(error).__name__)
-        self._drop()
+                with self._reachable() as queue:
+                    queue.delete()
+            except BrokerUnavailable as error:  # it expires by itself
+                logger.debug("The queue of results was not deleted (%s)", error)
+        self._queue = self._connection = None
 
     @contextmanager
-    def _reachable(self) -> Iterator[None]:
+    def _reachable(self) -> Iterator[Any]:
+        """The queue, declared over this connection."""
         try:
-            yield
+            with self._inspector.lent() as connection:
+                if self._queue is None or connection is not self._connection:
+                    # Durable, so that the queue survives a restart of the broker; its messages do not.
+                    queue = Queue(self.reply_to, routing_key=self.reply_to, expires=_REPLY_QUEUE_EXPIRES_S)
+                    self._queue = queue(connection.default_channel)
+                    self._queue.declare()
+                    self._connection = connection
+                yield self._queue
+        except BrokerUnavailable as error:
+            self._queue = self._connection = None
+            raise BrokerUnavailable(f"results cannot be read ({error})") from error
         except Exception as error:  # amqp's, kombu's or the socket's: each calls for a new connection
-            self._drop()
-            raise BrokerUnavailable(f"results cannot be read ({type(error).__name__})") from error
-
-    def _drop(self) -> None:
-        self._queue = None
-        if self._connection is not None:
-            self._connection.collect(socket_timeout=1.0)
-            self._connection = None
+            self._queue = self._connection = None
+            raise BrokerUnavailable(f"results cannot be read ({reason_of(error)})") from error

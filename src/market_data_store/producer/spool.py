@@ -21,6 +21,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from market_data_store.config.owned_files import open_private, require_own
 from market_data_store.errors import SpoolFull, SpoolInUse, SpoolUnavailable
 from market_data_store.producer.messages import Message, Placement
 
@@ -55,7 +56,7 @@ _ADD_MESSAGE = "INSERT INTO messages (task_id, dataset, defaults, columnar) VALU
 _ADD_PART = "INSERT INTO parts (message, written_at, rows, body) VALUES (?, ?, ?, ?)"
 _MARK_SENT = "UPDATE messages SET sent_at = ? WHERE number = ?"
 _BODIES = "SELECT body FROM parts WHERE message = ? ORDER BY number"
-_SIZE = f"SELECT coalesce(sum(length(body) + {_PART_BYTES}), 0) FROM parts WHERE message = ?"  # noqa: S608  # nosec B608  # as below
+_SIZE = f"SELECT coalesce(sum(length(body) + {_PART_BYTES}), 0) FROM parts WHERE message = ?"  # noqa: S608  # as below
 _DROP_PARTS = "DELETE FROM parts WHERE message = ?"
 _DROP_MESSAGE = "DELETE FROM messages WHERE number = ?"
 _KEPT = f"""
@@ -63,7 +64,7 @@ SELECT m.number, m.task_id, m.dataset, m.defaults, m.columnar, m.sent_at,
        sum(p.rows), sum(length(p.body)) + {_PART_BYTES} * count(*), max(p.written_at)
 FROM messages m JOIN parts p ON p.message = m.number
 GROUP BY m.number ORDER BY m.number
-"""  # noqa: S608  # nosec B608  # a number of our own
+"""  # noqa: S608  # a number of our own
 
 
 class Spool:
@@ -173,7 +174,7 @@ class Spool:
     def _locked(self) -> int:
         path = Path(f"{self.path}.lock")
         try:
-            lock = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+            lock = open_private(path)
         except OSError as error:
             raise SpoolUnavailable(f"the spool {self.path} cannot be opened: {error.strerror}") from error
         try:
@@ -188,9 +189,10 @@ class Spool:
     def _opened(self) -> sqlite3.Connection:
         try:
             # Before SQLite creates it with the umask's permissions; its log inherits the file's.
-            file = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600)
-            os.fchmod(file, 0o600)
-            os.close(file)
+            os.close(open_private(self.path))
+            for log in (Path(f"{self.path}{ending}") for ending in ("-wal", "-journal", "-shm")):
+                if os.path.lexists(log):  # SQLite would read it, and write to it
+                    require_own(log, log.lstat())
         except OSError as error:
             raise SpoolUnavailable(f"the spool {self.path} cannot be opened: {error.strerror}") from error
         # Transactions are begun explicitly; the outbox hands the connection from thread to thread.

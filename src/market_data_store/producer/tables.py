@@ -21,7 +21,7 @@ from market_data_store.wire.hashes import OCCURRENCE
 from market_data_store.wire.moments import microseconds
 from market_data_store.wire.occurrences import Key, hashed_field
 
-__all__ = ["frame_of", "table_parts"]
+__all__ = ["frame_of", "numbered", "table_parts"]
 
 #: Rows in a table's message: a batch of the worker's. All rows are there, so there is nothing to wait for.
 _TABLE_ROWS = 5_000
@@ -36,7 +36,7 @@ def table_parts(
     alone is larger than half of MDS_MAX_MESSAGE_BYTES.
     """
     if names_of(dataset).numbered:
-        frame = _numbered(dataset, frame, standard)
+        frame = numbered(dataset, frame, standard, Occurrences())
     pending = [(start, frame.part(start, _TABLE_ROWS)) for start in range(0, len(frame), _TABLE_ROWS)]
     while pending:
         start, part = pending.pop(0)
@@ -55,13 +55,16 @@ def table_parts(
         yield len(part), body
 
 
-def _numbered(dataset: Dataset, frame: Frame, standard: dict[str, Any]) -> Frame:
-    """Return the frame with the numbers of rows that equal earlier ones and have no id."""
+def numbered(dataset: Dataset, frame: Frame, standard: dict[str, Any], occurrences: Occurrences) -> Frame:
+    """Return the frame with the numbers of rows that equal earlier ones and have no id, as `occurrences` counts them.
+
+    A frame that has the numbers already, or an id in each row, stays as it is.
+    """
     _, made = hashed_field(dataset)
     given = set(frame.table.column_names)
     if OCCURRENCE in given or any(not frame.table.column(name).null_count for name in given.intersection(made.names)):
         return frame
-    occurrences, numbers = Occurrences(), []
+    numbers: list[int] = []
     for start in range(0, len(frame), _TABLE_ROWS):
         part = frame.part(start, _TABLE_ROWS)
         try:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable
 from contextlib import ExitStack, closing
-from datetime import datetime
+from dataclasses import asdict
 from typing import Any
 
 from flask_openapi3 import APIBlueprint
-from pydantic import BaseModel, Field
+from pydantic import AwareDatetime, BaseModel, Field
 
 from market_data_store.app import app
 from market_data_store.config import Settings
@@ -16,11 +17,12 @@ from market_data_store.coordinator.feedback import FeedbackEvent
 from market_data_store.coordinator.queue import QueueInspector
 from market_data_store.coordinator.receivers import Receiver, receivers_of
 from market_data_store.datasets import DATASETS
-from market_data_store.errors import BrokerUnavailable
+from market_data_store.errors import LETTERS, BrokerUnavailable
 from market_data_store.postgres import retention, schema
 from market_data_store.postgres.connection import connect
+from market_data_store.postgres.retention import Expired
 from market_data_store.protocol import QUEUE
-from market_data_store.service.guard import Answer, Body, guarded, problem
+from market_data_store.service.guard import Answer, Body, Guard, Problem, problem
 from market_data_store.status.sampler import Sampler
 
 logger = logging.getLogger(__name__)
@@ -41,20 +43,33 @@ class SchemaVersion(BaseModel):
     up_to_date: bool
 
 
-class RetentionRequest(Body):
-    """What to apply; an empty object applies all of MDS_RETENTION_DAYS."""
-
-    dry_run: bool = Field(default=False, description="Only count, delete nothing.")
-    dataset: str | None = Field(default=None, description="Only this dataset.", json_schema_extra={"enum": [*DATASETS]})
-
-
 class ExpiredAnswer(BaseModel):
     """Rows of a plain table, or chunks of a hypertable, that were deleted or would be."""
 
     dataset: str
-    older_than: datetime
+    older_than: AwareDatetime
     rows: int | None
     chunks: int | None
+
+
+class RetentionRequest(Body):
+    """What to apply; an empty object applies all of MDS_RETENTION_DAYS."""
+
+    dry_run: bool = Field(default=False, description="Only count, delete nothing.")
+    dataset: str | None = Field(
+        default=None, description="Only this dataset.", json_schema_extra={"enum": [*DATASETS, LETTERS]}
+    )
+    expected: list[ExpiredAnswer] | None = Field(
+        default=None,
+        description="What the dry run has answered as `expired`; required unless this is one. Deletes that and nothing "
+        "else: if there is something else to delete now, nothing is deleted: 409.",
+    )
+
+
+class WrongCounts(Problem):
+    """Nothing was deleted; what would be, now."""
+
+    expired: list[ExpiredAnswer]
 
 
 class RetentionAnswer(BaseModel):
@@ -71,9 +86,9 @@ class LevelAnswer(BaseModel):
     receivers: dict[str, str]
 
 
-def create_admin(settings: Settings, sampler: Sampler) -> APIBlueprint:
+def create_admin(settings: Settings, sampler: Sampler, guard: Guard) -> APIBlueprint:
     """Make the blueprint of the admin endpoints."""
-    admin = guarded("admin", settings, "admin")
+    admin = guard.blueprint("admin", "admin")
 
     @admin.get("/schema/version", responses={"200": SchemaVersion})
     def schema_version() -> Answer:
@@ -88,21 +103,26 @@ def create_admin(settings: Settings, sampler: Sampler) -> APIBlueprint:
         logger.info("admin: migrated from %s to %s", before.current, after.current)
         return RevisionChange(before=before.current, after=after.current).model_dump()
 
-    @admin.post("/retention/apply", responses={"200": RetentionAnswer})
+    @admin.post("/retention/apply", responses={"200": RetentionAnswer, "409": WrongCounts})
     def apply_retention(body: RetentionRequest) -> Answer:
-        """Delete the rows that are older than MDS_RETENTION_DAYS, or count them."""
+        """Delete the rows that are older than MDS_RETENTION_DAYS, as a dry run has counted them, or count them."""
         days = settings.retention_days
         if body.dataset is not None:
             if body.dataset not in days:
                 return problem(f"dataset: {body.dataset[:80]!r} is not in MDS_RETENTION_DAYS", 422)
             days = {body.dataset: days[body.dataset]}
+        if body.expected is None and not body.dry_run:
+            return problem('expected: missing; give the list "expired" that {"dry_run": true} answers', 422)
+        limits = {each.dataset: each.older_than for each in body.expected or ()}
         with connect(settings.require_database_url()) as connection:
-            found = retention.apply(connection, days, dry_run=body.dry_run)
+            found = _expired(retention.apply(connection, days, limits=limits, dry_run=True))
+            if not body.dry_run:
+                if found != body.expected:
+                    error = "expected: something else is to be deleted now; nothing was deleted"
+                    return WrongCounts(error=error, expired=found).model_dump(mode="json"), 409
+                found = _expired(retention.apply(connection, days, limits=limits))
         logger.info("admin: retention%s: %s", " (dry run)" if body.dry_run else "", found)
-        expired = [
-            ExpiredAnswer(dataset=e.dataset, older_than=e.older_than, rows=e.rows, chunks=e.chunks) for e in found
-        ]
-        return RetentionAnswer(dry_run=body.dry_run, expired=expired).model_dump(mode="json")
+        return RetentionAnswer(dry_run=body.dry_run, expired=found).model_dump(mode="json")
 
     @admin.post("/backpressure/check", responses={"200": LevelAnswer})
     def check_backpressure() -> Answer:
@@ -119,6 +139,10 @@ def create_admin(settings: Settings, sampler: Sampler) -> APIBlueprint:
         return LevelAnswer(event=event.model_dump(mode="json"), receivers=receivers).model_dump()
 
     return admin
+
+
+def _expired(found: Iterable[Expired]) -> list[ExpiredAnswer]:
+    return [ExpiredAnswer.model_validate(asdict(each)) for each in found]
 
 
 def _depth() -> int | None:

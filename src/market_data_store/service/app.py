@@ -14,14 +14,17 @@ from market_data_core.telemetry import HealthStatus
 from pydantic import ValidationError
 from werkzeug.exceptions import HTTPException
 
+from market_data_store.app import app as celery_app
 from market_data_store.config import settings
+from market_data_store.coordinator.cluster import refuse_cluster
 from market_data_store.errors import InvalidMessage, MarketDataStoreError
 from market_data_store.metrics.definitions import set_level_gauge
 from market_data_store.service import metrics
 from market_data_store.service.admin import create_admin
 from market_data_store.service.dead_letters import create_letters
-from market_data_store.service.guard import Answer, Problem, problem
+from market_data_store.service.guard import Answer, Guard, Problem, problem
 from market_data_store.service.page import create_page
+from market_data_store.service.protection import protect
 from market_data_store.status.health import is_ready
 from market_data_store.status.sampler import Sampler
 
@@ -37,6 +40,7 @@ def create_app() -> Flask:
     configured = settings()
     configured.require_database_url()
     configured.require_broker_url()
+    refuse_cluster(celery_app)
     app = OpenAPI(
         __name__,
         info=Info(title="market-data-store", version=version("market-data-store")),
@@ -49,6 +53,8 @@ def create_app() -> Flask:
     sampler = Sampler(configured, on_level=lambda found: set_level_gauge(found.level))
     app.extensions["status_sampler"] = sampler
     metrics.install(app)
+    guard = Guard(configured)
+    protect(app, configured, guard)
     app.before_request(sampler.start)
 
     @app.get("/healthz", tags=[_HEALTH], responses={"200": HealthStatus})
@@ -67,8 +73,8 @@ def create_app() -> Flask:
     def document() -> Answer:
         return jsonify(app.api_doc)
 
-    app.register_api(create_admin(configured, sampler))
-    app.register_api(create_letters(configured))
+    app.register_api(create_admin(configured, sampler, guard))
+    app.register_api(create_letters(configured, guard))
     app.register_blueprint(create_page(configured, sampler))
     app.register_error_handler(HTTPException, _http_error)
     app.register_error_handler(MarketDataStoreError, _own_error)

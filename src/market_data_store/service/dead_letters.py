@@ -8,6 +8,7 @@ from dataclasses import asdict
 from datetime import datetime
 from typing import Any
 
+import psycopg
 from flask_openapi3 import APIBlueprint
 from pydantic import BaseModel, Field, model_validator
 
@@ -18,7 +19,7 @@ from market_data_store.datasets import DATASETS
 from market_data_store.dead_letters.replay import replay
 from market_data_store.errors import InvalidMessage
 from market_data_store.postgres.connection import connect
-from market_data_store.service.guard import Answer, Body, Problem, guarded, problem
+from market_data_store.service.guard import Answer, Body, Guard, Problem, problem
 
 logger = logging.getLogger(__name__)
 
@@ -60,6 +61,7 @@ class Shown(Listed):
 class Page(BaseModel):
     """Letters by id; the next page begins `after` the last id."""
 
+    count: int = Field(description="The number of letters of the dataset, or in all: what a purge would delete.")
     letters: list[Listed]
 
 
@@ -93,6 +95,20 @@ class Selection(Body):
         return self
 
 
+class Purge(Selection):
+    """Which letters to delete, and how many the caller expects them to be."""
+
+    expected: int | None = Field(
+        default=None, ge=0, description="Required. If it is not the number of selected letters, none is deleted: 409."
+    )
+
+
+class WrongCount(Problem):
+    """Nothing was deleted."""
+
+    count: int = Field(description="The number of selected letters.")
+
+
 class Replaying(BaseModel):
     """The number of letters that were sent again; each one is deleted when its row is written."""
 
@@ -105,9 +121,9 @@ class Purged(BaseModel):
     purged: int
 
 
-def create_letters(settings: Settings) -> APIBlueprint:
+def create_letters(settings: Settings, guard: Guard) -> APIBlueprint:
     """Make the blueprint of the dead letters' endpoints."""
-    letters = guarded("letters", settings, "dead letters")
+    letters = guard.blueprint("letters", "dead letters")
 
     @letters.get("/dead-letters", responses={"200": Page})
     def listed(query: Where) -> Answer:
@@ -115,7 +131,9 @@ def create_letters(settings: Settings) -> APIBlueprint:
         _known(query.dataset)
         with connect(settings.require_database_url()) as connection:
             found = dead_letters.page(connection, dataset=query.dataset, after=query.after, limit=query.limit)
-        return Page(letters=[Listed.model_validate(asdict(letter)) for letter in found]).model_dump(mode="json")
+            count = dead_letters.count(connection, dataset=query.dataset)
+        listed = [Listed.model_validate(asdict(letter)) for letter in found]
+        return Page(count=count, letters=listed).model_dump(mode="json")
 
     @letters.get("/dead-letters/<int:id>", responses={"200": Shown, "404": Problem})
     def shown(path: Which) -> Answer:
@@ -138,12 +156,19 @@ def create_letters(settings: Settings) -> APIBlueprint:
         logger.info("admin: %d dead letters replayed", sent)
         return Replaying(sent=sent).model_dump()
 
-    @letters.post("/dead-letters/purge", responses={"200": Purged})
-    def purged(body: Selection) -> Answer:
-        """Delete letters for good."""
+    @letters.post("/dead-letters/purge", responses={"200": Purged, "409": WrongCount})
+    def purged(body: Purge) -> Answer:
+        """Delete letters for good, if they are as many as expected."""
         _known(body.dataset)
-        with connect(settings.require_database_url()) as connection:
+        if body.expected is None:
+            return problem('expected: missing; give the "count" of GET /dead-letters, or how many ids you give', 422)
+        with connect(settings.require_database_url()) as connection, connection.transaction() as transaction:
             gone = dead_letters.purge(connection, ids=body.ids, dataset=body.dataset)
+            if gone != body.expected:
+                raise psycopg.Rollback(transaction)
+        if gone != body.expected:
+            error = f"expected: {body.expected:,}, but {gone:,} are selected; no letter was deleted"
+            return WrongCount(error=error, count=gone).model_dump(), 409
         logger.info("admin: %d dead letters purged", gone)
         return Purged(purged=gone).model_dump()
 

@@ -1,21 +1,24 @@
-"""Guards the admin endpoints: requires a bearer token, and logs each request."""
+"""Guards the admin endpoints: requires the admin's bearer token, and logs each request."""
 
 from __future__ import annotations
 
-import hmac
 import logging
+from http import HTTPStatus
 from typing import Any
 
 from flask import Response, jsonify, request
 from flask_openapi3 import APIBlueprint, Tag
 from pydantic import BaseModel, ConfigDict
+from werkzeug.exceptions import RequestEntityTooLarge
 
 from market_data_store.config import Settings
+from market_data_store.local.passwords import passwords_in
+from market_data_store.service.tokens import Tokens, Verdict
 
 logger = logging.getLogger(__name__)
 
-#: The placeholder of an unset token, accepted only in development.
-_DEFAULT_TOKEN = "changeme"  # noqa: S105  # not a secret, which is the point
+#: The longest body of a request. The longest that is meant, 10,000 ids, has 200 KB.
+MAX_BODY_BYTES = 1024 * 1024
 #: What an endpoint returns. flask-openapi3 resolves annotations at run time, which fails for those in flask.typing.
 Answer = Response | dict[str, Any] | tuple[dict[str, Any], int]
 
@@ -39,34 +42,60 @@ def problem(error: str, status: int) -> Response:
     return response
 
 
-def guarded(name: str, settings: Settings, tag: str) -> APIBlueprint:
-    """Make a blueprint whose endpoints require `Authorization: Bearer $ADMIN_TOKEN`.
+def too_many() -> Response:
+    """Make the answer to an address that has sent too many wrong tokens."""
+    response = problem("too many wrong tokens; try again in a second", 429)
+    response.headers["Retry-After"] = "1"
+    return response
 
-    They answer 503 while no token is chosen outside of development, and 401 without the right one.
-    """
-    responses: dict[Any, Any] = {401: Problem, 422: Problem, 503: Problem}
-    blueprint = APIBlueprint(
-        name, __name__, abp_tags=[Tag(name=tag)], abp_security=[{"token": []}], abp_responses=responses
-    )
 
-    def refuse() -> Response | None:
-        token = settings.admin_token
-        if settings.environment == "development":
-            token = token or _DEFAULT_TOKEN
-        elif token in ("", _DEFAULT_TOKEN):
-            state = "not set" if not token else f"{_DEFAULT_TOKEN!r}"
+class Guard:
+    """Knows the admin's token: the one of the settings or, in development, the one that the store makes."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.tokens = Tokens()
+        self.admin_token = settings.own_admin_token
+        self._is_placeholder = bool(settings.admin_token)
+        if not self.admin_token and settings.environment == "development":
+            made = passwords_in(settings.home)
+            self.admin_token = made.admin_token
+            logger.info("ADMIN_TOKEN is not set; the admin endpoints take the one in %s", made.path.absolute())
+
+    def blueprint(self, name: str, tag: str) -> APIBlueprint:
+        """Make a blueprint whose endpoints require `Authorization: Bearer $ADMIN_TOKEN`.
+
+        They answer 503 while there is no token, 401 without the right one, and 429 after too many wrong ones.
+        """
+        responses: dict[Any, Any] = {401: Problem, 413: Problem, 422: Problem, 429: Problem, 503: Problem}
+        blueprint = APIBlueprint(
+            name, __name__, abp_tags=[Tag(name=tag)], abp_security=[{"token": []}], abp_responses=responses
+        )
+        blueprint.before_request(self._refuse)
+        blueprint.after_request(_log)
+        return blueprint
+
+    def _refuse(self) -> Response | None:
+        if not self.admin_token:
+            state = "a placeholder" if self._is_placeholder else "not set"
             return problem(f"ADMIN_TOKEN is {state}: the admin endpoints are closed; set it to a secret", 503)
-        scheme, _, given = request.headers.get("Authorization", "").partition(" ")
-        if scheme.lower() == "bearer" and hmac.compare_digest(given.strip().encode(), token.encode()):
+        verdict = self.tokens.verdict(self.admin_token)
+        if verdict is Verdict.RIGHT:
+            _read_body()
             return None
+        if verdict is Verdict.TOO_MANY:
+            return too_many()
         response = problem("the token is missing or wrong; send Authorization: Bearer $ADMIN_TOKEN", 401)
         response.headers["WWW-Authenticate"] = "Bearer"
         return response
 
-    def log(response: Response) -> Response:
-        logger.info("admin: %s %s from %s: %d", request.method, request.path, request.remote_addr, response.status_code)
-        return response
 
-    blueprint.before_request(refuse)
-    blueprint.after_request(log)
-    return blueprint
+def _read_body() -> None:
+    """Read the body now, because a reader of JSON would call one that is too long a wrong one."""
+    if len(request.get_data()) >= MAX_BODY_BYTES:  # a body in pieces, which is cut off there
+        raise RequestEntityTooLarge
+
+
+def _log(response: Response) -> Response:
+    if response.status_code != HTTPStatus.TOO_MANY_REQUESTS:  # of which the first is logged
+        logger.info("admin: %s %s from %s: %d", request.method, request.path, request.remote_addr, response.status_code)
+    return response

@@ -10,13 +10,22 @@ from __future__ import annotations
 import logging
 from typing import Any
 
+from market_data_store.app import app
 from market_data_store.config import settings
+from market_data_store.config.starting import exit_on_wrong_settings, silence_http_clients
+from market_data_store.connections.addresses import with_port
+from market_data_store.coordinator.cluster import refuse_cluster
+from market_data_store.errors import ConfigurationError
 from market_data_store.metrics import multiprocess
 
-_host = settings().bind_host
-bind = f"{f'[{_host}]' if ':' in _host else _host}:{settings().port or settings().app_port}"
-worker_class = "gthread"
+with exit_on_wrong_settings():
+    settings().require_database_url()
+    settings().require_broker_url()
+bind = with_port(settings().bind_host, settings().port or settings().app_port)
+worker_class = "market_data_store.service.slow_clients.Worker"
 threads = 8
+#: Fewer than the 1,024 descriptors that a process often may have, with those that linger.
+worker_connections = 500
 #: Seconds that requests may take after SIGTERM; a platform kills the process after 30.
 graceful_timeout = 20
 accesslog = None
@@ -26,9 +35,19 @@ control_socket_disable = True
 # gunicorn only writes its own log lines; this sends the application's (one for each admin request) to the same place.
 logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
 logging.getLogger("alembic.runtime.plugins").setLevel(logging.WARNING)  # it logs eight lines that help no one
+silence_http_clients()
 
 _slot = "parent"
-multiprocess.begin(lambda: _slot)
+try:
+    multiprocess.begin(lambda: _slot)
+except ConfigurationError as error:
+    raise SystemExit(f"error: {error}") from None
+
+
+def on_starting(server: Any) -> None:
+    """End with one line if the broker cannot be used."""
+    with exit_on_wrong_settings():
+        refuse_cluster(app)
 
 
 def pre_fork(server: Any, worker: Any) -> None:

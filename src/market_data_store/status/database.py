@@ -1,4 +1,4 @@
-"""Reads from Postgres the schema's revision, the rows per second, and dead letters by reason."""
+"""Reads from Postgres the schema's revision, the rows per second, what is stored, and dead letters by reason."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ import socket
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import psycopg
@@ -20,6 +20,8 @@ from market_data_store.dead_letters.summary import ReasonCount, summary
 from market_data_store.errors import DatabaseUnavailable
 from market_data_store.postgres.connection import connect, unavailable
 from market_data_store.postgres.schema import Revisions, revisions_of
+from market_data_store.postgres.series import Summary
+from market_data_store.status.stored import Stored
 
 #: Seconds over which rows per second are measured; Postgres updates its statistics once a second.
 _RATE_WINDOW_S = 5.0
@@ -50,6 +52,8 @@ class DatabaseStatus:
     #: None without a schema.
     dead_letters: int | None
     reasons: Sequence[ReasonCount] | None
+    #: By dataset.
+    stored: Mapping[str, Summary] = field(default_factory=dict)
 
 
 class DatabaseReader:
@@ -61,6 +65,7 @@ class DatabaseReader:
         self._totals: deque[tuple[float, int]] = deque()
         self._letters: _Letters = None, None
         self._letters_due = float("-inf")
+        self._stored = Stored()
 
     def read(self) -> DatabaseStatus:
         """Read once; raises `DatabaseUnavailable`."""
@@ -75,7 +80,9 @@ class DatabaseReader:
                 revisions = revisions_of(self._connection)
                 latency_ms = (time.monotonic() - started) * 1e3
                 rows_per_s = self._rows_per_s(self._connection)
-                return DatabaseStatus(latency_ms, revisions, rows_per_s, *self._dead_letters(self._connection))
+                letters, reasons = self._dead_letters(self._connection)
+                stored = self._stored.look(self._connection)
+                return DatabaseStatus(latency_ms, revisions, rows_per_s, letters, reasons, stored)
         except psycopg.Error as error:
             self.close()
             raise unavailable(error) from error

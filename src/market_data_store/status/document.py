@@ -32,6 +32,7 @@ def document_of(sample: Sample, settings: Settings) -> dict[str, Any]:
         "health": sample.health.model_dump(mode="json"),
         "history": [[round(point.ts, 3), point.depth, point.level] for point in sample.history],
         "events": None if feedback is None else _events(feedback),
+        "stored": None if database is None else _stored(database),
         "dead_letters": {"total": None if database is None else database.dead_letters, "reasons": _reasons(database)},
     }
 
@@ -43,6 +44,7 @@ def _queue(sample: Sample, settings: Settings) -> dict[str, Any]:
         "depth": None if found is None else found.depth,
         "reserved": None if found is None else found.reserved,
         "refusal": sample.looks.queue.refusal,
+        "malformed": None if found is None else found.malformed,
         "capacity": settings.queue_capacity,
         "utilization": None if found is None else found.depth / settings.queue_capacity,
         "level": sample.level.level.value,
@@ -67,6 +69,13 @@ def _events(feedback: FeedbackStatus) -> list[dict[str, Any]]:
         }
         for event in feedback.events
     ]
+
+
+def _stored(database: DatabaseStatus) -> dict[str, Any]:
+    return {
+        name: {"series": found.series, "newest": None if found.newest is None else found.newest.isoformat()}
+        for name, found in database.stored.items()
+    }
 
 
 def _reasons(database: DatabaseStatus | None) -> list[dict[str, Any]] | None:

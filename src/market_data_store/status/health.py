@@ -71,6 +71,8 @@ def _migrations(look: DatabaseStatus | Away) -> HealthComponent:
     if isinstance(look, Away):
         return _component("migrations", "unhealthy", {}, "unknown while the database is away")
     details = {"current": look.revisions.current or "none", "head": look.revisions.head}
+    if look.revisions.is_newer:
+        return _component("migrations", "degraded", details, "a newer version has migrated the database")
     if look.revisions.up_to_date:
         return _component("migrations", "healthy", details)
     return _component("migrations", "unhealthy", details, "a migration is due; run `mds migrate`")
@@ -92,6 +94,7 @@ def _queue(look: QueueStatus | Away, level: LevelAndReason, capacity: int) -> He
         return _component("queue", "unhealthy", said, "unknown while the broker is away")
     details = {"depth": str(look.depth), "capacity": str(capacity), "utilization": f"{look.depth / capacity:.2f}"}
     details |= said | ({} if look.reserved is None else {"reserved": str(look.reserved)})
+    details |= {"malformed": str(look.malformed)} if look.malformed else {}
     return _component("queue", "degraded" if level.level is HARD else "healthy", details)
 
 

@@ -38,6 +38,8 @@ class QueueStatus:
     held: Mapping[str, int] = field(default_factory=dict)
     #: Why the broker takes no write; None if it takes writes, or if that is unknown.
     refusal: str | None = None
+    #: What workers have set aside that is not a message.
+    malformed: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from redis.exceptions import RedisError
 
 from market_data_store.app import app
 from market_data_store.config import Settings
+from market_data_store.connections.names import refused_for_number
 from market_data_store.coordinator.queue import QueueInspector, if_answered
 from market_data_store.coordinator.redis_publisher import RedisFeedbackPublisher
 from market_data_store.coordinator.workers import Workers
@@ -49,7 +50,8 @@ class StatusReader:
         latency_ms = (time.monotonic() - started) * 1e3
         inspector = self._inspector
         reserved, held = if_answered(inspector.reserved), if_answered(inspector.held)
-        return QueueStatus(depth, reserved, latency_ms, held or {}, if_answered(inspector.refusal))
+        refusal, malformed = if_answered(inspector.refusal), if_answered(inspector.malformed)
+        return QueueStatus(depth, reserved, latency_ms, held or {}, refusal, malformed or 0)
 
     def workers(self) -> list[str] | Away:
         """Find the workers that consume the queue; takes a second, or two if the first look finds none."""
@@ -60,8 +62,10 @@ class StatusReader:
 
     def trouble(self, queue: QueueStatus | Away, workers: list[str] | Away) -> Trouble:
         """Return what keeps rows from being written, by the newest looks at the queue and at the workers."""
-        answers = [] if isinstance(workers, Away) or not workers else self._inspector.answers
-        return trouble_of({} if isinstance(queue, Away) else queue.held, answers)
+        waiting = {} if isinstance(queue, Away) else queue.held
+        if isinstance(workers, Away) or not workers:
+            return trouble_of(waiting, [])
+        return trouble_of(waiting, self._inspector.answers, self._inspector.namesakes)
 
     def database(self) -> DatabaseStatus | Away:
         """Read the schema's revision, rows per second and dead letters."""
@@ -89,6 +93,9 @@ class StatusReader:
 
 def _away(what: str, error: Exception) -> Away:
     kind = type(error.__cause__ or error).__name__
+    full = refused_for_number(error)
+    if full is not None:
+        return Away(full, str(error))
     refusal = refusal_in(error)
     if refusal is not None:
         return Away(f"{what} refuses: {refusal}", str(error), refusal)

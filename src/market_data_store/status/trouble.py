@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from math import inf
+from types import MappingProxyType
 from typing import NamedTuple
 
 from market_data_store.coordinator.answers import STALLED_S, WorkerAnswer, counted_troubles
@@ -48,14 +49,16 @@ class Trouble(NamedTuple):
         return held + ([stalled] if self.stalled_s > STALLED_S else [])
 
 
-def trouble_of(waiting: Mapping[str, int], answers: Iterable[WorkerAnswer]) -> Trouble:
-    """Combine how many messages wait for each dataset with what the workers answer."""
+def trouble_of(
+    waiting: Mapping[str, int], answers: Iterable[WorkerAnswer], namesakes: Mapping[str, int] = MappingProxyType({})
+) -> Trouble:
+    """Combine how many messages wait for each dataset, what the workers answer, and how many have the same name."""
     answers = list(answers)
     known = {name: why for answer in answers for name, why in answer.held.items()}
     held = (HeldStatus(name, waiting.get(name, 0), *known.get(name, ())) for name in sorted({*waiting, *known}))
     longest_s = max((max(answer.stalled_s, answer.deaf_s) for answer in answers), default=0.0)
     idle_s = min((answer.settled_s for answer in answers if answer.settled_s is not None), default=inf)
-    return Trouble(tuple(held), min(longest_s, idle_s), tuple(_of_workers(answers)))
+    return Trouble(tuple(held), min(longest_s, idle_s), (*_of_workers(answers), *_of_names(namesakes)))
 
 
 def _of_workers(answers: Sequence[WorkerAnswer]) -> Iterator[str]:
@@ -66,3 +69,8 @@ def _of_workers(answers: Sequence[WorkerAnswer]) -> Iterator[str]:
     for reason in sorted({answer.fallback for answer in answers if answer.fallback is not None}):
         of_them = sum(answer.fallback == reason for answer in answers)
         yield f"{of_them} of {len(answers)} workers use Celery's own transport: {reason}"
+
+
+def _of_names(namesakes: Mapping[str, int]) -> Iterator[str]:
+    for name, count in sorted(namesakes.items()):
+        yield f"{count} workers have the name {name}; start each with a name of its own (-n)"

@@ -7,6 +7,9 @@ A copy keeps body, properties and headers. The header `turns` counts the turns i
 message of such a queue is processed, it is the only one that its worker has taken from there, so if the worker dies,
 the broker counts one turn of this message and of no other: on Redis in the record from which the message is restored,
 on RabbitMQ as `x-delivery-count`.
+
+A lost connection is not a turn. On Redis the worker gives its messages back itself, uncounted. RabbitMQ counts a
+delivery of whatever was unacknowledged; the worker takes as many off as it has lost connections (`counted_turns`).
 """
 
 from __future__ import annotations
@@ -52,6 +55,9 @@ class Mover(Protocol):
     def declare(self, queues: Sequence[str]) -> dict[str, int]:
         """Create the queues if they do not exist; returns how many messages wait in each."""
 
+    def waiting(self, queue: str) -> int | None:
+        """Count the messages that wait in a queue; None if somebody else should ask."""
+
     def move(self, moves: Sequence[Move], queue: str) -> None:
         """Move unacknowledged messages to a queue's end."""
 
@@ -68,13 +74,20 @@ class Mover(Protocol):
     def renew(self) -> None:
         """Let the broker know that the worker is alive, and has its messages."""
 
+    def lost(self) -> list[str]:
+        """Note that the connection is lost; returns what `give_back` of another connection needs."""
+
+    def give_back(self, tags: Sequence[str]) -> None:
+        """Put what a lost connection had, and the broker still has recorded as its own, back into its queues."""
+
     def close(self) -> None:
         """Close what was opened for it; messages that were taken go back."""
 
 
-def counted_turns(headers: Mapping[str, Any] | None) -> int:
-    """How many turns of a message have ended badly, by its headers."""
-    return sum(_count((headers or {}).get(name)) for name in (TURNS_HEADER, DELIVERY_COUNT_HEADER))
+def counted_turns(headers: Mapping[str, Any] | None, lost_connections: int = 0) -> int:
+    """How many turns of a message have ended badly, by its headers, for a worker that has lost so many connections."""
+    headers = headers or {}
+    return _count(headers.get(TURNS_HEADER)) + max(_count(headers.get(DELIVERY_COUNT_HEADER)) - lost_connections, 0)
 
 
 def reached(headers: Mapping[str, Any] | None) -> int:

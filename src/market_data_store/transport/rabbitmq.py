@@ -10,13 +10,45 @@ import logging
 from typing import Any, ClassVar
 
 from amqp import spec
+from amqp.serialization import PROPERTY_CLASSES, decode_properties_basic
 from kombu.transport import pyamqp
 
 logger = logging.getLogger(__name__)
 
 
+def _decoded_properties(buf: Any, offset: int) -> tuple[dict[str, Any], int]:
+    """Decode a message's properties; those that py-amqp cannot decode, such as a time in the year 10000, count as none.
+
+    Its errors would leave the event loop: the worker would end, or take the connection for lost, at each delivery.
+    """
+    try:
+        found: tuple[dict[str, Any], int] = decode_properties_basic(buf, offset)
+    except Exception as error:  # noqa: BLE001  # anybody can send properties; the body follows in frames of its own
+        logger.warning("The properties of a message cannot be decoded (%s)", type(error).__name__)
+        return {}, len(buf)
+    return found
+
+
+PROPERTY_CLASSES[spec.Basic.CLASS_ID] = _decoded_properties
+
+
+class Message(pyamqp.Message):
+    """A message whose body is as it was sent: kombu would unpack it, whatever its size then is."""
+
+    is_packed = True
+
+    def __init__(self, msg: Any, channel: Any = None, **kwargs: Any) -> None:
+        headers = msg.properties.get("application_headers")
+        compression = headers.pop("compression", None) if isinstance(headers, dict) else None
+        super().__init__(msg, channel=channel, **kwargs)
+        if compression is not None:
+            self.headers["compression"] = compression
+
+
 class Channel(pyamqp.Channel):
     """kombu's channel; it sends acknowledgements together where an event loop runs."""
+
+    Message = Message
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         #: The numbers of messages that are neither acknowledged nor rejected, ascending.
@@ -26,6 +58,8 @@ class Channel(pyamqp.Channel):
         #: Whether all messages up to the latest are known; if not, an unknown one may be open.
         self._knows_all = True
         super().__init__(*args, **kwargs)
+        # py-amqp would decode a body by whatever its sender calls its encoding, and so change it.
+        self.auto_decode = False
 
     def message_to_python(self, raw_message: Any) -> Any:
         """Convert a message, and note it as open unless its consumer does not acknowledge."""
@@ -35,9 +69,7 @@ class Channel(pyamqp.Channel):
         self._latest = number
         if self._knows_all and consumer not in self.no_ack_consumers:
             self._open[number] = None
-        message = super().message_to_python(raw_message)
-        message.sent = raw_message.body  # kombu decompresses the body
-        return message
+        return super().message_to_python(raw_message)
 
     def basic_ack(self, delivery_tag: int, multiple: bool = False, **kwargs: Any) -> Any:
         """Acknowledge together with others at the event loop's next turn; at once where no loop runs."""

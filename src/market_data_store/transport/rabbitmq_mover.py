@@ -37,6 +37,10 @@ class RabbitMQMover:
         """Create durable quorum queues."""
         return {queue: self._declare(queue) for queue in queues}
 
+    def waiting(self, queue: str) -> int | None:
+        """Count the messages that wait."""
+        return int(self._opened().queue_declare(queue, passive=True).message_count)
+
     def move(self, moves: Sequence[Move], queue: str) -> None:
         """Publish copies and acknowledge the messages."""
         # The broker gives the messages of a lost connection to others.
@@ -65,6 +69,13 @@ class RabbitMQMover:
         return None
 
     def renew(self) -> None:
+        """Do nothing."""
+
+    def lost(self) -> list[str]:
+        """Return nothing: RabbitMQ gives back by itself what a lost connection had."""
+        return []
+
+    def give_back(self, tags: Sequence[str]) -> None:
         """Do nothing."""
 
     def close(self) -> None:
@@ -142,4 +153,4 @@ def _copy(move: Move) -> amqp.basic_message.Message:
     headers = {name: value for name, value in message.headers.items() if name not in _BROKERS_HEADERS}
     headers |= move.headers
     properties = {name: value for name, value in message.properties.items() if name not in _NOT_COPIED}
-    return amqp.basic_message.Message(message.sent, **{**properties, "application_headers": headers})
+    return amqp.basic_message.Message(message.body, **{**properties, "application_headers": headers})

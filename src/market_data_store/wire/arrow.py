@@ -19,10 +19,13 @@ import pyarrow.compute as pc
 
 from market_data_store.datasets import Dataset
 from market_data_store.errors import InvalidMessage, Reason
+from market_data_store.wire.arrow_sizes import require_small
+from market_data_store.wire.documents import document, with_documents
 from market_data_store.wire.fields import fields_of, names_of
 from market_data_store.wire.moments import UNIX_EPOCH
 from market_data_store.wire.reader import stored_defaults
 from market_data_store.wire.rows import SentRows
+from market_data_store.wire.sizes import require_few
 from market_data_store.wire.text import TableRow, Unreadable
 from market_data_store.wire.unknown import Joined, hashed_of, kept_of
 
@@ -75,6 +78,10 @@ def frame_of(table: Any) -> Frame:
     return _readable(found)
 
 
+#: The last bytes of a stream whose writer was closed.
+_END = b"\xff\xff\xff\xff\x00\x00\x00\x00"
+
+
 def pack(dataset: str, defaults: bytes, frame: Frame) -> bytes:
     """Encode a frame as a message's body; `defaults` is the text of a JSON object."""
     sink = pa.BufferOutputStream()
@@ -98,10 +105,16 @@ def unpack(body: bytes) -> tuple[str, Frame, Any]:
                 numbers = f"{rows:,}", f"{len(body):,}"
                 raise InvalidMessage(Reason.of("rows: {} rows in {} bytes; give each row its key columns", *numbers))
             batches.append(batch)
+        if not body.endswith(_END):  # between two batches a stream may be cut off and still be read
+            raise InvalidMessage(Reason.of("body: the Arrow IPC stream has no end; close its writer before sending"))
         table = pa.Table.from_batches(batches, stream.schema)
         table.validate(full=True)  # anyone may have written it: offsets may point outside of the buffers
+        require_few(len(table), len(body))
+        require_small(table, len(body))
         frame = _readable(table)
     except InvalidMessage:
+        raise
+    except MemoryError:
         raise
     except (pa.ArrowException, OSError, ValueError, struct.error) as error:
         reason = Reason.of("body: not a readable Arrow IPC stream ({kind})", kind=type(error).__name__)
@@ -151,7 +164,7 @@ def read_table(dataset: Dataset, frame: Frame, defaults: Mapping[str, Any]) -> S
     table = frame.table
 
     def at(positions: Sequence[int]) -> list[Any]:
-        return Frame(table.take(pa.array(positions, pa.int64()))).objects()
+        return with_documents(dataset, Frame(table.take(pa.array(positions, pa.int64()))).objects())
 
     return SentRows(stored_defaults(dataset, defaults), TableForm(dataset, table.schema), table, at)
 
@@ -184,7 +197,7 @@ class TableForm:
                     raise ValueError(f"{f.name} has values of two types")
                 column = pc.coalesce(column, other)
             if f.rule.keeps_unknown:
-                column = [None if value is None else f.checked(value) for value in json_values(column)]
+                column = [None if value is None else f.checked(document(value)) for value in json_values(column)]
             columns[f.name] = column
             if f.kind.loses is not None and present[0] not in names.shared:
                 texts = json_values(table.column(present[0]))
@@ -195,7 +208,7 @@ class TableForm:
 
         def hashed() -> list[dict[str, Any]]:
             hashed = [name for name in table.column_names if names.hashed(name)]
-            rows = Frame(table.select(hashed)).objects() if hashed else []
+            rows = with_documents(self.dataset, Frame(table.select(hashed)).objects()) if hashed else []
             return [hashed_of({**row, **row.cut}) for row in rows]
 
         return Joined(columns, kept, hashed)

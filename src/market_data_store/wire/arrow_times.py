@@ -9,7 +9,16 @@ from __future__ import annotations
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from market_data_store.wire.moments import DATE, DAY_US, FIRST_MINUTE, LAST_MINUTE, UNITS, WINDOWS, bounds_us
+from market_data_store.wire.moments import (
+    DATE,
+    DAY_US,
+    FIRST_MINUTE,
+    LAST_MINUTE,
+    UNITS,
+    WINDOWS,
+    bounds_us,
+    known_unit,
+)
 
 #: Times to the microsecond, and the nanoseconds beyond (null for 0), or None if no time has any.
 Times = tuple[pa.Array, pa.Array | None]
@@ -17,8 +26,8 @@ Times = tuple[pa.Array, pa.Array | None]
 
 def times(column: pa.Array, unit: str | None) -> Times | None:
     """Return times whose numbers are in this unit, or in that which their size shows."""
-    found = _microseconds_of(column, unit)
-    return None if found is None else (_plausible(found[0], *bounds_us()).cast(pa.timestamp("us")), found[1])
+    found = _microseconds_of(column, known_unit(unit))
+    return None if found is None else (_plausible(found[0], *bounds_us(unit)).cast(pa.timestamp("us")), found[1])
 
 
 def dates(column: pa.Array) -> pa.Array | None:

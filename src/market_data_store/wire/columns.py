@@ -7,22 +7,23 @@ that only it can read.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import accumulate
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from market_data_store.datasets import ENQUEUED_AT, Dataset
+from market_data_store.wire.alone import Alone, Positions
 from market_data_store.wire.arrow import NO_VALUE, json_values
 from market_data_store.wire.fields import NO_VALUES, Field, fields_of
 from market_data_store.wire.hashes import content_hashes
 from market_data_store.wire.moments import TIME_UNIT, UNIX_TO_EPOCH_US, nanos_of
-from market_data_store.wire.reader import Reject, read_row
+from market_data_store.wire.reader import Reject
 from market_data_store.wire.rows import SentRows
 from market_data_store.wire.text import SPACES
 from market_data_store.wire.unknown import Joined, with_nanos, with_unknown
@@ -30,6 +31,8 @@ from market_data_store.wire.unknown import Joined, with_nanos, with_unknown
 #: Columns beside the dataset's: for each row, the index of its message and its position there.
 MESSAGE, POSITION = "#message", "#position"
 
+#: How many rows are on their way as Python objects. Batches seldom have more.
+_PIECE_ROWS = 50_000
 #: Raised for a column with a value that Arrow, Python or msgspec cannot represent.
 _NO_COLUMN = (pa.ArrowException, *NO_VALUE, RecursionError)
 
@@ -41,8 +44,17 @@ class DecodedRows:
     dataset: Dataset
     #: The dataset's columns in its order, then `ENQUEUED_AT`, `MESSAGE` and `POSITION`. The rows are in no order.
     rows: pa.RecordBatch
-    #: For each message, ordered by position.
+    #: For each message its first rejects, ordered by position, and the number of all.
     rejects: list[list[Reject]]
+    rejected: list[int]
+
+
+class _Piece(NamedTuple):
+    """Rows of a message, by its index."""
+
+    message: int
+    start: int
+    size: int
 
 
 @cache
@@ -61,77 +73,92 @@ def decode(dataset: Dataset, messages: Sequence[SentRows], enqueued_at: Sequence
     for index, rows in enumerate(messages):
         forms.setdefault((rows.form, id(rows.standard)), []).append(index)
     batches: list[pa.RecordBatch] = []
-    alone: list[tuple[int, int]] = []
+    alone: dict[int, list[Positions]] = {}
     for (form, _), indices in forms.items():
-        together = [messages[index] for index in indices]
-        moment, *origins = _beside(indices, [len(rows) for rows in together], enqueued_at)
-        try:
-            columns, passed = _columns(dataset, form, together, moment)
-        except _NO_COLUMN:
-            alone += zip(*(column.to_pylist() for column in origins), strict=True)
+        if form is None:
+            alone |= {index: [range(len(messages[index]))] for index in indices}
             continue
-        batch = pa.RecordBatch.from_arrays([*columns, moment, *origins], schema=schema)
-        if not pc.all(passed, min_count=0).as_py():
-            failed = batch.filter(pc.invert(passed)).select([MESSAGE, POSITION])
-            alone += zip(*(column.to_pylist() for column in failed.columns), strict=True)
-            batch = batch.filter(passed)
-        batches.append(batch)
-    good, rejects = _read_alone(dataset, messages, enqueued_at, alone)
-    if good or not batches:
-        arrays = [pa.array([row[place] for row in good], type_) for place, type_ in enumerate(schema.types)]
-        batches.append(pa.RecordBatch.from_arrays(arrays, schema=schema))
+        for pieces in _pieces(indices, [len(messages[index]) for index in indices]):
+            parts = [_part(messages[piece.message].content, piece) for piece in pieces]
+            moment, *origins = _beside(pieces, enqueued_at)
+            try:
+                columns, passed = _columns(dataset, form, parts, messages[indices[0]].standard, moment)
+            except _NO_COLUMN:
+                for index, start, size in pieces:
+                    alone.setdefault(index, []).append(range(start, start + size))
+                continue
+            batch = pa.RecordBatch.from_arrays([*columns, moment, *origins], schema=schema)
+            if not pc.all(passed, min_count=0).as_py():
+                failed = batch.filter(pc.invert(passed))
+                for index, positions in _by_message(failed.column(MESSAGE), failed.column(POSITION)):
+                    alone.setdefault(index, []).append(positions)
+                batch = batch.filter(passed)
+            batches.append(batch)
+    one_by_one = Alone(dataset, messages, enqueued_at, schema)
+    one_by_one.read(alone)
+    batches += one_by_one.batches
+    if not batches:
+        batches.append(pa.RecordBatch.from_pylist([], schema=schema))
     if len(batches) > 1:
         joined = map(pa.concat_arrays, zip(*(batch.columns for batch in batches), strict=True))
         batches = [pa.RecordBatch.from_arrays(list(joined), schema=schema)]
-    return DecodedRows(dataset, batches[0], rejects)
+    return DecodedRows(dataset, batches[0], one_by_one.rejects, one_by_one.rejected)
 
 
-def _beside(
-    indices: Sequence[int], sizes: Sequence[int], enqueued_at: Sequence[int]
-) -> tuple[pa.Array, pa.Array, pa.Array]:
-    """Return the columns `ENQUEUED_AT`, `MESSAGE` and `POSITION` of messages of these sizes."""
-    sized = [(index, size) for index, size in zip(indices, sizes, strict=True) if size]
-    ends = list(accumulate(size for _, size in sized))
+def _pieces(indices: Sequence[int], sizes: Sequence[int]) -> Iterator[list[_Piece]]:
+    """Divide the rows of messages of these sizes, so that only a part of them is on its way as Python objects."""
+    pieces: list[_Piece] = []
+    room = _PIECE_ROWS
+    for index, size in zip(indices, sizes, strict=True):
+        start = 0
+        while start < size:
+            pieces.append(_Piece(index, start, min(size - start, room)))
+            start += pieces[-1].size
+            room -= pieces[-1].size
+            if not room:
+                yield pieces
+                pieces, room = [], _PIECE_ROWS
+    if pieces:
+        yield pieces
+
+
+def _part(content: Any, piece: _Piece) -> Any:
+    if piece.size == len(content):
+        return content
+    if isinstance(content, list):
+        return content[piece.start : piece.start + piece.size]
+    return content.slice(piece.start, piece.size)
+
+
+def _beside(pieces: Sequence[_Piece], enqueued_at: Sequence[int]) -> tuple[pa.Array, pa.Array, pa.Array]:
+    """Return the columns `ENQUEUED_AT`, `MESSAGE` and `POSITION` of these pieces."""
+    ends = list(accumulate(piece.size for piece in pieces))
 
     def repeated(values: Iterable[int], type_: pa.DataType) -> pa.Array:
         array = pa.array(values, type_)
         return pc.run_end_decode(pa.RunEndEncodedArray.from_arrays(pa.array(ends, pa.int32()), array))
 
-    moments = repeated((enqueued_at[index] + UNIX_TO_EPOCH_US for index, _ in sized), pa.timestamp("us"))
-    starts = repeated((end - size for end, (_, size) in zip(ends, sized, strict=True)), pa.int32())
-    positions = pc.subtract(pa.arange(0, sum(sizes)).cast(pa.int32()), starts)
-    return moments, repeated((index for index, _ in sized), pa.int32()), positions
+    moments = repeated((enqueued_at[piece.message] + UNIX_TO_EPOCH_US for piece in pieces), pa.timestamp("us"))
+    before = repeated((end - p.size - p.start for end, p in zip(ends, pieces, strict=True)), pa.int32())
+    positions = pc.subtract(pa.arange(0, ends[-1]).cast(pa.int32()), before)
+    return moments, repeated((piece.message for piece in pieces), pa.int32()), positions
 
 
-def _read_alone(
-    dataset: Dataset, messages: Sequence[SentRows], enqueued_at: Sequence[int], alone: list[tuple[int, int]]
-) -> tuple[list[list[Any]], list[list[Reject]]]:
-    """Read these rows (message, position); returns the good ones as rows of `DecodedRows.rows`, and the rejects."""
-    good: list[list[Any]] = []
-    rejects: list[list[Reject]] = [[] for _ in messages]
-    by_message: dict[int, list[int]] = {}
-    for index, position in sorted(alone):
-        by_message.setdefault(index, []).append(position)
-    for index, positions in by_message.items():
-        moment = enqueued_at[index] + UNIX_TO_EPOCH_US
-        for position, raw in zip(positions, messages[index].at(positions), strict=True):
-            found = read_row(dataset, position, raw, messages[index].standard, moment)
-            if isinstance(found, Reject):
-                rejects[index].append(found)
-            else:
-                good.append([*found, moment, index, position])
-    return good, rejects
+def _by_message(messages: pa.Array, positions: pa.Array) -> Iterator[tuple[int, pa.Array]]:
+    """Yield the positions of each message; its rows stand together."""
+    runs = pc.run_end_encode(messages)
+    start = 0
+    for index, end in zip(runs.values.to_pylist(), runs.run_ends.to_pylist(), strict=True):
+        yield index, positions.slice(start, end - start)
+        start = end
 
 
 def _columns(
-    dataset: Dataset, form: Any, messages: Sequence[SentRows], enqueued_at: pa.Array
+    dataset: Dataset, form: Any, parts: Sequence[Any], standard: Mapping[str, Any], enqueued_at: pa.Array
 ) -> tuple[list[pa.Array], pa.Array]:
-    """Return the stored columns of messages of one form, and which rows are valid; may raise any of `_NO_COLUMN`."""
-    if form is None:
-        raise ValueError("rows without a form are read one by one")
-    joined: Joined = form.joined([rows.content for rows in messages])
-    sent = joined.columns
-    standard, count = messages[0].standard, len(enqueued_at)
+    """Return the stored columns of rows of one form, and which rows are valid; may raise any of `_NO_COLUMN`."""
+    joined: Joined = form.joined(parts)
+    sent, count = joined.columns, len(enqueued_at)
     fields, schema = fields_of(dataset, standard.get(TIME_UNIT)), _schema_of(dataset)
     passed = pa.repeat(True, count)
     complete: dict[str, pa.Array] = {}

@@ -40,6 +40,8 @@ _FIRST_PLAUSIBLE_US, _LAST_PLAUSIBLE_US = -2_208_988_800_000_000, 4_133_980_799_
 #: The name in a message's defaults for the unit of numbers and digits: one of `UNITS`, or `DATE` for YYYYMMDD.
 TIME_UNIT = "time_unit"
 DATE = "date"
+#: As the unit, it lets times be of any year, as MDS_ANY_YEAR does: whoever sends them knows that they are right.
+ANY_YEAR = "any_year"
 #: The units of numbers, in nanoseconds.
 UNITS: Mapping[str, int] = MappingProxyType({"s": 1_000_000_000, "ms": 1_000_000, "us": 1_000, "ns": 1})
 #: The first and the last number that is a time from 1973-01-01 to 2100-01-01 in a unit. The windows do not overlap.
@@ -84,14 +86,16 @@ def nanos_of(name: str) -> str:
     return f"{name}_nanos"
 
 
-def bounds_us() -> tuple[int, int]:
+def bounds_us(unit: str | None = None) -> tuple[int, int]:
     """Return the first and the last time that a row may have, in microseconds since 1970."""
-    return (_FIRST_US, _LAST_US) if settings().any_year else (_FIRST_PLAUSIBLE_US, _LAST_PLAUSIBLE_US)
+    return (
+        (_FIRST_US, _LAST_US) if unit == ANY_YEAR or settings().any_year else (_FIRST_PLAUSIBLE_US, _LAST_PLAUSIBLE_US)
+    )
 
 
 def unit_named(value: Any) -> str:
     """Return the `TIME_UNIT` of a message's defaults; raises `WrongValue`."""
-    if isinstance(value, str) and (value in UNITS or value == DATE):
+    if isinstance(value, str) and (value in UNITS or value in (DATE, ANY_YEAR)):
         return value
     raise WrongValue(Reason.of("{} is not one of {known}", shown(value), known=", ".join((*UNITS, DATE))).at(TIME_UNIT))
 
@@ -116,11 +120,16 @@ def days_of(values: Sequence[Any], unit: str | None) -> list[int]:
 
 def microseconds_of(values: Sequence[Any], unit: str | None) -> list[int]:
     """Return times in microseconds since 1970; raises what `nanoseconds` does."""
-    first, last = bounds_us()
-    found = _alike(values, unit)
+    first, last = bounds_us(unit)
+    found = _alike(values, known_unit(unit))
     if found is None or (found and (min(found) < first or max(found) > last)):
         found = [nanoseconds(value, unit) // 1_000 for value in values]
     return found
+
+
+def known_unit(unit: str | None) -> str | None:
+    """Return the unit of numbers that a `TIME_UNIT` says, if it says one."""
+    return None if unit == ANY_YEAR else unit
 
 
 def _alike(values: Sequence[Any], unit: str | None) -> list[int] | None:
@@ -147,14 +156,15 @@ def nanoseconds(value: Any, unit: str | None) -> int:
 
     Raises ValueError for what is not a time, and `WrongValue` for a time with no certain reading or an implausible one.
     """
+    known = known_unit(unit)
     if isinstance(value, str):
         number = _NUMBER.fullmatch(value)
-        found = _of_iso(value) if number is None else _of_digits(number, unit)
+        found = _of_iso(value) if number is None else _of_digits(number, known)
     elif isinstance(value, float):
-        found = _of_float(value, unit)
+        found = _of_float(value, known)
     else:
-        found = _of_integer(value, value, unit)
-    _check_range(found // 1_000, value)
+        found = _of_integer(value, value, known)
+    _check_range(found // 1_000, value, unit)
     return found
 
 
@@ -173,7 +183,7 @@ def days(value: Any, unit: str | None) -> int:
         found = (_moment(value)[0].date() - UNIX_EPOCH_DATE).days
     else:
         found = nanoseconds(value, unit) // 1_000 // DAY_US
-    _check_range(found * DAY_US, value)
+    _check_range(found * DAY_US, value, unit)
     return found
 
 
@@ -271,10 +281,10 @@ def _no_unit(value: Any, unit: str | None = None) -> WrongValue:
     return WrongValue(Reason.of(template, shown(value), name=TIME_UNIT, known=known))
 
 
-def _check_range(us: int, value: Any) -> None:
+def _check_range(us: int, value: Any, unit: str | None) -> None:
     if not _FIRST_US <= us <= _LAST_US:
         raise WrongValue(Reason.of("{} is not a time from year 1 to 9999", shown(value)))
-    first, last = bounds_us()
+    first, last = bounds_us(unit)
     if us < first:
         raise WrongValue(Reason.of("{} is before 1900; set MDS_ANY_YEAR=true if that is right", shown(value)))
     if us > last:

@@ -15,7 +15,7 @@ from market_data_store.datasets import Dataset
 from market_data_store.wire.fields import Field, fields_of
 from market_data_store.wire.hashes import OCCURRENCE, content_hashes
 from market_data_store.wire.moments import TIME_UNIT
-from market_data_store.wire.reader import Reject, read_row
+from market_data_store.wire.reader import Reject, ids_by_number, read_row
 from market_data_store.wire.rows import SentRows, Shape, rows_at
 
 #: The same for two rows only if they have the same key.
@@ -81,29 +81,32 @@ def _key_alone(dataset: Dataset, position: int, raw: Any, standard: Mapping[str,
 
 def renumbered(
     dataset: Dataset,
-    ids: Sequence[int],
     origins: Sequence[tuple[int, int]],
     runs: Iterator[Sequence[int]],
     messages: Sequence[SentRows],
 ) -> dict[int, int]:
     """Return new values of the hashed field for rows that equal an earlier row of their message, by place.
 
-    `ids` are its present values, `origins` the rows' messages and positions there. Each of the `runs` has the places of
+    `origins` are the rows' messages and positions there. Each of the `runs` has the places of
     rows with one key, of one message, in the order of their positions.
     """
     counted = [run for run in runs if OCCURRENCE not in messages[origins[run[0]][0]].standard]
     raws = rows_at([origins[place] for run in counted for place in run], messages)
+    _, made = hashed_field(dataset)
     found: dict[int, int] = {}
     for run in counted:
         number = 0
+        last: Any = None
         for place in run:
             raw, standard = raws[origins[place]], messages[origins[place][0]].standard
-            second = id_of(dataset, raw, standard, occurrence=2)
-            if second == ids[place]:  # its id was sent
+            if last is None or raw != last:
+                ids_of = ids_by_number(dataset, made, raw, standard)
+                last = raw
+            if ids_of is None:  # its id was sent
                 continue
             number += 1
             if number > 1:
-                found[place] = second if number == 2 else id_of(dataset, raw, standard, occurrence=number)
+                found[place] = int(ids_of(number))
     return found
 
 

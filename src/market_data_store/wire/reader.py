@@ -6,9 +6,9 @@ Producers and workers run this code, so both report a mistake in the same words.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Any
 
 import msgspec
@@ -21,6 +21,11 @@ from market_data_store.wire.moments import TIME_UNIT, nanos_of, unit_named
 from market_data_store.wire.reasons import WrongValue, json_problem, occurrence_problem, reason_of, shown
 from market_data_store.wire.text import TableRow, Unreadable, read_float, row_text
 from market_data_store.wire.unknown import hashed_of, kept_of, require_equal, with_nanos, with_unknown
+
+#: Of a message's rejects so many are kept in full, the first ones; the others are counted.
+MOST_REJECTS = 5_001
+#: Larger defaults are not remembered.
+_REMEMBERED_BYTES = 4_096
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,11 +76,24 @@ def stored_defaults(dataset: Dataset, defaults: Mapping[str, Any]) -> Mapping[st
     if not defaults:
         return _encoded_defaults(dataset, b"{}")
     try:
-        return _encoded_defaults(dataset, json.dumps(dict(defaults), default=str).encode())
+        encoded = json.dumps(known_defaults(dataset, defaults), default=str).encode()
+        read = _encoded_defaults if len(encoded) <= _REMEMBERED_BYTES else _encoded_defaults.__wrapped__
+        return read(dataset, encoded)
     except (TypeError, RecursionError) as error:
         raise InvalidMessage(Reason.of("defaults: {} is not JSON", shown(defaults))) from error
     except ValueError as error:
         raise error if isinstance(error, InvalidMessage) else InvalidMessage(Reason.of("defaults: not JSON")) from error
+
+
+def known_defaults(dataset: Dataset, defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """Return those of these defaults that mean something for the dataset."""
+    names = _default_names(dataset)
+    return {name: value for name, value in defaults.items() if name in names}
+
+
+@cache
+def _default_names(dataset: Dataset) -> frozenset[str]:
+    return frozenset({TIME_UNIT, OCCURRENCE}.union(*(f.names for f in fields_of(dataset))))
 
 
 @lru_cache(maxsize=256)
@@ -102,6 +120,42 @@ def _stored(
     dataset: Dataset, row: Any, standard: Mapping[str, Any], enqueued_at: int, occurrence: int | None
 ) -> list[Any]:
     """Return one row's stored values; raises `WrongValue`."""
+    columns, hashed, kept = _read(dataset, row, standard, enqueued_at, occurrence)
+    try:
+        for f in fields_of(dataset):
+            if f.rule.content_hash and columns[f.name] == [None]:
+                columns[f.name] = [_hash(f, columns, hashed)]
+    except (ValueError, TypeError) as error:  # all known fields are checked, so an unknown one is wrong
+        raise WrongValue(json_problem(kept).at("metadata")) from error
+    return [value for (value,) in columns.values()]
+
+
+def ids_by_number(dataset: Dataset, made: Field, raw: Any, standard: Mapping[str, Any]) -> Callable[[int], Any] | None:
+    """Return what makes the hashed field `made` of a valid row from its number among its equals; None if it was sent.
+
+    Many equal rows differ in nothing else, and to read each again would take 50 us.
+    """
+    row = _loads(raw) if isinstance(raw, msgspec.Raw) else raw
+    columns, hashed, _ = _read(dataset, row, standard, 0, None)
+    if columns[made.name] != [None] or row.get(OCCURRENCE) is not None:
+        return None
+
+    def id_of(number: int) -> Any:
+        rest = {name: value for name, value in hashed.items() if name != OCCURRENCE}
+        return _hash(made, columns, rest if number == 1 else {**rest, OCCURRENCE: number_of(number)})
+
+    return id_of
+
+
+def _hash(f: Field, columns: Mapping[str, list[Any]], hashed: Mapping[str, Any]) -> Any:
+    (hash_,) = content_hashes(f.rule.content_hash, columns, [hashed], 1)
+    return f.kind.from_hash(hash_)
+
+
+def _read(
+    dataset: Dataset, row: Any, standard: Mapping[str, Any], enqueued_at: int, occurrence: int | None
+) -> tuple[dict[str, list[Any]], dict[str, Any], Mapping[str, Any]]:
+    """Return a row's columns, but for those made of a hash, what the hash counts besides, and what is kept besides."""
     if not isinstance(row, dict):
         raise WrongValue(Reason.of("row: expected an object, got {}", shown(row)))
     names, fields = names_of(dataset), fields_of(dataset, standard.get(TIME_UNIT))
@@ -140,7 +194,7 @@ def _stored(
             reason = Reason.of("nanoseconds have no place in this dataset; send microseconds")
             raise WrongValue(reason.at(next(iter(homeless))))
         (kept,) = with_nanos([values.get(keeper or "")], [kept], 1, homeless)
-        return _completed(fields, values, kept, hashed, standard, enqueued_at)
+        return _completed(fields, values, kept, standard, enqueued_at), hashed, kept
     except WrongValue:
         raise
     except (ValueError, TypeError) as error:  # all known fields are checked, so an unknown one is wrong
@@ -170,11 +224,10 @@ def _completed(
     fields: Fields,
     values: dict[str, Any],
     kept: Mapping[str, Any],
-    hashed: dict[str, Any],
     standard: Mapping[str, Any],
     enqueued_at: int,
-) -> list[Any]:
-    """Fill in defaults and content hashes; returns stored values."""
+) -> dict[str, list[Any]]:
+    """Fill in defaults; returns stored values."""
     columns: dict[str, list[Any]] = {}
     for f in fields:
         value = values[f.name]
@@ -182,11 +235,7 @@ def _completed(
             (value,) = with_unknown([value], [kept], 1) or [None]
         default = standard.get(f.name, enqueued_at if f.rule.enqueued_at else None)
         columns[f.name] = [default] if value is None else f.kind.finish([value])
-    for f in fields:
-        if f.rule.content_hash and columns[f.name] == [None]:
-            (made,) = content_hashes(f.rule.content_hash, columns, [hashed], 1)
-            columns[f.name] = [f.kind.from_hash(made)]
-    return [value for (value,) in columns.values()]
+    return columns
 
 
 def _sent_value(f: Field, row: Mapping[str, Any]) -> tuple[str | None, Any]:

@@ -27,14 +27,19 @@ from market_data_store.wire.hashes import OCCURRENCE, number_of
 from market_data_store.wire.moments import TIME_UNIT, nanos_of
 from market_data_store.wire.reader import Reject, read_row, stored_defaults
 from market_data_store.wire.reasons import shown
+from market_data_store.wire.sizes import MOST_ROWS, require_few, row_number
 from market_data_store.wire.text import has_nul, read_float
 from market_data_store.wire.unknown import Joined, with_unknown
 
 #: Rows with more fields than this are decoded one by one, without a shape.
 _MAX_SHAPE_FIELDS = 64
+#: The same for rows whose names have more characters: shapes are remembered.
+_MAX_SHAPE_NAMES = 4_096
 #: Celery's JSON writes datetimes, Decimals and the like as objects; their value is the text inside.
 _WRAPPED = b'"__type__"'
-_WRAPPER = re.compile(rb'\{"__type__": ?"(?:datetime|date|time|decimal|uuid)", ?"__value__": ?("(?:[^"\\]|\\.)*")\}')
+_WRAPPER = re.compile(
+    rb'\{"__type__": ?"(?:datetime|date|time|decimal|uuid)", ?"__value__": ?("[^"\\]*+(?:\\.[^"\\]*+)*+")\}'
+)
 
 _scan = json.JSONDecoder().raw_decode
 
@@ -159,10 +164,13 @@ def read_rows(dataset: Dataset, rows: bytes | list[Any], defaults: Mapping[str, 
     standard = stored_defaults(dataset, defaults)
     if isinstance(rows, bytes):
         text = _unwrapped(rows)
+        if text.count(b",") >= MOST_ROWS:
+            require_few(row_number(text), len(text))
         shape, structs = _structs(dataset, text, standard)
         if shape is not None:
             return SentRows(standard, shape, structs, _reader(text))
         rows = list(_split(text))
+    require_few(len(rows), 0)
     listed = rows
     return SentRows(standard, None, listed, lambda positions: _picked(listed, positions))
 
@@ -255,7 +263,7 @@ def _names_of_first_row(text: bytes) -> frozenset[str]:
         except ValueError:
             if size >= len(text):
                 raise
-    if not isinstance(first, dict) or len(first) > _MAX_SHAPE_FIELDS:
+    if not isinstance(first, dict) or len(first) > _MAX_SHAPE_FIELDS or sum(map(len, first)) > _MAX_SHAPE_NAMES:
         raise ValueError("no shape")
     return frozenset(first)
 

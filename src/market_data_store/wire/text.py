@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 #: NUL as JSON writes it, after an even number of backslashes; Postgres accepts it in no text.
-_NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
+_NUL = re.compile(rb"(?<!\\)(?:\\\\)*+\\u0000")
 
 #: What is removed around names: all whitespace of Unicode, the no-break kinds included, and the spaces without width
 #: (U+200B, U+2060, U+FEFF), which Python does not count as whitespace.

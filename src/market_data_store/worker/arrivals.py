@@ -21,8 +21,6 @@ from market_data_store.postgres.writer import Writer
 from market_data_store.worker.envelope import Envelope
 from market_data_store.worker.retrying import persistently, process_writer
 
-#: Under this name the parent passes `Envelope.arrived` on to Celery's own tracer.
-ARRIVED = "arrived"
 #: A producer's clock and Postgres's may differ by this many seconds without either being wrong.
 _TOLERANCE_S = 1.0
 

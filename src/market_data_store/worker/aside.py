@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Sequence
-from datetime import UTC, datetime
 from functools import partial
 from typing import Any, Protocol, TypeVar
 
@@ -74,6 +73,7 @@ class Aside:
         *,
         lost: tuple[type[Exception], ...],
         max_deliveries: int,
+        before: Aside | None = None,
     ) -> None:
         self._mover = mover
         self._hub = hub
@@ -85,11 +85,22 @@ class Aside:
         self._alone: Any = None
         self._has_failed = False
         self._closed = False
+        #: What the lost connection before had, and how many this worker has lost.
+        self._tags: list[str] = [] if before is None else before._tags
+        self._losses: int = 0 if before is None else before._losses
 
     def start(self) -> None:
-        """Make the queues."""
+        """Make the queues, and give back what the connection before had."""
         if self._mover is not None:
             self._done(partial(self._mover.declare, [AGAIN_QUEUE, *held_queues()]))
+            if self._tags and self._done(partial(self._mover.give_back, self._tags)):
+                self._tags = []
+
+    def lost(self) -> None:
+        """Note that the connection is lost: the messages are not the cause, so it does not count as a turn."""
+        self._losses += 1
+        if self._mover is not None:
+            self._tags = [*self._tags, *self._mover.lost()]
 
     @property
     def renew_s(self) -> float | None:
@@ -106,8 +117,6 @@ class Aside:
         """Whether the message, which somebody had before, is put aside; if so, the caller has nothing to do with it."""
         if self._mover is None or not (message.delivery_info or {}).get("redelivered") or origin_of(message):
             return False
-        if _is_for_later(message):
-            return False
         if not self._arrived:
             self._soon(self._put_aside)
         self._arrived.append(message)
@@ -115,18 +124,20 @@ class Aside:
 
     def turns_left(self, message: Any) -> bool:
         """Whether the message may have another turn."""
-        return not origin_of(message) or counted_turns(message.headers) < self._max_deliveries
+        return self._turns(message) < self._max_deliveries
+
+    def _turns(self, message: Any) -> int:
+        return counted_turns(message.headers, self._losses) if origin_of(message) else 0
 
     def give_back(self, returned: Iterable[tuple[MovableRequest, GiveBack]]) -> None:
         """Move messages to where they wait for their next turn."""
         by_queue: dict[str, list[tuple[MovableRequest, Move]]] = {}
         for request, outcome in returned:
             origin = origin_of(request.message)
-            turns = counted_turns(request.message.headers) if origin else 0
             queue = origin or (AGAIN_QUEUE if outcome.alone else QUEUE)
             if outcome.counted:
                 queue = AGAIN_QUEUE
-            move = Move(request.message, turns + outcome.counted, reached=outcome.reached)
+            move = Move(request.message, self._turns(request.message) + outcome.counted, reached=outcome.reached)
             by_queue.setdefault(queue, []).append((request, move))
         for queue, moves in by_queue.items():
             self._move(moves, queue)
@@ -136,8 +147,7 @@ class Aside:
         by_dataset: dict[str, list[tuple[MovableRequest, Move]]] = {}
         for request, outcome in held:
             self._held.note(outcome)
-            turns = counted_turns(request.message.headers) if origin_of(request.message) else 0
-            move = Move(request.message, turns, outcome.enqueued_at)
+            move = Move(request.message, self._turns(request.message), outcome.enqueued_at)
             by_dataset.setdefault(outcome.dataset, []).append((request, move))
         for dataset, moves in by_dataset.items():
             queue = held_queue(dataset)
@@ -181,8 +191,7 @@ class Aside:
             return
         message = self._take_probe() or self._take(AGAIN_QUEUE)
         if message is not None:
-            if not _is_for_later(message):
-                self._alone = message
+            self._alone = message
             self._deliver(message)
 
     def close(self) -> None:
@@ -277,11 +286,3 @@ def origin_of(message: Any) -> str | None:
     """The queue from which the message was taken to run alone; None for one that was received from `QUEUE`."""
     origin: str | None = getattr(message, "origin", None)
     return origin
-
-
-def _is_for_later(message: Any) -> bool:
-    eta = (message.headers or {}).get("eta")
-    try:
-        return eta is not None and datetime.fromisoformat(eta).astimezone(UTC) > datetime.now(UTC)
-    except (TypeError, ValueError, OverflowError):  # becomes a dead letter
-        return False

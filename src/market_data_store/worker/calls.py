@@ -10,10 +10,13 @@ from typing import Any
 import msgspec
 
 from market_data_store.config import settings
+from market_data_store.connections.compression import TooLarge, unpacked
 from market_data_store.datasets import Dataset, dataset_named
 from market_data_store.errors import InvalidMessage, Reason
+from market_data_store.protocol import TASK
 from market_data_store.wire.arrow import Frame, unpack
 from market_data_store.wire.text import read_float
+from market_data_store.worker.canvas import followers_in
 from market_data_store.worker.envelope import Envelope
 
 #: A JSON list, as text or decoded, or a table.
@@ -32,21 +35,18 @@ class Call:
     defaults: dict[str, Any]
 
 
-def parsed(envelope: Envelope) -> tuple[Call, bool]:
-    """The call in a message, and whether it is plain: no callbacks, no chain. Raises `InvalidMessage`."""
+def parsed(envelope: Envelope) -> tuple[Call, dict[str, Any]]:
+    """The call in a message, and what follows it: callbacks, a chain, a chord. Raises `InvalidMessage`."""
     if envelope.unusable:
         raise InvalidMessage(envelope.unusable)
-    limit = settings().max_message_bytes
-    if len(envelope.body) > limit:
-        sizes = f"{len(envelope.body):,}", f"{limit:,}"
-        raise InvalidMessage(Reason.of("body: {} bytes, at most {} (MDS_MAX_MESSAGE_BYTES)", *sizes))
+    body = _unpacked(envelope)
     if envelope.columnar:
-        return validated_call(*unpack(envelope.body)), True
+        return validated_call(*unpack(body)), {}
     args: Sequence[Any]
     try:
-        args, kwargs, embed = _decode_body(envelope.body)
+        args, kwargs, embed = _decode_body(body)
     except (ValueError, RecursionError):
-        args, kwargs, embed = _parsed_by_python(envelope.body)
+        args, kwargs, embed = _parsed_by_python(body)
     names = ("dataset", "rows", "defaults")
     if len(args) > len(names):
         number = str(len(args))
@@ -61,13 +61,32 @@ def parsed(envelope: Envelope) -> tuple[Call, bool]:
             raise InvalidMessage(Reason.of("missing; send store.write(dataset, rows, defaults=None)").at(name))
     rows = bytes(given["rows"]) if isinstance(given["rows"], msgspec.Raw) else given["rows"]
     call = validated_call(_argument(given["dataset"]), rows, _argument(given.get("defaults")))
-    return call, not any(embed.values())
+    return call, followers_in(embed)
+
+
+def _unpacked(envelope: Envelope) -> bytes:
+    limit = settings().max_message_bytes
+    if len(envelope.body) > limit:
+        sizes = f"{len(envelope.body):,}", f"{limit:,}"
+        raise InvalidMessage(Reason.of("body: {} bytes, at most {} (MDS_MAX_MESSAGE_BYTES)", *sizes))
+    if envelope.compression is None:
+        return envelope.body
+    try:
+        return unpacked(envelope.body, envelope.compression)
+    except TooLarge:
+        template = "body: more than {} bytes when it is unpacked (MDS_MAX_MESSAGE_BYTES)"
+        raise InvalidMessage(Reason.of(template, f"{limit:,}")) from None
+    except Exception as error:  # noqa: BLE001  # a decoder raises whatever it likes
+        raise InvalidMessage(Reason.of("body: cannot be decoded ({kind})", kind=type(error).__name__)) from None
 
 
 def _parsed_by_python(body: bytes) -> tuple[list[Any], dict[str, Any], dict[str, Any]]:
-    """Read a body with NaN or 1e400, which Python's json writes although JSON does not know them."""
+    """Read a body of protocol 1, or one with NaN or 1e400, which Python's json writes although JSON lacks them."""
     try:
-        args, kwargs, embed = json.loads(body, parse_float=read_float)
+        value = json.loads(body, parse_float=read_float)
+        if isinstance(value, dict) and value.get("task") == TASK:  # protocol 1
+            value = value.get("args", []), value.get("kwargs", {}), value
+        args, kwargs, embed = value
         if not (isinstance(args, list) and isinstance(kwargs, dict) and isinstance(embed, dict | None)):
             raise ValueError("no arguments")
     except (ValueError, TypeError, RecursionError) as error:

@@ -1,10 +1,9 @@
 """Merges waiting messages into one job of the pool; each message remains a separate task.
 
-How it works. Celery's own strategy (`celery.worker.strategy.default`) makes a `Request` of each message, with its
-events, its revocation and its acknowledgement, and hands it to the consumer. `strategy` runs that code, but with a
-proxy of the consumer (`_ConsumerProxy`) that puts the request into a `_Buffer`. When a pool process is free, and the
-buffer holds enough rows or its oldest request has waited long enough, the buffer hands the pool one `Job`: the
-requests' bodies as they came from the broker. The job's callbacks give each request its own outcome.
+How it works. The consumer hands each message to the task's strategy, with what `headers` has read of it. `strategy`
+makes a Celery `Request` of it, with its events and its acknowledgement, and puts that into a `_Buffer`. When a pool
+process is free, and the buffer holds enough rows or its oldest request has waited long enough, the buffer hands the
+pool one `Job`: the requests' bodies as they came from the broker. The job's callbacks give each request its outcome.
 
 While all processes are busy the buffer grows, so batches become larger when larger batches pay.
 
@@ -16,26 +15,27 @@ put aside (see `aside`).
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
+from celery import signals
 from celery.worker import state
 from celery.worker.request import Request
-from celery.worker.strategy import default
 
 from market_data_store.errors import Reason
-from market_data_store.protocol import ENQUEUED_AT_HEADER
-from market_data_store.worker.arrivals import ARRIVED, read_header
-from market_data_store.worker.aside import Aside, origin_of
-from market_data_store.worker.envelope import GiveBack, Hold
+from market_data_store.protocol import ENQUEUED_AT_HEADER, QUEUE
+from market_data_store.worker.arrivals import read_header
+from market_data_store.worker.aside import origin_of
+from market_data_store.worker.headers import Headers
 from market_data_store.worker.jobs import CoalescedTask, Job
 from market_data_store.worker.shutdown import is_stopping
 from market_data_store.worker.summary import row_count, summary
-from market_data_store.worker.unusable import id_by_content
 
 logger = logging.getLogger(__name__)
 
 
+#: For the size of a batch, a message has at least one row for so many bytes: 5,000 rows are at most 20 MB.
+_ROW_BYTES = 4_096
 #: An empty decoded message. Put where kombu caches the decoded body, it keeps Celery from decoding it in the parent.
 _UNDECODED: tuple[Any, ...] = ((), {}, None)
 
@@ -44,22 +44,38 @@ class CoalescedRequest(Request):
     """A request that shares its pool process with others, so the process must not be terminated for this one."""
 
     unusable: Reason | None = None
-    #: kombu has decompressed the body.
-    compression: str | None = None
-    #: Set when it leaves its batch to be run as an ordinary task.
-    aside: Aside | None = None
 
-    def __init__(self, message: Any, *args: Any, **kwargs: Any) -> None:
-        super().__init__(message, *args, **kwargs)
+    def __init__(self, message: Any, headers: Headers, *, full_batch: int = 0, **kwargs: Any) -> None:
+        message._decoded_cache = _UNDECODED
+        super().__init__(message, headers=headers.celerys(), **kwargs)
+        self.headers = headers
+        self._delivery_info = {
+            "exchange": "",
+            "routing_key": QUEUE,
+            "priority": None,
+            "redelivered": (message.delivery_info or {}).get("redelivered") is True,
+        }
+        self._request_dict = {
+            **headers.celerys(),
+            "reply_to": headers.reply_to,
+            "correlation_id": headers.correlation_id,
+            "hostname": self._hostname,
+            "delivery_info": self._delivery_info,
+        }
         self.runs_alone = self._delivery_info["redelivered"] or origin_of(message) is not None
-        sent, taken_at = self._request_dict.get(ENQUEUED_AT_HEADER), getattr(message, "taken_at", None)
+        sent, taken_at = message.headers.get(ENQUEUED_AT_HEADER), getattr(message, "taken_at", None)
         self.enqueued_at, self.arrived = read_header(sent, taken_at)
-        # For Celery's own tracer, which hands the task these headers.
-        self._request_dict |= {ENQUEUED_AT_HEADER: self.enqueued_at, ARRIVED: self.arrived}
-        self.rows = row_count(self.argsrepr, self.body)
+        # Nobody knows how many rows are in a compressed body: such a message is one batch.
+        self.rows = full_batch if headers.compression else row_count(headers.argsrepr, self.body)
         # For events, logs and `inspect`, which otherwise show a foreign sender's rows: the first 1,024 characters.
-        self._argsrepr = summary(self.argsrepr, self.kwargsrepr, self.body, self.rows)
-        self._kwargsrepr = "{...}" if self.kwargsrepr not in ("", "{}") else "{}"
+        self._argsrepr = summary(headers.argsrepr, headers.kwargsrepr, self.body, self.rows)
+        # A batch of few rows may be large.
+        self.rows = max(self.rows, len(self.body or b"") // _ROW_BYTES)
+        self._kwargsrepr = "{...}" if headers.kwargsrepr not in ("", "{}") else "{}"
+
+    def revoked(self) -> bool:
+        """False: nobody but its sender decides about a message, and not by its id."""
+        return False
 
     def terminate(self, pool: Any, signal: Any = None) -> None:
         """Refuse: the other requests in its batch would be terminated with it."""
@@ -67,19 +83,6 @@ class CoalescedRequest(Request):
 
     def cancel(self, pool: Any, signal: Any = None, emit_retry: bool = True) -> None:
         """Do nothing after a lost connection: the batch is committed, and its redelivery changes nothing."""
-
-    def on_failure(self, exc_info: Any, *args: Any, **kwargs: Any) -> Any:
-        """Put the message aside if the task says so; otherwise as Celery."""
-        error = exc_info.exception
-        reason = getattr(getattr(error, "exc", error), "reason", None)
-        if self.aside is None or not isinstance(reason, GiveBack | Hold):
-            return super().on_failure(exc_info, *args, **kwargs)
-        if isinstance(reason, Hold):
-            self.aside.hold([(self, reason)])
-        else:
-            logger.warning("Task %s[%s] goes back to the broker: %s", self.name, self.id, reason.reason)
-            self.aside.give_back([(self, reason)])
-        return None
 
     def moved(self) -> None:
         """Its message is in another queue: it is done with here."""
@@ -99,45 +102,41 @@ class CoalescedRequest(Request):
         super().on_timeout(soft, timeout)
 
 
-def strategy(task: CoalescedTask, app: Any, consumer: Any, **options: Any) -> Callable[..., Any]:
-    """Celery's default strategy with a buffer for the requests; called at each connection to the broker."""
-    buffer = _Buffer(task, consumer)
-    # The pool process logs one line a batch; a line a message would cost more than the message.
-    handle = default(task, app, _ConsumerProxy(consumer, buffer), info=logger.debug, **options)
+def strategy(task: CoalescedTask, app: Any, consumer: Any, **_: Any) -> Callable[..., None]:
+    """Take messages into a buffer; called at each connection to the broker."""
+    buffer = consumer.buffer = _Buffer(task, consumer)
+    batch_rows = task.batch_rows
+    eventer = consumer.event_dispatcher
+    options = {
+        "app": app,
+        "hostname": consumer.hostname,
+        "eventer": eventer,
+        "task": task,
+        "connection_errors": consumer.connection_errors,
+    }
 
-    def on_message(message: Any, body: Any, *args: Any, **kwargs: Any) -> Any:
-        if body is None:  # protocol 2: the body is still encoded
-            message._decoded_cache = _UNDECODED
-        else:  # protocol 1 demands no id; where there are headers, they win
-            given = {**body, **(message.headers or {})}.get("id")
-            if not isinstance(given, str) or not given:
-                body["id"] = id_by_content(message.body)
-                message.headers.pop("id", None)
-        return handle(message, body, *args, **kwargs)
+    def on_message(message: Any, headers: Headers, ack: Any, reject: Any, callbacks: Iterable[Any]) -> None:
+        request = CoalescedRequest(
+            message, headers, full_batch=batch_rows, body=message.body, on_ack=ack, on_reject=reject, **options
+        )
+        signals.task_received.send(sender=consumer, request=request)
+        request.send_event(
+            "task-received",
+            name=request.name,
+            args=request.argsrepr,
+            kwargs=request.kwargsrepr,
+            root_id=headers.root_id,
+            parent_id=headers.parent_id,
+            retries=headers.retries,
+            eta=None,
+            expires=None,
+        )
+        state.task_reserved(request)
+        for callback in callbacks:
+            callback(request)
+        buffer.add(request)
 
     return on_message
-
-
-class _ConsumerProxy:
-    """Stands in for the consumer: puts requests that are ready to run into the buffer instead of the pool."""
-
-    #: A rate limit would delay single messages; here the batch size is the limit.
-    disable_rate_limits = True
-
-    def __init__(self, consumer: Any, buffer: _Buffer) -> None:
-        self._consumer = consumer
-        self._buffer = buffer
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._consumer, name)
-
-    def on_task_request(self, request: Any) -> None:
-        self._buffer.add(request)
-
-    def apply_eta_task(self, request: Any) -> None:
-        state.task_reserved(request)
-        self._buffer.add(request)
-        self._consumer.qos.decrement_eventually()
 
 
 class _Buffer:

@@ -23,9 +23,9 @@ class Envelope(NamedTuple):
     correlation_id: str | None
     #: Why the message is unusable, whatever its body says.
     unusable: Reason | None = None
-    #: Whether it belongs to a group, whose end only Celery's own tracer reports.
-    grouped: bool = False
-    #: The header of that name, unchecked.
+    #: As `Headers` has it.
+    lineage: dict[str, Any] | None = None
+    #: The header of that name; after `replaying.verified`, the letters that the message was made of.
     replays: Any = None
     #: Whether a worker had it before.
     redelivered: bool = False
@@ -35,7 +35,7 @@ class Envelope(NamedTuple):
     #: The message's own description of its body.
     content_type: str | None = None
     content_encoding: str | None = None
-    #: How the body is compressed; None for one that is not, or no longer.
+    #: How the body is compressed; None for one that is not.
     compression: str | None = None
     #: When the worker got it, by `time.monotonic`; None if `enqueued_at` needs no dating.
     arrived: float | None = None
@@ -96,8 +96,4 @@ class Hold(NamedTuple):
     enqueued_at: float | None = None
 
 
-class RunAsTask(NamedTuple):
-    """The message needs Celery's own tracer (callbacks, a chain): run it as an ordinary task."""
-
-
-Outcome = Succeeded | Failed | GiveBack | Hold | RunAsTask
+Outcome = Succeeded | Failed | GiveBack | Hold

@@ -8,17 +8,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-import msgspec
 from billiard.einfo import ExceptionInfo, ExceptionWithTraceback
 from celery import Task, current_app
 from celery.exceptions import TaskRevokedError, WorkerLostError
 from kombu.utils.uuid import uuid
 
 from market_data_store.errors import Reason
-from market_data_store.protocol import ARROW, JSON, REPLAYS_HEADER, TURNS_HEADER
+from market_data_store.protocol import JSON, TURNS_HEADER
 from market_data_store.transport.moving import counted_turns, reached
-from market_data_store.worker.aside import Aside
-from market_data_store.worker.envelope import Envelope, Failed, GiveBack, Hold, Outcome, RunAsTask, Succeeded
+from market_data_store.worker.envelope import Envelope, Failed, GiveBack, Hold, Outcome, Succeeded
+from market_data_store.worker.headers import Headers, bytes_of
 from market_data_store.worker.shutdown import is_stopping
 
 logger = logging.getLogger(__name__)
@@ -71,25 +70,16 @@ class PooledRequest(Protocol):
     id: str
     #: As kombu delivered it.
     message: Any
-    #: Text or bytes of JSON, bytes of Arrow's; decoded where the message is of Celery's protocol 1.
+    #: As the broker delivered it: neither unpacked nor decoded.
     body: Any
     content_type: str | None
     content_encoding: str | None
-    #: How the body is compressed; None if it is not, or no longer.
-    compression: str | None
     #: As `Envelope` has them.
     enqueued_at: float | None
     arrived: float | None
-    #: The message's headers.
-    request_dict: dict[str, Any]
-    ignore_result: bool
+    headers: Headers
     #: Why the message cannot be a task, if it cannot.
     unusable: Reason | None
-    #: Where its message goes that cannot be processed now.
-    aside: Aside | None
-
-    def revoked(self) -> bool:
-        """Whether it must not run; if so, it has been acknowledged."""
 
     def on_accepted(self, pid: int, time_accepted: float) -> None:
         """A pool process has begun it."""
@@ -132,26 +122,34 @@ class Job:
     _begun: bool = False
 
     def execute_using_pool(self, pool: Any, **_: Any) -> Any:
-        """Start; called by the worker when a pool process is free."""
-        self.requests = [request for request in self.requests if not request.revoked()]
-        if not self.requests:
-            self._close()
-            raise TaskRevokedError("every task of the batch was revoked")
+        """Start; called by the worker when a pool process is free.
+
+        Whatever goes wrong, the messages go back and the pool's place is free again: Celery frees it for this error.
+        """
         self._begun = True
         self.consumer.progress.began()
-        held = self.consumer.aside.held_for(self.requests[0].message)
-        return pool.apply_async(
-            _run_in_pool,
-            args=(self.task.name, [_envelope(request) for request in self.requests], held),
-            accept_callback=self._on_accepted,
-            timeout_callback=self._on_timeout,
-            callback=self._on_success,
-            error_callback=self._on_failure,
-            soft_timeout=self.task.soft_time_limit,
-            timeout=self.task.time_limit,
-            lost_worker_timeout=_LOST_S,
-            correlation_id=uuid(),
-        )
+        try:
+            held = self.consumer.aside.held_for(self.requests[0].message)
+            return pool.apply_async(
+                _run_in_pool,
+                args=(self.task.name, [_envelope(request) for request in self.requests], held),
+                accept_callback=self._on_accepted,
+                timeout_callback=self._on_timeout,
+                callback=self._on_success,
+                error_callback=self._on_failure,
+                soft_timeout=self.task.soft_time_limit,
+                timeout=self.task.time_limit,
+                lost_worker_timeout=_LOST_S,
+                correlation_id=uuid(),
+            )
+        except Exception as error:
+            if not self._open:  # a pool that runs jobs at once has settled the messages
+                raise
+            logger.exception("A batch could not be started; %d tasks go back to the broker", len(self.requests))
+            requests = self.requests
+            self._close()
+            self._give_back([(request, _FAILED) for request in requests])
+            raise TaskRevokedError("the batch could not be started") from error
 
     def _on_accepted(self, pid: int, time_accepted: float) -> None:
         for request in self.requests:
@@ -162,25 +160,26 @@ class Job:
         self._close(settled=any(isinstance(outcome, Succeeded | Failed | Hold) for outcome in outcomes))
         returned: list[tuple[PooledRequest, GiveBack]] = []
         held: list[tuple[PooledRequest, Hold]] = []
+        lost: Exception | None = None
         for request, outcome in zip(requests, outcomes, strict=True):
             match outcome:
-                case Succeeded(result, runtime):
-                    request.on_success((False, result, runtime))
-                case Failed(error, runtime):
-                    request.on_success((True, error, runtime))
+                case Succeeded() | Failed():
+                    try:
+                        _settle(request, outcome)
+                    except Exception as error:  # noqa: BLE001  # of one message; the others are settled all the same
+                        lost = lost or error
                 case GiveBack():
                     returned.append((request, outcome))
                 case Hold():
                     held.append((request, outcome))
-                case RunAsTask():
-                    request.aside = self.consumer.aside
-                    self.consumer.on_task_request(request)
         if returned:
             self._give_back(returned)
         if held:
             self.consumer.aside.hold(held)
         if len(requests) == 1:
             self.consumer.aside.tried(requests[0].message, outcomes[0])
+        if lost is not None:
+            raise lost
 
     def _on_timeout(self, soft: bool, timeout: float) -> None:
         requests = self.requests
@@ -225,46 +224,41 @@ class Job:
         return True
 
 
+def _settle(request: PooledRequest, outcome: Succeeded | Failed) -> None:
+    match outcome:
+        case Succeeded(result, runtime):
+            request.on_success((False, result, runtime))
+        case Failed(error, runtime):
+            request.on_success((True, error, runtime))
+
+
 def _envelope(request: PooledRequest) -> Envelope:
-    headers = request.request_dict
-    body = request.body
-    content_type, content_encoding = request.content_type, request.content_encoding
-    unusable = request.unusable
-    if unusable is None and content_type not in (None, JSON, ARROW):
-        template = "content_type: {} is not application/json, nor {arrow}"
-        unusable = Reason.of(template, repr(str(content_type)[:80]), arrow=ARROW)
-    if isinstance(body, str):
-        body, content_encoding = body.encode("utf-8", "surrogatepass"), "utf-8"
-    elif not isinstance(body, bytes | bytearray):  # protocol 1 arrives decoded
-        body, content_type, content_encoding = msgspec.json.encode(body), JSON, "utf-8"
+    headers, content_encoding = request.headers, request.content_encoding
+    if isinstance(request.body, str):  # of Celery's own transport
+        content_encoding = "utf-8"
     return Envelope(
-        task_id=request.id,
-        body=bytes(body),
+        task_id=headers.id,
+        body=bytes_of(request.body),
         enqueued_at=request.enqueued_at,
-        ignore_result=bool(request.ignore_result),
-        reply_to=headers.get("reply_to"),
-        correlation_id=headers.get("correlation_id"),
-        unusable=unusable,
-        grouped=bool(headers.get("group")),
-        replays=headers.get(REPLAYS_HEADER),
+        ignore_result=headers.ignore_result,
+        reply_to=headers.reply_to,
+        correlation_id=headers.correlation_id,
+        unusable=request.unusable,
+        lineage=headers.lineage,
+        replays=headers.replays,
         redelivered=was_taken(request),
         turns=counted_turns(request.message.headers),
         reached=reached(request.message.headers),
-        content_type=_text(content_type, JSON),
+        content_type=_text(request.content_type, JSON),
         content_encoding=_text(content_encoding, "utf-8"),
-        compression=None if request.compression is None else str(request.compression),
+        compression=headers.compression,
         arrived=request.arrived,
     )
 
 
-def _text(value: Any, usual: str) -> str | None:
-    """A property of a message, which may be of any type, as a text.
-
-    The usual one is always the same object, which pickle sends to the pool once a batch instead of once a message.
-    """
-    if value == usual:
-        return usual
-    return None if value is None else str(value)
+def _text(value: str | None, usual: str) -> str | None:
+    # The usual one is always the same object, which pickle sends to the pool once a batch instead of once a message.
+    return usual if value == usual else value
 
 
 def _run_in_pool(task_name: str, envelopes: list[Envelope], held: frozenset[str]) -> list[Outcome]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import time
+from collections.abc import Sequence
 from itertools import chain, islice
 
 from market_data_store.postgres.batch import Written
@@ -10,6 +12,40 @@ from market_data_store.protocol import MAX_REASONS, TASK, Counts
 from market_data_store.signals import batch_written, rows_rejected
 
 logger = logging.getLogger(__name__)
+
+#: A stale row counts here if it is late by more seconds: what several workers write at once may change places.
+_LATE_S = 1.0
+#: The share of such rows from which on a clock is suspected.
+_SUSPECT_SHARE = 0.05
+#: Seconds over which the rows of a dataset are counted; one line at most is logged in them.
+_WINDOW_S = 60.0
+
+
+class _Clocks:
+    """Warns of rows that are not stored because their producer's clock seems to be behind."""
+
+    def __init__(self) -> None:
+        #: By dataset: when its window began, how many rows came since, and how many were late; -1 after the line.
+        self._windows: dict[str, tuple[float, int, int]] = {}
+
+    def heard(self, dataset: str, rows: int, behind: Sequence[float]) -> None:
+        now = time.monotonic()
+        began, seen, late = self._windows.get(dataset, (now, 0, 0))
+        if now - began >= _WINDOW_S:
+            began, seen, late = now, 0, 0
+        if late >= 0:
+            seen, late = seen + rows, late + sum(late_s > _LATE_S for late_s in behind)
+            if late > _SUSPECT_SHARE * seen:
+                logger.warning(
+                    "%s: %d of %d rows are stale: rows that count as sent up to %.0f s later are stored. The clock of "
+                    "their producer is behind, or they were delivered late",
+                    *(dataset, late, seen, max(behind)),
+                )
+                late = -1  # said
+        self._windows[dataset] = began, seen, late
+
+
+_clocks = _Clocks()
 
 
 def report(dataset: str, written: Written, seconds: float) -> None:
@@ -21,6 +57,7 @@ def report(dataset: str, written: Written, seconds: float) -> None:
     )
     numbers = ", ".join(f"{number} {name}" for name, number in total.numbers().items())
     logger.info("%s: %s, of %d messages in %.0f ms", dataset, numbers, messages, seconds * 1e3)
+    _clocks.heard(dataset, total.rows, written.behind)
     if total.rejected:
         rows_rejected.send(sender=TASK, dataset=dataset, rows=total.rejected)
         # The pattern, not the reason: the reason quotes a value.

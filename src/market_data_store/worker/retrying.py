@@ -29,6 +29,7 @@ def persistently(attempt: Callable[[], _T]) -> _T:
     """
     deadline = time.monotonic() + settings().retry_deadline_s
     pauses = delays(_FIRST_DELAY_S, _MAX_DELAY_S)
+    said = ""
     while True:
         try:
             return attempt()
@@ -40,7 +41,9 @@ def persistently(attempt: Callable[[], _T]) -> _T:
             time.sleep(next(pauses))
             if time.monotonic() > deadline:
                 raise
-            logger.warning("%s; trying again", error)
+            if str(error) != said:
+                said = str(error)
+                logger.warning("%s; trying again", said)
 
 
 _writers: dict[int, Writer] = {}

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gc
+import sys
+from pathlib import Path
 from typing import Any
 
 from billiard import current_process
@@ -10,7 +12,10 @@ from celery.bootsteps import StartStopStep
 from celery.concurrency import get_implementation
 from celery.signals import celeryd_init, worker_process_init, worker_ready
 
+from market_data_store.app import app
 from market_data_store.config import settings
+from market_data_store.config.starting import exit_on_wrong_settings
+from market_data_store.coordinator.cluster import refuse_cluster
 from market_data_store.errors import ConfigurationError
 from market_data_store.metrics import multiprocess
 from market_data_store.metrics.server import MetricsServer
@@ -33,12 +38,18 @@ def _relieve_the_garbage_collector(**_: Any) -> None:
 
 @celeryd_init.connect(weak=False)
 def _require_what_a_worker_needs(conf: Any, options: dict[str, Any], **_: Any) -> None:
-    try:
+    with exit_on_wrong_settings():
         settings().require_broker_url()
         settings().require_database_url()
         _require_processes(options.get("pool") or options.get("pool_cls") or conf.worker_pool)
-    except ConfigurationError as error:
-        raise SystemExit(f"error: {error}") from None
+        refuse_cluster(app)
+
+
+@celeryd_init.connect(weak=False)
+def _remember_the_module(**_: Any) -> None:
+    """Let SIGHUP start this worker anew if it was started by `python -m celery`: Celery runs `sys.argv` again."""
+    if Path(sys.argv[0]).name == "__main__.py":
+        sys.argv[:1] = ["-m", "celery"]
 
 
 def _require_processes(pool: Any) -> None:
@@ -63,7 +74,10 @@ class WorkerMetrics(StartStopStep):
 
     def create(self, worker: Any) -> MetricsServer:
         """Make the server; called before the pool is forked."""
-        multiprocess.begin(_slot)
+        try:
+            multiprocess.begin(_slot)
+        except ConfigurationError as error:
+            raise SystemExit(f"error: {error}") from None
         # Not at the top: metrics that were defined before `begin` count in their own process only.
         from market_data_store.metrics import definitions
 

@@ -6,46 +6,36 @@ them. This module combines them, with the retries of `retrying`.
 
 from __future__ import annotations
 
-import json
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
-import msgspec
 from billiard.einfo import ExceptionInfo
 from billiard.exceptions import SoftTimeLimitExceeded
-from celery.app.task import Context
-from celery.exceptions import Reject
-from kombu.utils.uuid import uuid
 
 from market_data_store.app import app
 from market_data_store.config import settings
 from market_data_store.datasets import Dataset
 from market_data_store.dead_letters import DeadLetter
 from market_data_store.errors import LETTERS, InvalidMessage, LettersUnavailable, MessagesSuspected, Reason
-from market_data_store.postgres.batch import DecodedMessage, Written, decoded
-from market_data_store.protocol import (
-    ENQUEUED_AT_HEADER,
-    JSON,
-    REPLAYS_HEADER,
-    TASK,
-    Counts,
-    Rejection,
-    Replayed,
-    result_of,
-)
+from market_data_store.postgres.batch import Written
+from market_data_store.postgres.messages import DecodedMessage, Sent, decoded
+from market_data_store.postgres.refusals import MOST_LETTERS
+from market_data_store.protocol import TASK, Counts, Rejection, Replayed, result_of
 from market_data_store.signals import rows_rejected
-from market_data_store.transport.moving import counted_turns, reached
 from market_data_store.wire.arrow import Frame, read_table
+from market_data_store.wire.reader import known_defaults
 from market_data_store.wire.rows import read_rows
-from market_data_store.worker import arrivals
-from market_data_store.worker.calls import Call, parsed, validated_call
-from market_data_store.worker.envelope import Envelope, Failed, Hold, Outcome, RunAsTask, Succeeded
-from market_data_store.worker.jobs import CoalescedTask, is_redelivered
+from market_data_store.worker import arrivals, replaying
+from market_data_store.worker.calls import Call, parsed
+from market_data_store.worker.envelope import Envelope, Failed, Hold, Outcome, Succeeded
+from market_data_store.worker.followers import follow
+from market_data_store.worker.jobs import CoalescedTask
 from market_data_store.worker.reporting import report
 from market_data_store.worker.retrying import persistently, process_writer
+from market_data_store.worker.storing import ResultStore
 from market_data_store.worker.unfinished import UNFINISHED, OutOfTime, put_aside
 
 logger = logging.getLogger(__name__)
@@ -55,6 +45,7 @@ class WriteTask(CoalescedTask):
     """The base of `store.write`. Single calls and batches take different ways, and both end in `_write`."""
 
     abstract = True
+    _results = ResultStore()
 
     @property
     def batch_rows(self) -> int:
@@ -74,7 +65,7 @@ class WriteTask(CoalescedTask):
     def run_batch(self, envelopes: Sequence[Envelope], held: frozenset[str] = frozenset()) -> list[Outcome]:
         """Write these messages' rows in one transaction for each of their datasets, but those of the held ones."""
         try:
-            envelopes = arrivals.dated(envelopes)
+            envelopes = replaying.verified(arrivals.dated(envelopes))
         except UNFINISHED as error:
             return [put_aside(error, envelope) for envelope in envelopes]
         outcomes = self._run(envelopes, held)
@@ -86,70 +77,67 @@ class WriteTask(CoalescedTask):
         return outcomes
 
     def _run(self, envelopes: Sequence[Envelope], held: frozenset[str]) -> list[Outcome]:
-        started = time.monotonic()
-        keeps_letters = LETTERS not in held
-        outcomes: dict[str, Outcome] = {}
-        by_dataset: dict[Dataset, list[DecodedMessage]] = {}
-        for envelope in envelopes:
+        turn = _Turn(started=time.monotonic(), keeps_letters=LETTERS not in held)
+        # By the message's place: ids are the senders', and may be equal.
+        outcomes: dict[int, Outcome] = {}
+        by_dataset: dict[Dataset, list[_Decoded]] = {}
+        for place, envelope in enumerate(envelopes):
+            embed: dict[str, Any] = {}
             try:
-                call, is_plain = parsed(envelope)
+                call, embed = parsed(envelope)
                 if call.dataset.name in held:
-                    outcomes[envelope.task_id] = Hold(call.dataset.name, enqueued_at=envelope.enqueued_at)
+                    outcomes[place] = Hold(call.dataset.name, enqueued_at=envelope.enqueued_at)
                     continue
-                message = _message(envelope, call)
-                # Celery's own tracer, which a group needs, reads JSON alone.
-                if is_plain and (not envelope.grouped or envelope.columnar):
-                    by_dataset.setdefault(call.dataset, []).append(message)
-                else:
-                    outcomes[envelope.task_id] = RunAsTask()
+                message = _Decoded(place, envelope, embed, _message(envelope, call))
+                by_dataset.setdefault(call.dataset, []).append(message)
             except InvalidMessage as error:
-                outcomes[envelope.task_id] = self._refuse(envelope, error, started, keeps_letters)
+                outcomes[place] = self._refuse(envelope, embed, error, turn)
             except SoftTimeLimitExceeded:
                 raise  # the batch goes back to the broker
+            except MemoryError as error:  # perhaps due to another message of the batch
+                outcomes[place] = put_aside(error, envelope)
             except Exception as error:  # noqa: BLE001  # anybody can send a message; none may stop the others
-                outcomes[envelope.task_id] = self._refuse(envelope, _unexpected(error), started, keeps_letters)
-        known = {envelope.task_id: envelope for envelope in envelopes}
+                outcomes[place] = self._refuse(envelope, embed, _unexpected(error), turn)
         for dataset, messages in by_dataset.items():
-            outcomes |= self._write_together(dataset, messages, known, started, keeps_letters)
-        return [outcomes[envelope.task_id] for envelope in envelopes]
+            outcomes |= self._write_together(dataset, messages, turn)
+        return [outcomes[place] for place in range(len(envelopes))]
 
     def _write_together(
-        self,
-        dataset: Dataset,
-        messages: list[DecodedMessage],
-        known: Mapping[str, Envelope],
-        started: float,
-        keeps_letters: bool,
-        once: bool = False,
-    ) -> dict[str, Outcome]:
+        self, dataset: Dataset, messages: list[_Decoded], turn: _Turn, once: bool = False
+    ) -> dict[int, Outcome]:
         try:
-            envelopes = [known[message.task_id] for message in messages]
-            written = _write(dataset, messages, envelopes, keeps_letters=keeps_letters, once=once)
+            written = _write(
+                dataset,
+                [message.rows for message in messages],
+                [message.envelope for message in messages],
+                keeps_letters=turn.keeps_letters,
+                once=once,
+            )
         except UNFINISHED as error:
             if not isinstance(error, LettersUnavailable | MessagesSuspected) or len(messages) == 1:
-                return {message.task_id: put_aside(error, known[message.task_id]) for message in messages}
+                return {message.place: put_aside(error, message.envelope) for message in messages}
         except Exception as error:  # noqa: BLE001  # as in `_run`
             if len(messages) == 1:
-                task_id = messages[0].task_id
-                return {task_id: self._refuse(known[task_id], _unexpected(error), started, keeps_letters)}
+                place, envelope, embed, _ = messages[0]
+                return {place: self._refuse(envelope, embed, _unexpected(error), turn)}
         else:
             return {
-                message.task_id: (
-                    put_aside(written.waiting[index], known[message.task_id])
+                message.place: (
+                    put_aside(written.waiting[index], message.envelope)
                     if index in written.waiting
-                    else self._succeed(known[message.task_id], counts, rejections, started)
+                    else self._succeed(message, counts, rejections, turn)
                 )
                 for index, (message, counts, rejections) in enumerate(
                     zip(messages, written.counts, written.rejections, strict=True)
                 )
             }
         # One of them causes it, and the others must not wait until it is known which.
-        alone = (self._write_together(dataset, [one], known, started, keeps_letters, once=True) for one in messages)
-        return {task_id: outcome for outcomes in alone for task_id, outcome in outcomes.items()}
+        alone = (self._write_together(dataset, [one], turn, once=True) for one in messages)
+        return {place: outcome for outcomes in alone for place, outcome in outcomes.items()}
 
-    def _refuse(self, envelope: Envelope, error: InvalidMessage, started: float, keeps_letters: bool) -> Outcome:
+    def _refuse(self, envelope: Envelope, embed: dict[str, Any], error: InvalidMessage, turn: _Turn) -> Outcome:
         try:
-            if not keeps_letters:
+            if not turn.keeps_letters:
                 raise LettersUnavailable
             letter = _keep(envelope, error)
         except UNFINISHED as unavailable:
@@ -161,28 +149,36 @@ class WriteTask(CoalescedTask):
             raise error
         except InvalidMessage:
             info = ExceptionInfo()
-        self._store(self.backend.mark_as_failure, envelope, error, traceback=info.traceback)
-        return Failed(info, time.monotonic() - started)
+        if embed or envelope.lineage:
+            follow(envelope, embed, error)
+        else:
+            self._results.store(self.backend.mark_as_failure, self.name, envelope, error, traceback=info.traceback)
+        return Failed(info, time.monotonic() - turn.started)
 
-    def _succeed(self, envelope: Envelope, counts: Counts, rejections: list[Rejection], started: float) -> Outcome:
-        self._store(self.backend.mark_as_done, envelope, result_of(counts, rejections))
+    def _succeed(self, message: _Decoded, counts: Counts, rejections: list[Rejection], turn: _Turn) -> Outcome:
+        result = result_of(counts, rejections)
+        if message.embed or message.envelope.lineage:
+            follow(message.envelope, message.embed, result)
+        else:
+            self._results.store(self.backend.mark_as_done, self.name, message.envelope, result)
         # Events show no values of rows, and a reason quotes one.
-        return Succeeded(repr(counts.numbers()), time.monotonic() - started)
+        return Succeeded(repr(counts.numbers()), time.monotonic() - turn.started)
 
-    def _store(self, mark: Callable[..., None], envelope: Envelope, value: Any, **options: Any) -> None:
-        if envelope.ignore_result:
-            return
-        request = Context(
-            id=envelope.task_id,
-            task=self.name,
-            reply_to=envelope.reply_to,
-            correlation_id=envelope.correlation_id,
-            ignore_result=False,
-        )
-        try:
-            mark(envelope.task_id, value, request=request, **options)
-        except Exception:  # a backend raises whatever its driver raises; the rows are committed all the same
-            logger.exception("Task %s[%s]: the result could not be stored", self.name, envelope.task_id)
+
+class _Turn(NamedTuple):
+    """What all messages of a batch share."""
+
+    started: float
+    keeps_letters: bool
+
+
+class _Decoded(NamedTuple):
+    """A message whose rows can be written, and its place in the batch."""
+
+    place: int
+    envelope: Envelope
+    embed: dict[str, Any]
+    rows: DecodedMessage
 
 
 @app.task(name=TASK, base=WriteTask, bind=True)
@@ -190,39 +186,10 @@ def write(self: WriteTask, dataset: str, rows: list[Any], defaults: dict[str, An
     """Commit rows to a dataset's table; returns what became of them, see `protocol.result_of`.
 
     `rows` is a list of objects; `defaults` fills fields that they leave out. Rejected rows become dead letters. If the
-    message is unusable as a whole, keeps it as a dead letter and raises `InvalidMessage`.
+    message is unusable as a whole, keeps it as a dead letter and raises `InvalidMessage`. A worker does all this in
+    `run_batch`, with callbacks and without, and never calls this function.
     """
-    request = self.request
-    envelope = Envelope(
-        task_id=request.id or uuid(),
-        body=json.dumps([[dataset, rows, defaults], {}, {}], default=str).encode(),
-        enqueued_at=getattr(request, ENQUEUED_AT_HEADER, None),
-        ignore_result=True,
-        reply_to=None,
-        correlation_id=None,
-        replays=getattr(request, REPLAYS_HEADER, None),
-        content_type=JSON,
-        content_encoding="utf-8",
-        redelivered=is_redelivered(request),
-        turns=counted_turns(vars(request)),
-        reached=reached(vars(request)),
-        arrived=getattr(request, arrivals.ARRIVED, time.monotonic()),
-    )
-    try:
-        (envelope,) = arrivals.dated([envelope])
-        try:
-            call = validated_call(dataset, rows, defaults)
-            written = _write(call.dataset, [_message(envelope, call)], [envelope])
-            if written.waiting:
-                raise written.waiting[0]
-        except InvalidMessage as error:
-            _keep(envelope, error)
-            arrivals.finished([envelope.task_id])
-            raise
-    except UNFINISHED as error:
-        raise Reject(put_aside(error, envelope), requeue=True) from error
-    arrivals.finished([envelope.task_id])
-    return result_of(written.counts[0], written.rejections[0])
+    raise NotImplementedError(f"send {self.name} to the queue; a worker writes it with others")
 
 
 def _keep(envelope: Envelope, error: InvalidMessage) -> int | None:
@@ -238,7 +205,7 @@ def _keep(envelope: Envelope, error: InvalidMessage) -> int | None:
         compression=envelope.compression,
         enqueued_at=envelope.moment,
     )
-    replays = _replays(envelope)
+    replays: Replayed | None = envelope.replays
     again = [replace(letter, id=id_, task_id=replays.task_id) for id_ in replays.ids] if replays else []
     return persistently(lambda: process_writer().keep(again or [letter]))[0]
 
@@ -247,29 +214,24 @@ def _pattern(error: InvalidMessage) -> str:
     return error.pattern or "message: cannot be used"
 
 
-def _replays(envelope: Envelope) -> Replayed | None:
-    """The letters that the message was made of; None for a header that `replay` did not write."""
-    try:
-        return msgspec.convert(envelope.replays, Replayed | None)
-    except msgspec.ValidationError:
-        return None
-
-
 def _message(envelope: Envelope, call: Call) -> DecodedMessage:
     if isinstance(call.rows, Frame):
         rows = read_table(call.dataset, call.rows, call.defaults)
     else:
         rows = read_rows(call.dataset, call.rows, call.defaults)
-    replays = _replays(envelope)
-    if replays is not None and len(replays.ids) != (1 if replays.whole else len(rows)):
+    replays: Replayed | None = envelope.replays
+    if replays is not None and (
+        len(replays.ids) != (1 if replays.whole else len(rows)) or len(replays.ids) > MOST_LETTERS
+    ):
         replays = None
     return DecodedMessage(
         task_id=envelope.task_id,
         dataset=call.dataset,
         rows=rows,
         enqueued_at=envelope.moment,
-        defaults=call.defaults,
+        defaults=known_defaults(call.dataset, call.defaults),
         replays=replays,
+        sent=Sent(envelope.body, envelope.content_type, envelope.content_encoding, envelope.compression),
     )
 
 

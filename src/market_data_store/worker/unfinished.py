@@ -17,10 +17,10 @@ class OutOfTime(SoftTimeLimitExceeded):
 
 
 #: What keeps a message from being done.
-UNFINISHED = (DatabaseUnavailable, SoftTimeLimitExceeded)
+UNFINISHED = (DatabaseUnavailable, SoftTimeLimitExceeded, MemoryError)
 
 
-def put_aside(error: DatabaseUnavailable | SoftTimeLimitExceeded, envelope: Envelope) -> Hold | GiveBack:
+def put_aside(error: DatabaseUnavailable | SoftTimeLimitExceeded | MemoryError, envelope: Envelope) -> Hold | GiveBack:
     """Return where the message waits: for its dataset, for its letters, or for another turn.
 
     A turn that was ended counts, unless it got farther than those before it: then the message is done sooner or later.
@@ -29,6 +29,8 @@ def put_aside(error: DatabaseUnavailable | SoftTimeLimitExceeded, envelope: Enve
         return Hold(error.dataset, error.sqlstate, error.reason or None, envelope.enqueued_at)
     if isinstance(error, DatabaseUnavailable):
         return GiveBack(str(error), alone=not error.is_away)
+    if isinstance(error, MemoryError):
+        return GiveBack("the pool process may have no more memory (MDS_POOL_MEMORY_BYTES)", counted=True)
     reason = "the soft time limit was exceeded"
     if isinstance(error, OutOfTime) and error.reached > envelope.reached:
         return GiveBack(reason, reached=error.reached)

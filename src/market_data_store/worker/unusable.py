@@ -1,9 +1,7 @@
-"""Messages that cannot be tasks: what is wrong with them, and a request for `jobs.Job` in their place."""
+"""Messages that cannot be tasks: a request for `jobs.Job` in the place of each, whatever it holds."""
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
-from hashlib import sha256
 from typing import Any
 
 from celery.worker.request import logger
@@ -11,31 +9,11 @@ from celery.worker.request import logger
 from market_data_store.errors import Reason
 from market_data_store.protocol import ENQUEUED_AT_HEADER, TASK
 from market_data_store.worker.arrivals import read_header
-from market_data_store.worker.aside import Aside
+from market_data_store.worker.aside import origin_of
+from market_data_store.worker.headers import Headers, bytes_of, id_by_content, name_or_none
 
-
-def problem_of(headers: Any) -> Reason | None:
-    """What Celery could not handle in these headers; None if they are usable."""
-    if not isinstance(headers, dict) or "task" not in headers:
-        return None  # not a task, or one of protocol 1: Celery finds out
-    for name in ("task", "id"):
-        if not isinstance(headers.get(name), str) or not headers[name]:
-            found = repr(str(headers.get(name))[:80])
-            return Reason.of("{} is not a string; send the message with Celery", found).at(name)
-    for name in ("eta", "expires"):
-        value = headers.get(name)
-        try:
-            if value is not None:
-                datetime.fromisoformat(value).astimezone(UTC)
-        except (TypeError, ValueError, OverflowError):
-            return Reason.of("{} is not a time", repr(str(value)[:80])).at(name)
-    return None
-
-
-def id_by_content(body: str | bytes | None) -> str:
-    """Return the id of a message that was sent without one: each delivery of it has the same."""
-    content = body.encode("utf-8", "surrogatepass") if isinstance(body, str) else bytes(body or b"")
-    return f"sha256:{sha256(content).hexdigest()}"
+#: A letter's body counts as so many rows.
+_ROW_BYTES = 80
 
 
 class UnusableMessage:
@@ -45,7 +23,6 @@ class UnusableMessage:
     """
 
     name = TASK
-    aside: Aside | None = None
 
     def __init__(
         self,
@@ -55,30 +32,36 @@ class UnusableMessage:
         *,
         is_task: bool = False,
     ) -> None:
-        body = message.body or b""
-        self.content_type, self.content_encoding = message.content_type, message.content_encoding
-        if isinstance(body, str):
-            body, self.content_encoding = body.encode("utf-8", "surrogatepass"), "utf-8"
-        self.body = bytes(body)
+        self.body = bytes_of(message.body)
+        self.content_type = name_or_none(message.content_type)
+        self.content_encoding = name_or_none(message.content_encoding)
+        if isinstance(message.body, str):  # of Celery's own transport
+            self.content_encoding = "utf-8"
         self.unusable: Reason | None = reason
-        self.request_dict = dict(message.headers) if isinstance(message.headers, dict) else {}
-        self.ignore_result = not is_task or bool(self.request_dict.get("ignore_result"))
-        properties = message.properties or {}
-        self.request_dict |= {name: properties.get(name) for name in ("reply_to", "correlation_id")}
-        # kombu has decompressed the body, unless that is what went wrong.
-        self.compression = self.request_dict.get("compression") if message.errors else None
-        # Without an id it is identified by its content, so that a redelivery does not leave a second letter.
-        self.id = str(self.request_dict.get("id") or id_by_content(self.body))
+        sent = message.headers if isinstance(message.headers, dict) else {}
+        properties = message.properties if isinstance(message.properties, dict) else {}
+        given = sent.get("id")
+        # Without a usable id it is identified by its content, so that a redelivery does not leave a second letter.
+        id_ = (name_or_none(given) if isinstance(given, str) else name_or_none(_text(given))) or ""
+        replays = sent.get("replays")
+        self.headers = Headers(
+            id=id_ or id_by_content(self.body),
+            compression=name_or_none(sent.get("compression")) or None,
+            reply_to=name_or_none(properties.get("reply_to")),
+            correlation_id=name_or_none(properties.get("correlation_id")),
+            ignore_result=not is_task or sent.get("ignore_result") is True,
+            replays=replays if isinstance(replays, dict) else None,
+        )
+        self.id = self.headers.id
         taken_at = getattr(message, "taken_at", None)
-        self.enqueued_at, self.arrived = read_header(self.request_dict.get(ENQUEUED_AT_HEADER), taken_at)
+        self.enqueued_at, self.arrived = read_header(sent.get(ENQUEUED_AT_HEADER), taken_at)
         self.message = message
-        self.delivery_info = message.delivery_info
+        self.delivery_info = {"redelivered": (message.delivery_info or {}).get("redelivered") is True}
+        #: As `CoalescedRequest` has them: how much it adds to a batch, and whether it must not be in one with others.
+        self.rows = 1 + len(self.body) // _ROW_BYTES
+        self.runs_alone = self.delivery_info["redelivered"] or origin_of(message) is not None
         self._ack, self._reject = message.ack_log_error, message.reject_log_error
         self._connection_errors = connection_errors
-
-    def revoked(self) -> bool:
-        """False: there is no task that could be revoked."""
-        return False
 
     def on_accepted(self, pid: int, time_accepted: float) -> None:
         """Do nothing: nobody watches it."""
@@ -100,3 +83,12 @@ class UnusableMessage:
         """Give it back to the broker."""
         if not self.message.acknowledged:
             self._reject(logger, self._connection_errors, requeue=requeue)
+
+
+def _text(value: Any) -> str | None:
+    if value is None:
+        return None
+    try:
+        return str(value)
+    except (ValueError, RecursionError):  # an integer of 5,000 digits, or lists in lists
+        return None

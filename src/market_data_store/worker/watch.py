@@ -16,6 +16,7 @@ import logging
 import os
 import threading
 import time
+from collections.abc import Callable
 from typing import Any
 
 from celery.platforms import EX_FAILURE
@@ -31,7 +32,11 @@ from market_data_store.worker.shutdown import PATIENCE_S, is_stopping, kill
 logger = logging.getLogger(__name__)
 
 #: Seconds between two looks. Only a worker that is free, and to which nothing has come since, asks the broker.
-_LOOK_S = 2.0
+LOOK_S = 2.0
+#: Looks at the beginning, within which a worker finds itself and who else has its name.
+_NAME_LOOKS = 10
+#: A count of the loop's is good for this many seconds, and a free worker's loop has so long for its first one.
+_COUNT_S = 3 * LOOK_S
 #: The worker's loop says this often that it turns.
 TURN_S = 1.0
 #: A connected loop that has not turned for this many seconds hangs. It may wait for a broker for half of them.
@@ -49,10 +54,14 @@ class Watch:
         self._inspector = QueueInspector(consumer.app, QUEUE)
         self._hearing = Hearing()
         self._received = 0
+        self._free_since: float | None = None
+        #: What the loop has counted last, and when.
+        self._counted: tuple[int, float] | None = None
         self._had_our_transport = False
         self._fallen_back_at: float | None = None
         self._said: set[str] = set()
         self._has_failed = False
+        self._name_looks = _NAME_LOOKS
         self._pause = threading.Event()  # never set
         self._thread: threading.Thread | None = None
         #: Why the worker uses Celery's own transport; None if it does not.
@@ -69,10 +78,15 @@ class Watch:
             self._thread = threading.Thread(target=self._run, name="worker-watch", daemon=True)
             self._thread.start()
 
+    def count(self, ask: Callable[[], int | None]) -> None:
+        """Let the worker's loop count what waits, where that saves a connection; called every `LOOK_S`."""
+        if self._free_since is not None and (waiting := ask()) is not None:
+            self._counted = waiting, time.monotonic()
+
     def _run(self) -> None:
         why = None
         while why is None:
-            self._pause.wait(_LOOK_S)
+            self._pause.wait(LOOK_S)
             try:
                 self._look()
                 why = self._hopeless()
@@ -85,19 +99,48 @@ class Watch:
     def _look(self) -> None:
         progress = self._consumer.progress
         is_free = not (progress.jobs or len(state.reserved_requests)) and self._is_to_consume()
+        free_since = (self._free_since or time.monotonic()) if is_free else None
+        self._free_since = free_since
         received = progress.received
-        waiting = self._waiting() if is_free and received == self._received else 0
+        waiting = self._waiting(free_since) if free_since is not None and received == self._received else 0
         self._hearing.note(Look(time.monotonic(), waiting, is_free, received))
         self._received = received
         self._look_at_transport()
+        self._look_for_namesakes()
         self._say("deaf", self.deaf_s, "Messages wait in the queue, and none has come to this worker for %.0f s")
         self._say("stalled", progress.stalled_s, "Messages are at work, and nothing was committed for %.0f s")
+
+    def _look_for_namesakes(self) -> None:
+        """Say once if another worker has this worker's name; on RabbitMQ the other cannot even connect."""
+        connection = self._consumer.connection
+        if self._name_looks == 0 or is_stopping() or connection is None or connection.transport.driver_type != "redis":
+            return
+        self._name_looks -= 1
+        name = self._consumer.hostname
+        found = if_answered(self._inspector.workers) or ()
+        self._inspector.close()
+        if name not in found:
+            return  # the worker itself has not answered yet
+        self._name_looks = 0
+        if name in self._inspector.namesakes:
+            logger.warning(
+                "Another worker has the name %s, and those who ask take the two for one; start each with a name of its "
+                "own (-n worker2@%%h)",
+                name,
+            )
 
     def _is_to_consume(self) -> bool:
         # Not by order (`celery control cancel_consumer`), and not while it ends.
         return not is_stopping() and QUEUE in self._consumer.app.amqp.queues.consume_from
 
-    def _waiting(self) -> int:
+    def _waiting(self, free_since: float) -> int:
+        """Count what waits; asked by this thread itself, over a connection of its own, only if the loop does not."""
+        now = time.monotonic()
+        if self._counted is not None and now - self._counted[1] < _COUNT_S:
+            self._inspector.close()
+            return self._counted[0]
+        if now - free_since < _COUNT_S:
+            return 0
         waiting = if_answered(self._inspector.waiting) or 0
         return waiting if waiting and if_answered(self._inspector.delivers) else 0
 

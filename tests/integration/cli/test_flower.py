@@ -21,6 +21,7 @@ from support.web import wait_until_served
 from support.workers import Worker
 
 from market_data_store.local import free_port, start_valkey
+from market_data_store.local.passwords import passwords_in
 
 PASSWORD = "s3cret-of-the-broker"
 #: Chromium, Flower and a worker start on a machine that may be busy.
@@ -58,8 +59,15 @@ def own_worker(start_worker: StartWorker) -> Worker:
 def open_flower(broker_url: str, own_worker: Worker, tmp_path: Path) -> Iterator[httpx.Client]:
     """Flower in development, that hears this worker."""
     with flower(broker_url, tmp_path, MDS_ENV="development") as (client, _):
+        client.auth = made(tmp_path)
         wait_until(lambda: worker_is_alive(client), "Flower hears the worker", timeout_s=PATIENCE_S)
         yield client
+
+
+def made(directory: Path) -> tuple[str, str]:
+    """The user and the password that the store has made there."""
+    user, _, password = passwords_in(directory / ".mds").flower.partition(":")
+    return user, password
 
 
 def worker_is_alive(client: httpx.Client) -> bool:
@@ -94,13 +102,14 @@ def test_each_task_is_shown_with_its_dataset_and_rows_and_no_payload(
 
 @on_redis
 def test_a_browser_without_internet_shows_tasks_and_the_queue(
-    open_flower: httpx.Client, own_worker: Worker, send: Send, bars: list[Bar], chromium: Browser
+    open_flower: httpx.Client, own_worker: Worker, send: Send, bars: list[Bar], chromium: Browser, tmp_path: Path
 ) -> None:
     send(bars[:500]).get(timeout=PATIENCE_S)
     wait_until(lambda: tasks(open_flower, "SUCCESS"), timeout_s=PATIENCE_S)
     here = str(open_flower.base_url)
     elsewhere = []
-    with chromium.new_page() as page:
+    user, password = made(tmp_path)
+    with chromium.new_page(http_credentials={"username": user, "password": password}) as page:
         page.on("request", lambda request: None if request.url.startswith(here) else elsewhere.append(request.url))
         page.goto(f"{here}/tasks")
         row = page.locator("#tasks-table tbody tr")
@@ -118,15 +127,22 @@ def test_a_browser_without_internet_shows_tasks_and_the_queue(
 
 
 @on_redis
-def test_a_page_of_another_site_can_change_nothing_where_no_password_is_asked(broker_url: str, tmp_path: Path) -> None:
+def test_in_development_a_page_of_another_site_reads_and_changes_nothing(broker_url: str, tmp_path: Path) -> None:
     with flower(broker_url, tmp_path, MDS_ENV="development") as (client, _):
+        for host in ("127.0.0.1", "evil.test"):
+            read = client.get("/api/workers", headers={"Origin": "http://evil.test", "Host": host})
+            assert read.status_code == 401
+            assert "Access-Control-Allow-Origin" not in read.headers
+        assert client.post("/api/worker/shutdown/worker").status_code == 401
+        client.auth = made(tmp_path)
+        assert client.get("/api/workers").status_code == 200
         assert client.post("/api/worker/shutdown/worker").status_code == 403
         assert client.post(f"/api/task/async-apply/{TASK}", json={"args": ["bars", []]}).status_code == 403
 
 
 @on_redis
 def test_in_production_it_asks_for_the_password_which_no_command_line_shows(broker_url: str, tmp_path: Path) -> None:
-    own = ("operator", "its-own-password")
+    own = ("operator", "its-very-own-password")
     with flower(broker_url, tmp_path, FLOWER_BASIC_AUTH=":".join(own)) as (client, process):
         for path in ("/", "/tasks", "/broker", "/api/tasks", "/api/workers"):
             assert client.get(path).status_code == 401
@@ -145,9 +161,21 @@ def test_in_production_it_does_not_start_without_a_password_of_its_own(
     environment: dict[str, str], tmp_path: Path
 ) -> None:
     refused = mds(tmp_path, "flower", BROKER_URL="redis://h", **environment)
-    assert refused.returncode == 1
+    assert refused.returncode == 2
     said = refused.stdout + refused.stderr
-    assert said.startswith("error: FLOWER_BASIC_AUTH is not user:password with a password of your own; ")
+    assert said.startswith("error: FLOWER_BASIC_AUTH is not user:password with a password of your own of at least 16 ")
     assert "MDS_ENV=development" in said
     assert said.count("\n") == 1
     assert "changeme" not in said
+
+
+def test_it_ends_although_its_broker_is_away(tmp_path: Path) -> None:
+    """Its threads ask the broker again and again; each page that somebody reads makes them ask more."""
+    with start_valkey(tmp_path / "valkey") as server, flower(server.url, tmp_path, MDS_ENV="development") as running:
+        client, process = running
+        client.auth = made(tmp_path)
+        server.stop()
+        for _ in range(5):
+            assert client.get("/workers").status_code == 200
+        process.popen.send_signal(signal.SIGTERM)
+        assert process.wait(10) == 0

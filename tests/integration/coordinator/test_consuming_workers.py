@@ -50,8 +50,8 @@ def test_a_worker_of_another_queue_does_not_count(
 def test_a_worker_that_stops_consuming_does_not_count(
     broker_url: str, start_worker: StartWorker, queue: QueueInspector, database_url: str, tmp_path: Path
 ) -> None:
-    start_worker()
-    (name,) = queue.workers()
+    start_worker(MDS_REMOTE_CONTROL="true")
+    (name,) = wait_until(queue.workers, "the worker answers")
     environment = {"BROKER_URL": broker_url, "DATABASE_URL": database_url}
     for order, expected in (("cancel_consumer", []), ("add_consumer", [name])):
         command = (PYTHON, "-m", "celery", "-A", "market_data_store.app", "control", order, QUEUE)

@@ -23,7 +23,7 @@ from market_data_store.datasets import DATASETS
 from market_data_store.dead_letters import DeadLetter, Letter
 from market_data_store.dead_letters.replay import messages, replay
 from market_data_store.errors import InvalidMessage
-from market_data_store.postgres.batch import DecodedMessage, decoded
+from market_data_store.postgres.messages import DecodedMessage, decoded
 from market_data_store.postgres.writer import Writer
 from market_data_store.protocol import Counts, Replayed
 from market_data_store.wire.rows import read_rows
@@ -346,9 +346,12 @@ def test_the_command_lists_shows_replays_and_purges(
     dead_letters.keep(database, [letter(), letter(dataset="news")])
     code, said = mds("purge")
     assert code == 2
-    assert "select letters by exactly one of --id 17, --dataset bars and --all" in said
+    assert "select letters by exactly one of --id 17, --all, and filters such as --dataset bars" in said
     assert mds("purge", "--dataset", "news", "--yes") == (0, "1 deleted\n")
-    assert mds("purge", "--all") == (0, "1 deleted\n")
+    code, said = mds("purge", "--all")
+    assert (code, len(said.splitlines())) == (2, 1)
+    assert "this deletes 1 dead letter for good; give --yes" in said
+    assert mds("purge", "--all", "--yes") == (0, "1 deleted\n")
 
 
 @on_redis

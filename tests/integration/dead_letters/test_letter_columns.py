@@ -21,6 +21,7 @@ from support.brokers import on_redis
 from support.databases import Connection, database_at
 from support.fixtures.store import QUEUE, TASK, Bar
 from support.waiting import wait_until
+from support.web import TOKEN
 from support.workers import Worker
 
 from market_data_store import config, dead_letters
@@ -31,10 +32,11 @@ from market_data_store.dead_letters import DeadLetter, Letter
 from market_data_store.dead_letters.replay import messages, replay
 from market_data_store.errors import DatabaseUnavailable
 from market_data_store.postgres import schema
-from market_data_store.postgres.batch import DecodedMessage, decoded
+from market_data_store.postgres.messages import DecodedMessage, decoded
 from market_data_store.postgres.writer import Writer
 from market_data_store.protocol import ARROW, JSON, Counts
 from market_data_store.service.dead_letters import create_letters
+from market_data_store.service.guard import Guard
 from market_data_store.status.database import DatabaseReader
 from market_data_store.wire.arrow import frame_of, pack
 from market_data_store.wire.rows import read_rows
@@ -92,15 +94,13 @@ def test_a_letter_says_what_its_body_is(worker: Worker, channel: Any, database: 
         "json": (JSON, "utf-8", None),
         "table": (ARROW, "binary", None),
         "other": ("application/x-own", "binary", None),
-        "compressed": (JSON, "binary", None),
+        "compressed": (JSON, "binary", "gzip"),
         "badly compressed": (JSON, "binary", "gzip"),
-        "strangely compressed": (JSON, "binary", "é" + long[:253]),
+        "strangely compressed": (JSON, "binary", None),  # not a name: a replay could not send it
         "another task": (JSON, "binary", None),
     }
-    kept = letters(database)
-    assert kept["compressed"].body == UNKNOWN, "and so it needs no decompression when it is sent again"
-    for id_, one in kept.items():
-        body = sent[id_][0] if id_ != "compressed" else UNKNOWN
+    for id_, one in letters(database).items():
+        body = sent[id_][0]  # as it was sent: unpacked it may be a thousand times as large
         assert (one.body, one.body_bytes, one.body_sha256) == (body, len(body), sha256(body).hexdigest())
         assert (one.job, one.file, one.line) == (None, None, None)
 
@@ -127,11 +127,11 @@ def test_a_message_whose_properties_are_of_odd_types_leaves_a_letter(
     wait_until(lambda: dead_letters.count(database) == 5)
     found = {number: (one.content_type, one.compression) for number, one in letters(database).items()}
     assert found == {
-        "0": ("7", None),
+        "0": (None, None),
         "1": (None, None),
         "2": ("", None),
-        "3": ("\\0\\ud800", "['x']"),
-        "4": (JSON, "{'x': 1}"),
+        "3": (None, None),
+        "4": (JSON, None),
     }
 
 
@@ -362,7 +362,7 @@ def test_the_command_counts_letters_by_reason(mds: Callable[..., Result], databa
     assert len(json.loads(mds("list", "--by-reason", "--json", "--dataset", "bars").output)) == 2
     assert mds("list", "--by-reason", "--limit", "1").output.count("\n") == 2
     refused = mds("list", "--by-reason", "--after", "7")
-    assert (refused.exit_code, "--after cannot be combined with --by-reason" in refused.output) == (2, True)
+    assert (refused.exit_code, "--after cannot be combined with --by and --by-reason" in refused.output) == (2, True)
 
 
 def test_the_command_lists_letters_as_json(mds: Callable[..., Result], database: Connection) -> None:
@@ -384,14 +384,14 @@ def test_over_http_a_letter_has_the_same_fields(
 ) -> None:
     dead_letters.keep(database, [whole("t", content_type=JSON, content_encoding="utf-8")])
     monkeypatch.chdir(tmp_path)
-    for name, value in {"DATABASE_URL": database_url, "BROKER_URL": redis_url, "ADMIN_TOKEN": "t0ken"}.items():
+    for name, value in {"DATABASE_URL": database_url, "BROKER_URL": redis_url, "ADMIN_TOKEN": TOKEN}.items():
         monkeypatch.setenv(name, value)
     config.settings.cache_clear()
     try:
         application = OpenAPI(__name__)
-        application.register_api(create_letters(config.settings()))
+        application.register_api(create_letters(config.settings(), Guard(config.settings())))
         client = application.test_client()
-        headers = {"Authorization": "Bearer t0ken"}
+        headers = {"Authorization": f"Bearer {TOKEN}"}
         (listed,) = client.get("/dead-letters", headers=headers).get_json()["letters"]
         shown = client.get(f"/dead-letters/{listed['id']}", headers=headers).get_json()
     finally:
@@ -402,3 +402,19 @@ def test_over_http_a_letter_has_the_same_fields(
     assert [listed[name] for name in ("compression", "job", "file", "line")] == [None] * 4
     assert shown.items() > listed.items()
     assert b64decode(shown["body"]) == UNKNOWN
+
+
+def test_the_command_lists_many_letters_some_at_a_time(mds: Callable[..., Result], database: Connection) -> None:
+    dead_letters.keep(database, [whole(str(number), content_type=JSON) for number in range(2_500)])
+    ids = [letter.id for letter in dead_letters.page(database, limit=2_500)]
+
+    def listed(*arguments: str) -> tuple[list[int], str]:
+        header, *lines = mds("list", *arguments).output.splitlines()
+        assert header.split() == ["id", "time", "dataset", "sqlstate", "reason"]
+        last = lines.pop() if lines[-1].startswith("for more") else ""
+        return [int(line.split()[0]) for line in lines], last
+
+    assert listed("--limit", "100000") == (ids, "")
+    for limit in (999, 1_000, 1_001, 2_000, 2_499):
+        assert listed("--limit", str(limit)) == (ids[:limit], f"for more letters, add --after {ids[limit - 1]}")
+    assert listed("--limit", "2500") == (ids, "")

@@ -19,7 +19,7 @@ from market_data_store.datasets import DATASETS
 from market_data_store.dead_letters import DeadLetter
 from market_data_store.dead_letters.replay import replay
 from market_data_store.dead_letters.summary import NOT_CLASSIFIED, ReasonCount, summary
-from market_data_store.postgres.batch import DecodedMessage, decoded
+from market_data_store.postgres.messages import DecodedMessage, decoded
 from market_data_store.postgres.writer import Writer
 from market_data_store.protocol import ARROW, Counts, Replayed
 from market_data_store.wire.rows import read_rows

@@ -21,7 +21,7 @@ from support.writing import message
 
 from market_data_store.datasets import DATASETS, Dataset
 from market_data_store.files.exporting import export
-from market_data_store.postgres.batch import DecodedMessage, decoded
+from market_data_store.postgres.messages import DecodedMessage, decoded
 from market_data_store.postgres.writer import Writer
 from market_data_store.wire.arrow import frame_of, read_table
 from market_data_store.wire.fields import Field, fields_of, names_of

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 
 import psutil
@@ -23,6 +24,7 @@ from support.waiting import wait_until
 import market_data_store
 from market_data_store.errors import ServerStartError
 from market_data_store.local import free_port, start_postgres, start_valkey
+from market_data_store.local.directory import taken
 
 SOURCE = Path(market_data_store.__file__).parents[1]
 START = {"Postgres": start_postgres, "Valkey": start_valkey}
@@ -199,6 +201,22 @@ def test_postgres_waits_for_the_disk(tmp_path: Path) -> None:
         assert connection.execute(query).fetchall() == [("on",)] * 3
 
 
+def test_a_long_log_is_begun_anew_while_the_server_runs(tmp_path: Path) -> None:
+    log = tmp_path / "server.log"
+    with start_postgres(tmp_path) as server:
+        server.bound_log()
+        assert log.stat().st_size < 100_000
+        assert not (tmp_path / "server.log.1").exists()
+        with log.open("ab") as file:
+            file.write(b"x" * 17_000_000)
+        server.bound_log()
+        assert (tmp_path / "server.log.1").stat().st_size > 17_000_000
+        with psycopg.connect(server.url) as connection, pytest.raises(psycopg.Error):
+            connection.execute("SELECT nonsense")
+        assert 'column "nonsense" does not exist' in log.read_text()
+        assert log.stat().st_size < 100_000, "not sparse: the server appends"
+
+
 def test_an_interrupted_initdb_is_begun_anew(tmp_path: Path) -> None:
     unfinished = tmp_path / "cluster.unfinished"
     unfinished.mkdir()
@@ -240,3 +258,19 @@ def test_servers_start_for_an_ordinary_user() -> None:
         assert (home / "Postgres" / "cluster").stat().st_uid == nobody.pw_uid
     finally:
         shutil.rmtree(home)
+
+
+@pytest.mark.parametrize("status", [0, 1])
+def test_a_program_that_ends_while_it_is_looked_at_has_done_its_work_or_failed(tmp_path: Path, status: int) -> None:
+    with taken("Postgres", tmp_path / "data", signal.SIGINT) as directory:
+        process = directory.launch(["sh", "-c", f"read line; exit {status}"], text="x" * 100_000)
+
+        def is_done() -> bool:
+            has_succeeded = process.poll() == 0
+            process.wait()
+            return has_succeeded
+
+        failure = pytest.raises(ServerStartError, match=r"did not start \(exit status 1\)")
+        with failure if status else nullcontext():
+            directory.wait_until(is_done, process)
+        directory.release()

@@ -262,6 +262,8 @@ def test_the_processes_of_gunicorn_are_counted_as_one(tmp_path: Path) -> None:
     environment = {
         "APP_PORT": str(port),
         "WEB_CONCURRENCY": "2",
+        "DATABASE_URL": "postgresql://127.0.0.1:9/d",  # web asks for both, and this application uses neither
+        "BROKER_URL": "redis://127.0.0.1:9/0",
         "TMPDIR": str(tmp_path),
         "PYTHONPATH": os.pathsep.join(filter(None, [str(tmp_path), *sys.path])),
     }

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pytest
 
 from market_data_store.datasets import DATASETS, Dataset
-from market_data_store.postgres.batch import DecodedMessage, decoded
+from market_data_store.postgres.messages import DecodedMessage, decoded
 from market_data_store.postgres.writer import Writer
 from market_data_store.protocol import Counts
 from market_data_store.wire.arrow import frame_of, read_table

@@ -24,7 +24,7 @@ KILL_INTERVAL_S = 0.05
 KILL = """
     SELECT pg_terminate_backend(pid) FROM (
         SELECT pid FROM pg_stat_activity
-        WHERE application_name = 'market-data-store worker' AND datname = current_database() ORDER BY random() LIMIT 1
+        WHERE application_name = 'mds-worker' AND datname = current_database() ORDER BY random() LIMIT 1
     ) AS one
 """
 

@@ -11,9 +11,10 @@ from support.writing import bars, message, select, write
 
 from market_data_store.errors import DatabaseUnavailable, DatasetUnavailable
 from market_data_store.postgres import portions
-from market_data_store.postgres.batch import Batch, DecodedMessage, decoded
+from market_data_store.postgres.batch import Batch
 from market_data_store.postgres.found import Tables
 from market_data_store.postgres.memory import Memory
+from market_data_store.postgres.messages import DecodedMessage, decoded
 from market_data_store.postgres.parameters import adapt
 from market_data_store.postgres.portions import write_portions
 from market_data_store.postgres.writer import Writer

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from support.writing import AT, Row, bar, bars, closes, letter, message, noise, 
 
 from market_data_store.datasets import DATASETS
 from market_data_store.errors import LettersUnavailable
-from market_data_store.postgres.batch import DecodedMessage
+from market_data_store.postgres.messages import DecodedMessage
 from market_data_store.postgres.writer import Writer
 from market_data_store.protocol import Counts
 from market_data_store.wire.rows import read_rows
@@ -125,7 +126,7 @@ def test_a_rejected_row_that_is_no_utf_8_is_kept(writer: Writer, database: Conne
 def test_whatever_defaults_hold_the_letter_is_kept_and_the_others_are_written(
     writer: Writer, database: Connection, note: Any
 ) -> None:
-    assert write(writer, message([bar(), 7], note=note)) == [Counts(written=1, rejected=1)]
+    assert write(writer, replace(message([bar(), 7]), defaults={"note": note})) == [Counts(written=1, rejected=1)]
     assert select(database, "SELECT count(*) FROM dead_letters WHERE defaults IS NOT NULL") == [(1,)]
 
 

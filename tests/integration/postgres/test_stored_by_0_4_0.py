@@ -21,7 +21,7 @@ from support.writing import Row, message, select, write
 
 from market_data_store.datasets import DATASETS, Dataset
 from market_data_store.postgres import schema
-from market_data_store.postgres.batch import DecodedMessage, decoded
+from market_data_store.postgres.messages import DecodedMessage, decoded
 from market_data_store.postgres.writer import Writer
 from market_data_store.protocol import Counts
 from market_data_store.wire.arrow import frame_of, read_table

@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from support.databases import Connection
 from support.waiting import wait_until
-from support.writing import AT, bar, bars, closes, message, select, write, written
+from support.writing import AT, LOG_WAYS, NO_COPY, bar, bars, closes, message, select, ways, write, written
 
 from market_data_store.postgres.writer import Writer
 from market_data_store.protocol import Counts
@@ -74,29 +74,14 @@ def test_a_replay_changes_nothing_physically(writer: Writer, database: Connectio
     assert select(database, statistics.format("n_tup_upd, n_tup_del, n_live_tup, n_dead_tup")) == [(0, 0, 50, 50)]
 
 
-def test_replays_are_rarely_tried_as_new_rows(writer: Writer, database: Connection) -> None:
+def test_replays_are_tried_as_new_rows_only_once(writer: Writer, database: Connection) -> None:
     write(writer, message(bars(50)))
     for _ in range(100):
         assert write(writer, message(bars(50))) == [Counts(unchanged=50)]
     assert write(writer, message([{**bar, "symbol": "NEW"} for bar in bars(50)])) == [Counts(written=50)]
     writer.close()
     inserted = "SELECT n_tup_ins FROM pg_stat_user_tables WHERE relname = 'bars_ohlcv'"
-    wait_until(lambda: select(database, inserted) == [(50 + 5 * 50 + 50,)])  # after 0, 4, 12, 28 and 60 upserts
-
-
-LOG_WAYS = """
-    CREATE TABLE ways (number serial, way text);
-    CREATE FUNCTION log_way() RETURNS trigger LANGUAGE plpgsql AS
-    'BEGIN
-        INSERT INTO ways (way) VALUES (CASE WHEN current_query() LIKE ''COPY %'' THEN ''copy'' ELSE ''upsert'' END);
-        RETURN NULL;
-    END';
-    CREATE TRIGGER log_way BEFORE INSERT ON bars_ohlcv FOR EACH STATEMENT EXECUTE FUNCTION log_way()
-"""
-
-
-def ways(database: Connection) -> list[str]:
-    return [way for (way,) in select(database, "SELECT way FROM ways ORDER BY number")]
+    wait_until(lambda: select(database, inserted) == [(50 + 50 + 50,)])
 
 
 def test_new_rows_after_replays_are_soon_copied_again(writer: Writer, database: Connection) -> None:
@@ -108,13 +93,33 @@ def test_new_rows_after_replays_are_soon_copied_again(writer: Writer, database: 
     assert ways(database) == ["upsert", "copy", "copy"]
 
 
-def test_rows_that_change_again_and_again_are_rarely_tried_as_new_ones(writer: Writer, database: Connection) -> None:
+def test_rows_that_change_again_and_again_are_tried_as_new_ones_only_once(writer: Writer, database: Connection) -> None:
     write(writer, message(bars(50)))
     for at in range(1, 61):
         assert write(writer, message(bars(50, close=float(at)), at=at)) == [Counts(written=50)]
     writer.close()
     inserted = "SELECT n_tup_ins FROM pg_stat_user_tables WHERE relname = 'bars_ohlcv'"
-    wait_until(lambda: select(database, inserted) == [(50 + 5 * 50,)])  # after 0, 1, 9, 25 and 57 upserts
+    wait_until(lambda: select(database, inserted) == [(50 + 50,)])
+
+
+def test_new_rows_after_changed_ones_are_copied_at_once(writer: Writer, database: Connection) -> None:
+    for at in range(20):
+        write(writer, message(bars(50, close=float(at)), at=at))
+    database.execute(LOG_WAYS)
+    for symbol in ("N1", "N2", "N3"):
+        assert write(writer, message(bars(50, symbol=symbol))) == [Counts(written=50)]
+    assert ways(database) == ["copy", "copy", "copy"]
+
+
+def test_where_no_row_can_be_copied_that_is_tried_more_and_more_rarely(writer: Writer, database: Connection) -> None:
+    database.execute(LOG_WAYS)
+    database.execute(NO_COPY.format("XX000"))
+    for number in range(40):
+        assert write(writer, message(bars(50, symbol=f"N{number}"))) == [Counts(written=50)]
+    assert ways(database) == ["upsert"] * 40
+    numbers = [number for (number,) in select(database, "SELECT number FROM ways ORDER BY number")]
+    # A copy that failed has taken a number, too.
+    assert [batch for batch, (a, b) in enumerate(pairwise([0, *numbers])) if b - a > 1] == [0, 1, 9, 25]
 
 
 def test_a_newer_message_overwrites_what_differs_and_nothing_else(writer: Writer, database: Connection) -> None:

@@ -27,8 +27,7 @@ def backend(database: Connection) -> int:
     """Process id of the writer's session."""
     ((pid,),) = select(
         database,
-        "SELECT pid FROM pg_stat_activity "
-        "WHERE datname = current_database() AND application_name LIKE 'market-data-store%'",
+        "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'mds-worker'",
     )
     assert isinstance(pid, int)
     return pid

@@ -104,3 +104,11 @@ def test_a_batch_much_larger_than_usual_is_written_in_one_go(writer: Writer, dat
         Counts(written=10_000),
     ]
     assert select(database, "SELECT count(*), count(DISTINCT xmin::text) FROM bars_ohlcv") == [(20_000, 1)]
+
+
+def test_text_that_looks_like_sql_or_copy_is_stored_as_it_is(writer: Writer, database: Connection) -> None:
+    texts = ["'; DROP TABLE bars_ohlcv; --", '"', "%s %(x)s {0} \\", "\\N", "\\.", "a\tb\nc", "$1", "\\x00"]
+    rows = [bar(provider=text, symbol=text, interval=text, metadata={text: text}) for text in texts]
+    assert write(writer, message(rows)) == [Counts(written=len(texts))]
+    stored = select(database, "SELECT provider, symbol, interval, metadata FROM bars_ohlcv")
+    assert sorted(stored) == sorted((text, text, text, {text: text}) for text in texts)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import json
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -258,11 +260,72 @@ def test_a_call_that_is_wrong_as_a_whole_is_refused(dataset: str, rows: Any, def
 def test_an_unreachable_broker_is_named_without_its_password(url: str, bars: list[Bar]) -> None:
     client = StoreClient(app=Celery(broker=url), linger_s=60)
     client.write("bars", bars[:3])
-    with pytest.raises(BrokerUnavailable, match=r"127\.0\.0\.1:1.*; 3 rows are kept") as refusal:
+    with pytest.raises(BrokerUnavailable, match=r"127\.0\.0\.1:1.*Connection refused.*; 3 rows wait") as refusal:
         client.flush()
     assert "secret" not in str(refusal.value)
-    with pytest.raises(BrokerUnavailable):
+    with pytest.raises(BrokerUnavailable, match=r"^3 rows in one message are lost: the broker at .*Connection refused"):
         client.close()
+
+
+def test_the_error_of_a_block_is_not_replaced_by_what_closing_raises(bars: list[Bar]) -> None:
+    def use() -> None:
+        with StoreClient(app=Celery(broker="redis://127.0.0.1:1/0")) as client:
+            client.write("bars", bars[:3])
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError) as failure:
+        use()
+    (note,) = failure.value.__notes__
+    assert note.startswith("3 rows in one message are lost: the broker at redis://127.0.0.1:1/0 took no message")
+
+
+def test_an_error_has_the_words_of_a_full_broker(redis_url: str, bars: list[Bar]) -> None:
+    with redis.Redis.from_url(redis_url) as broker, StoreClient(app=Celery(broker=redis_url)) as client:
+        broker.config_set("maxmemory", 1)
+        try:
+            client.write("bars", bars[:3])
+            with pytest.raises(BrokerUnavailable, match=r"took no message \(OOM .*command not allowed"):
+                client.flush()
+        finally:
+            broker.config_set("maxmemory", 0)
+
+
+def test_a_table_can_be_sent_as_rows(redis_url: str) -> None:
+    table = {
+        "provider": ["p"],
+        "symbol": ["S"],
+        "name": ["n"],
+        "ts": [datetime(2024, 1, 1, tzinfo=UTC)],
+        "value": [1.0],
+    }
+    with StoreClient(app=Celery(broker=redis_url), tables_as_rows=True) as client:
+        assert client.write_table("signals", table) == 1
+    with redis.Redis.from_url(redis_url) as broker:
+        message = json.loads(broker.lindex(QUEUE, 0))
+    assert message["content-type"] == "application/json"
+    ((dataset, rows), *_) = json.loads(base64.b64decode(message["body"]))
+    assert (dataset, rows[0]["value"]) == ("signals", 1.0)
+
+
+UNCLOSED = """
+from celery import Celery
+from market_data_store import StoreClient
+client = StoreClient(app=Celery(broker="{url}"), linger_s=60)
+client.write("signals", [{{"provider": "p", "symbol": "S", "name": "n", "ts": 1_704_067_200, "value": 1}}])
+"""
+
+
+@pytest.mark.slow
+def test_a_process_that_does_not_close_its_client_sends_the_rows_or_says_that_they_are_lost(
+    redis_url: str, tmp_path: Path
+) -> None:
+    lost = run(PYTHON, "-c", UNCLOSED.format(url="redis://127.0.0.1:1/0"), directory=tmp_path)
+    assert (lost.returncode, lost.stderr.count("\n")) == (0, 1)
+    assert lost.stderr.startswith("market-data-store: 1 rows in one message are lost: the broker at ")
+    sent = run(PYTHON, "-c", UNCLOSED.format(url=redis_url), directory=tmp_path)
+    assert (sent.returncode, sent.stderr) == (0, "")
+    with redis.Redis.from_url(redis_url) as broker:
+        assert broker.llen(QUEUE) == 1
 
 
 def test_rows_that_were_taken_are_sent_when_the_broker_is_back(tmp_path: Path, bars: list[Bar]) -> None:

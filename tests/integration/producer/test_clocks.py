@@ -176,11 +176,12 @@ def test_a_message_that_is_delivered_again_is_no_newer_than_before(
     older, newer = {**bars[0], "close": 1.0}, {**bars[0], "close": 2.0}
     with psycopg.connect(database_url) as other:  # a lock, since the frozen worker must not have written its row
         other.execute("LOCK TABLE bars_ohlcv IN ACCESS EXCLUSIVE MODE")
-        first = start_worker()
+        first = start_worker(MDS_REMOTE_CONTROL="true")
         headers = {"enqueued_at": time.time() + 3_600} if header == "ahead" else {}
         late = send([older], headers=headers)
         wait_until(lambda: database.execute(_WAITING).rowcount == 1)
-        producer.control.cancel_consumer(QUEUE, destination=[first.hostname()], reply=True)
+        order = {"destination": [first.hostname()], "reply": True, "timeout": 20, "limit": 1}
+        assert producer.control.cancel_consumer(QUEUE, **order)
         os.killpg(first.pid, signal.SIGSTOP)
     start_worker()
     assert send([newer]).get(timeout=20)["written"] == 1

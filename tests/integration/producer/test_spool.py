@@ -65,3 +65,29 @@ def test_a_forked_child_that_ends_leaves_it_whole_and_may_not_write(path: Path) 
     spool = Spool(path, MIB)
     assert bodies(spool) == [b"0", b"1", b"2", b"3"]
     spool.close()
+
+
+@pytest.mark.parametrize("name", ["spool.db", "spool.db.lock", "spool.db-wal", "spool.db-journal"])
+def test_a_link_is_neither_followed_nor_replaced(path: Path, name: str) -> None:
+    other = path.with_name("other")
+    for text in (None, "precious"):
+        if text is not None:
+            other.write_text(text)
+            other.chmod(0o644)
+        path.with_name(name).symlink_to(other)
+        with pytest.raises(SpoolUnavailable, match=r"cannot be opened: .* is (a link|not a file)"):
+            Spool(path, MIB)
+        path.with_name(name).unlink()
+        assert other.exists() == (text is not None)
+    assert (other.read_text(), other.stat().st_mode & 0o777) == ("precious", 0o644)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
+@pytest.mark.parametrize("name", ["spool.db", "spool.db.lock", "spool.db-wal", "spool.db-journal"])
+def test_a_file_of_another_user_is_refused(path: Path, name: str) -> None:
+    theirs = path.with_name(name)
+    theirs.touch(0o666)
+    os.chown(theirs, 13, 13)
+    with pytest.raises(SpoolUnavailable, match=r"cannot be opened: .* belongs to user 13, not 0"):
+        Spool(path, MIB)
+    assert theirs.stat().st_uid == 13

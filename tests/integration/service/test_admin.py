@@ -97,9 +97,20 @@ def test_retention_counts_then_deletes_what_is_too_old(web: Web, database: psyco
         ("bars", 0, None),
     ]
     assert database.execute("SELECT count(*) FROM tick_data").fetchall() == [(4,)]
-    applied = web.admin("POST", "/retention/apply", json={"dataset": "ticks"}).json()
-    assert [(e["dataset"], e["rows"]) for e in applied["expired"]] == [("ticks", 2)]
-    assert database.execute("SELECT seq FROM tick_data ORDER BY seq").fetchall() == [(0,), (1,)]
+    ticks = {"dataset": "ticks", "expected": counted["expired"][:1]}
+    database.execute(insert, [now - timedelta(days=35), 5])
+    refused = web.admin("POST", "/retention/apply", json=ticks)
+    assert refused.status_code == 409
+    assert [e["rows"] for e in refused.json()["expired"]] == [3]
+    assert database.execute("SELECT count(*) FROM tick_data").fetchall() == [(5,)]
+    ticks["expected"] = refused.json()["expired"]
+    database.execute(insert, [datetime.now(UTC) - timedelta(days=30), 6])  # it has become too old only since then
+    applied = web.admin("POST", "/retention/apply", json=ticks).json()
+    assert [(e["dataset"], e["rows"]) for e in applied["expired"]] == [("ticks", 3)]
+    assert database.execute("SELECT seq FROM tick_data ORDER BY seq").fetchall() == [(0,), (1,), (6,)]
+    missing = web.admin("POST", "/retention/apply", json={})
+    assert missing.status_code == 422
+    assert missing.json()["error"].startswith("expected: missing; give the list")
     assert database.execute("SELECT count(*) FROM quotes").fetchall() == [(1,)]  # kept for ever
     unknown = web.admin("POST", "/retention/apply", json={"dataset": "quotes"})
     assert (unknown.status_code, unknown.json()["error"]) == (
@@ -172,6 +183,14 @@ def test_dead_letters_are_listed_shown_replayed_and_purged(
     wait_until(lambda: len(web.admin("GET", "/dead-letters").json()["letters"]) == 1)
     stored = "SELECT value FROM signals ORDER BY value"
     assert database.execute(stored).fetchall() == [(7.0,), (77.0,)]
-    assert web.admin("POST", "/dead-letters/purge", json={"dataset": "signals"}).json() == {"purged": 1}
-    assert web.admin("GET", "/dead-letters").json() == {"letters": []}
+    signals: dict[str, Any] = {"dataset": "signals"}
+    assert web.admin("GET", "/dead-letters").json()["count"] == 1
+    assert web.admin("POST", "/dead-letters/purge", json=signals).status_code == 422
+    refused = web.admin("POST", "/dead-letters/purge", json=signals | {"expected": 2})
+    assert (refused.status_code, refused.json()) == (
+        409,
+        {"error": "expected: 2, but 1 are selected; no letter was deleted", "count": 1},
+    )
+    assert web.admin("POST", "/dead-letters/purge", json=signals | {"expected": 1}).json() == {"purged": 1}
+    assert web.admin("GET", "/dead-letters").json() == {"count": 0, "letters": []}
     assert "never" not in web.log_text()

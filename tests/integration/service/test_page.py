@@ -140,6 +140,7 @@ def test_status_json_shows_what_is_stored_and_running(
     assert status["queue"] == {
         "depth": 7,
         "refusal": None,
+        "malformed": 0,
         "reserved": 0 if broker_url.startswith("redis") else None,
         "capacity": CAPACITY,
         "utilization": 0.35,

@@ -11,13 +11,15 @@ import httpx
 import pytest
 import redis
 from support.databases import Connection
+from support.doors import Certificates, certificates, tls_in_front_of
 from support.fixtures.store import QUEUE
+from support.ports import free_ports
 from support.processes import MDS, mds, running
 from support.rabbitmq import rabbitmq
 from support.requirements import require_rabbitmq
-from support.tls import Certificates, certificates, tls_in_front_of
+from support.sentinels import Sentinels, require_redis_with_tls
 from support.waiting import wait_until
-from support.web import get, monitor
+from support.web import FLOWER, OPERATOR, get, monitor
 from support.workers import working
 
 from market_data_store.local import free_port, start_valkey
@@ -63,7 +65,7 @@ def secure_rabbitmq(tmp_path: Path, files: Certificates) -> Iterator[SecureBroke
     require_rabbitmq()
     directory = tmp_path / "rabbitmq"
     directory.mkdir()
-    port, management_port = free_port(), free_port()
+    port, management_port = free_ports(2)
     (directory / "enabled_plugins").write_text("[rabbitmq_management].\n")
     (directory / "rabbitmq.conf").write_text(
         f"listeners.ssl.default = 127.0.0.1:{port}\n"
@@ -79,7 +81,23 @@ def secure_rabbitmq(tmp_path: Path, files: Certificates) -> Iterator[SecureBroke
         yield SecureBroker(url, files.authority, management)
 
 
-@pytest.mark.parametrize("broker", ["secure_redis", pytest.param("secure_rabbitmq", marks=pytest.mark.slow)])
+@pytest.fixture
+def secure_sentinels(tmp_path: Path, files: Certificates) -> Iterator[SecureBroker]:
+    require_redis_with_tls()
+    servers = Sentinels(tmp_path / "redis", tls=files)
+    environment = dict(servers.environment)
+    yield SecureBroker(environment.pop("BROKER_URL"), files.authority, environment)
+    servers.stop()
+
+
+@pytest.mark.parametrize(
+    "broker",
+    [
+        "secure_redis",
+        pytest.param("secure_rabbitmq", marks=pytest.mark.slow),
+        pytest.param("secure_sentinels", marks=pytest.mark.slow),
+    ],
+)
 def test_rows_results_feedback_and_flower_go_by_tls(
     broker: str, request: pytest.FixtureRequest, database_url: str, database: Connection, tmp_path: Path
 ) -> None:
@@ -89,20 +107,20 @@ def test_rows_results_feedback_and_flower_go_by_tls(
     file.write_text("ts,symbol,provider,name,value\n2024-01-01T00:00:00Z,A,p,n,1\n")
     with working(tmp_path, **environment):
         loaded = mds(tmp_path, "load", str(file), "--dataset", "signals", **environment)
-        assert "rows stored   1 (1 written, 0 unchanged, 0 stale)" in loaded.stdout, loaded
+        assert "rows stored   1 (1 written, 0 unchanged)" in loaded.stdout, loaded
         assert database.execute("SELECT value FROM signals").fetchall() == [(1.0,)]
         status = mds(tmp_path, "status", **environment)
         assert status.returncode == 0, status
         port = free_port()
         command = (*MDS, "flower", f"--port={port}")
-        with running(*command, directory=tmp_path, environment={**environment, "MDS_ENV": "development"}):
+        with running(*command, directory=tmp_path, environment={**environment, **FLOWER}):
             url = f"http://127.0.0.1:{port}/api/queues/length"
             wait_until(lambda: [QUEUE, 0] in lengths(url), "Flower shows the queue", timeout_s=PATIENCE_S)
 
 
 def lengths(url: str) -> list[list[object]]:
     try:
-        answer = get(url)
+        answer = get(url, auth=OPERATOR)
     except httpx.TransportError:
         return []
     # RabbitMQ's statistics, and so this number, come some seconds after the queue.

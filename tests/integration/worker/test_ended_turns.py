@@ -45,6 +45,8 @@ def arm(**_):
         if "MEMORY" in text:
             pages = int(open("/proc/self/statm").read().split()[0])
             limit = pages * resource.getpagesize() + (64 << 20)
+            hard = resource.getrlimit(resource.RLIMIT_AS)[1]
+            limit = limit if hard == resource.RLIM_INFINITY else min(limit, hard)
             resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
             bytearray(256 << 20)
         return read_rows(dataset, rows, *rest)
@@ -70,7 +72,7 @@ def letters(database: Connection) -> Callable[[], list[Letter]]:
     ("harm", "reason"),
     [
         ("STUCK", "message: 3 deliveries, and each took its process down or exceeded the time limit"),
-        ("MEMORY", "message: cannot be processed (MemoryError)"),
+        ("MEMORY", "message: 3 deliveries, and each took its process down or exceeded the time limit"),
     ],
     ids=["the hard time limit is exceeded", "the memory is exhausted"],
 )

@@ -225,7 +225,7 @@ def test_a_worker_that_has_nothing_to_do_or_whose_datasets_are_held_goes_on(
 def test_a_worker_that_was_ordered_to_stop_consuming_goes_on(
     start_worker: StartWorker, producer: Celery, send: Send, bars: list[Bar]
 ) -> None:
-    worker = start_worker(MDS_EXIT_WHEN_STALLED="2")
+    worker = start_worker(MDS_EXIT_WHEN_STALLED="2", MDS_REMOTE_CONTROL="true")
     producer.control.cancel_consumer(QUEUE, destination=[worker.hostname()], reply=True)
     send(bars[:1])
     lives_on(worker, 10)

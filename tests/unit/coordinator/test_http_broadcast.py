@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import inspect
 import json
+import logging
 import threading
 import time
 from collections.abc import Iterator
@@ -32,12 +34,14 @@ class Endpoint:
     def __init__(self, port: int = 0) -> None:
         self.answers: list[int] = []
         self.received: list[dict[str, Any]] = []
+        self.authorization: str | None = None
         endpoint = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_POST(self) -> None:  # http.server's name
                 body = self.rfile.read(int(self.headers["content-length"]))
                 endpoint.received.append(json.loads(body))
+                endpoint.authorization = self.headers["authorization"]
                 self.send_response(endpoint.answers.pop(0) if endpoint.answers else 200)
                 self.send_header("content-length", "0")
                 self.end_headers()
@@ -104,6 +108,21 @@ def test_http_tries_again_after_a_5xx_only(endpoint: Endpoint, broadcaster: Http
     with pytest.raises(httpx.HTTPStatusError):
         broadcaster.send(EVENT)
     assert len(endpoint.received) == 7
+
+
+def test_http_sends_the_password_of_its_url_and_shows_it_nowhere(
+    endpoint: Endpoint, caplog: pytest.LogCaptureFixture
+) -> None:
+    broadcaster = HttpFeedbackBroadcaster(endpoint.url.replace("://", "://me:s3cret%2Fx@"), max_retries=0)
+    endpoint.answers = [200, 404]
+    with caplog.at_level(logging.DEBUG):
+        broadcaster.send(EVENT)
+        with pytest.raises(httpx.HTTPStatusError) as caught:
+            broadcaster.send(EVENT)
+    broadcaster.close()
+    assert endpoint.authorization == "Basic " + base64.b64encode(b"me:s3cret/x").decode()
+    assert endpoint.url in caplog.text
+    assert "s3cret" not in caplog.text + str(caught.value)
 
 
 def test_http_tries_again_while_nobody_listens() -> None:

@@ -130,3 +130,19 @@ def test_results_that_cannot_be_read_are_asked_for_later(caplog: pytest.LogCaptu
 )
 def test_results_of_any_version_are_read(result: dict[str, Any], expected: Counts) -> None:
     assert verdict({"status": "SUCCESS", "result": result}, 6) == expected
+
+
+def test_rows_are_safe_up_to_the_first_message_without_a_result_also_if_that_is_sent_again() -> None:
+    confirming = Confirming(Answers(), 60, lambda: 10)
+    assert confirming.safe == 0
+    first, second, third = (sent(confirming, rows) for rows in (10, 5, 5))
+    done = {"status": "SUCCESS", "result": WRITTEN}
+    confirming.settle({second.task_id: done}, 1.0)
+    assert confirming.safe == 0
+    assert confirming.take_overdue(100.0, 1) == [first]
+    assert confirming.safe == 0, "it waits to be sent again"
+    confirming.add(first, 100.0)
+    confirming.settle({first.task_id: done}, 101.0)
+    assert confirming.safe == 15
+    confirming.settle({third.task_id: done}, 102.0)
+    assert confirming.safe == 20

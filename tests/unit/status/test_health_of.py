@@ -37,6 +37,7 @@ REFUSAL = "OOM command not allowed when used memory > 'maxmemory'."
 FULL = QueueStatus(7, 2, 0.5, {}, REFUSAL)
 HUNG = Away("no answer within 1.6 s")
 BEHIND = DatabaseStatus(1.0, Revisions("0001", "0002"), None, None, None)
+NEWER = DatabaseStatus(1.0, Revisions("0003", "0002", is_newer=True), 12.0, 0, [])
 
 
 def health(level: LevelAndReason = LevelAndReason(OK), **looks: Any) -> HealthStatus:  # noqa: B008  # immutable
@@ -65,6 +66,7 @@ def test_all_is_healthy() -> None:
         ({"database": GONE}, OK, {"database": "unhealthy", "migrations": "unhealthy"}, "degraded", False),
         ({"database": HUNG}, OK, {"database": "unhealthy", "migrations": "unhealthy"}, "degraded", False),
         ({"database": BEHIND}, OK, {"migrations": "unhealthy"}, "degraded", False),
+        ({"database": NEWER}, OK, {"migrations": "degraded"}, "degraded", True),
         (
             {"queue": BROKER_GONE, "workers": BROKER_GONE}, HARD,
             {"broker": "unhealthy", "queue": "unhealthy", "workers": "unhealthy"}, "degraded", False,

@@ -54,3 +54,9 @@ def test_workers_in_trouble_are_counted_by_what_is_wrong() -> None:
         "2 of 5 workers have taken no message, although some wait, for more than 30 s",
         "1 of 5 workers use Celery's own transport: Redis refuses EVAL",
     )
+
+
+def test_workers_of_one_name_are_named() -> None:
+    found = trouble_of({}, [WELL, WELL], {"worker1@here": 2})
+    assert found.workers == ("2 workers have the name worker1@here; start each with a name of its own (-n)",)
+    assert not found.sentences

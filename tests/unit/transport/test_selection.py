@@ -1,14 +1,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import kombu
 import pytest
+from kombu.exceptions import OperationalError
 from kombu.transport import redis as stock
 
 from market_data_store.app import app
 from market_data_store.transport import rabbitmq, selection
-from market_data_store.transport.redis import channel
+from market_data_store.transport.redis import transports
 from market_data_store.transport.selection import Connection
 
 
@@ -22,9 +24,9 @@ def decided_anew() -> Iterator[None]:
 @pytest.mark.parametrize(
     ("url", "expected"),
     [
-        ("redis://h:1/2", channel.Transport),
-        ("rediss://h:1/2?ssl_cert_reqs=required", channel.Transport),
-        ("sentinel://h:1;sentinel://h:2", channel.SentinelTransport),
+        ("redis://h:1/2", transports.Transport),
+        ("rediss://h:1/2?ssl_cert_reqs=required", transports.Transport),
+        ("sentinel://h:1;sentinel://h:2", transports.SentinelTransport),
         ("amqp://h:1/v", rabbitmq.Transport),
         ("amqps://h:1/v", rabbitmq.SSLTransport),
     ],
@@ -41,13 +43,30 @@ def test_a_failover_to_the_second_url_keeps_it() -> None:
     connection = Connection("redis://first;redis://second")
     connection.maybe_switch_next()
     assert connection.hostname == "second"
-    assert connection.get_transport_cls() is channel.Transport
+    assert connection.get_transport_cls() is transports.Transport
+
+
+def test_each_host_is_tried_at_least_once() -> None:
+    tried: list[Any] = []
+
+    class Refusing(Connection):
+        def _connection_factory(self) -> Any:
+            tried.append(self.port)
+            raise OSError("refused")
+
+    connection = Refusing("amqp://h:1//;amqp://h:2//;amqp://h:3//")
+    with pytest.raises(OperationalError):
+        connection.ensure_connection(max_retries=0)
+    assert tried == [1, 2, 3]
+    with pytest.raises(OperationalError):  # as kombu calls it when a publish failed
+        connection._ensure_connection(None, 0, 0, 0, 0)
+    assert sorted(tried[3:]) == [1, 2, 3]
 
 
 def test_the_sentinel_channel_keeps_what_is_sentinels() -> None:
-    assert channel.SentinelTransport.Channel is channel.SentinelChannel
-    assert channel.SentinelChannel.connection_class is stock.SentinelChannel.connection_class
-    assert channel.SentinelChannel.from_transport_options == stock.SentinelChannel.from_transport_options
+    assert transports.SentinelTransport.Channel is transports.SentinelChannel
+    assert transports.SentinelChannel.connection_class is stock.SentinelChannel.connection_class
+    assert transports.SentinelChannel.from_transport_options == stock.SentinelChannel.from_transport_options
 
 
 def test_other_brokers_get_kombus() -> None:
@@ -55,7 +74,7 @@ def test_other_brokers_get_kombus() -> None:
 
 
 def test_the_application_has_it_and_others_in_the_process_do_not() -> None:
-    assert app.connection("redis://h").get_transport_cls() is channel.Transport
+    assert app.connection("redis://h").get_transport_cls() is transports.Transport
     assert kombu.Connection("redis://h").get_transport_cls() is stock.Transport
 
 

@@ -289,3 +289,16 @@ def test_a_day_beyond_the_year_9999_is_rejected_and_a_day_will_do_for_a_time() -
     frame = frame_of(pa.table({**{k: [v] for k, v in option.items()}, "expiry": pa.array([10_000_000], pa.date32())}))
     assert decode("options", frame).rejects[0].reason.startswith("expiry: ")
     assert decode("bars", table([BAR | {"ts": NOON.date()}])).columns[3] == [microseconds(NOON) - 43_200_000_000]
+
+
+def test_a_stream_that_was_cut_off_anywhere_is_refused() -> None:
+    """Between two batches, and after the schema, pyarrow takes the end of the bytes for the end of the stream."""
+    rows = pa.table({"symbol": ["A", "B", "C"], "close": [1.0, 2.0, 3.0]}).replace_schema_metadata({"dataset": "bars"})
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, rows.schema) as writer:
+        writer.write_table(rows, max_chunksize=1)
+    body = sink.getvalue().to_pybytes()
+    assert len(unpack(body)[1].table) == 3
+    for end in range(len(body)):
+        with pytest.raises(InvalidMessage, match="body: "):
+            unpack(body[:end])

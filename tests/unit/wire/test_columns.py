@@ -16,7 +16,8 @@ from support.decoding import decode_frame, decode_rows
 
 from market_data_store.datasets import DATASETS, Dataset
 from market_data_store.errors import InvalidMessage
-from market_data_store.postgres.batch import Batch, DecodedMessage, decoded
+from market_data_store.postgres.batch import Batch
+from market_data_store.postgres.messages import DecodedMessage, decoded
 from market_data_store.wire.arrow import Frame, frame_of, pack, read_table, unpack
 from market_data_store.wire.columns import MESSAGE, POSITION
 from market_data_store.wire.moments import microseconds
@@ -228,7 +229,7 @@ def test_a_wrong_row_takes_none_of_the_others_off_the_fast_way(place: int, monke
         read.append(position)
         return read_row(dataset, position, *arguments)
 
-    monkeypatch.setattr("market_data_store.wire.columns.read_row", counted)
+    monkeypatch.setattr("market_data_store.wire.alone.read_row", counted)
     rows = [BAR | {"ts": (datetime(2024, 1, 2, tzinfo=UTC) + timedelta(minutes=n)).isoformat()} for n in range(500)]
     rows[place]["ts"] = "never"
     assert [

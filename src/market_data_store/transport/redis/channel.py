@@ -5,21 +5,24 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from queue import Empty
 from time import monotonic, time
 from typing import Any, ClassVar, NamedTuple
 
-import msgspec
 import pybase64
-from kombu.transport import redis, virtual
 from kombu.utils.encoding import bytes_to_str, str_to_bytes
-from kombu.utils.json import loads
-from redis.exceptions import NoPermissionError, ResponseError
+from redis.exceptions import NoPermissionError, OutOfMemoryError, ResponseError
 
-from market_data_store.protocol import TURNS_HEADER
-from market_data_store.transport.moving import counted_turns
+from market_data_store.transport.redis.broadcasts import ListeningChannel
+from market_data_store.transport.redis.envelopes import envelope_of
+from market_data_store.transport.redis.malformed import MOST_ENTRIES, NOT_A_MESSAGE
+from market_data_store.transport.redis.message import Message
+from market_data_store.transport.redis.peeking import LOOK_S, Peeking
 from market_data_store.transport.redis.qos import QoS
+from market_data_store.transport.redis.restoring import RestoringChannel
 from market_data_store.transport.redis.scripts import FETCH, MOVE
+from market_data_store.transport.redis.sharing import SharingChannel
 
 logger = logging.getLogger(__name__)
 
@@ -28,11 +31,6 @@ FETCH_MESSAGES = 100
 FETCH_BYTES = 2 << 20
 #: The most messages that are given back in one round trip.
 GIVE_BACK_MESSAGES = 50
-#: BLMOVE waits for one list. If there are others (more queues, kombu's four priorities), they are polled after this
-#: many seconds.
-LOOK_S = 0.1
-#: A server that refused BLMOVE (by its rules, or because it is full) is asked again after this many seconds.
-BLMOVE_RETRY_S = 10.0
 
 
 class _Sent(NamedTuple):
@@ -54,23 +52,7 @@ class _Base64:
         return pybase64.b64decode(text)
 
 
-class _Pushes(list[tuple[str, str]]):
-    """Collects what kombu would push to lists."""
-
-    def rpush(self, key: str, text: str) -> None:
-        self.append((key, text))
-
-
-class Message(virtual.Message):
-    """A message that knows when a worker first took it."""
-
-    def __init__(self, payload: Any, channel: Any = None, **kwargs: Any) -> None:
-        super().__init__(payload, channel=channel, **kwargs)
-        #: In epoch seconds, by the server's clock; None where the server does not tell its time.
-        self.taken_at: float | None = channel.taken_at
-
-
-class Channel(redis.Channel):
+class Channel(RestoringChannel, ListeningChannel, SharingChannel):
     """kombu's channel, with the script in place of BRPOP."""
 
     QoS = QoS
@@ -83,7 +65,7 @@ class Channel(redis.Channel):
         self.taken_at: float | None = None
         self._is_idle = False
         self._latest = ""
-        self._no_blmove_until = 0.0
+        self._peeking = Peeking()
         self._without_ack: set[str] = set()
         self._sent = _Sent(None, [])
         super().__init__(*args, **kwargs)
@@ -97,6 +79,23 @@ class Channel(redis.Channel):
         """Consume from a queue."""
         (self._without_ack.add if no_ack else self._without_ack.discard)(queue)
         return super().basic_consume(queue, no_ack, *args, **kwargs)
+
+    def _queue_bind(self, exchange: str, *args: Any) -> None:
+        """Bind a queue; where a full server refuses, that it is bound already, or subscribes, is enough.
+
+        Otherwise a worker could not start to take messages from a full server, which makes room.
+        """
+        try:
+            super()._queue_bind(exchange, *args)
+        except OutOfMemoryError:
+            is_bound = args[-1] in {queue for *_, queue in self.get_table(exchange)}
+            if not is_bound and self.typeof(exchange).type != "fanout":
+                raise
+
+    def maybe_refresh_binding_expiry(self) -> None:
+        """Keep bindings from expiring; a full server refuses, and is asked again."""
+        with suppress(OutOfMemoryError):
+            super().maybe_refresh_binding_expiry()
 
     def _brpop_start(self, timeout: float | None = None) -> None:
         """Send the script, after a command that waits for a message if the last script found none."""
@@ -119,13 +118,16 @@ class Channel(redis.Channel):
             most = 1  # for Celery's worker_disable_prefetch, and for messages that are not acknowledged
         elif self.qos.prefetch_count:
             most = max(1, min(most, self.qos.can_consume_max_estimate()))
-        keys = [self.unacked_key, self.unacked_index_key, self._malformed_key, *(key for _, key in lists)]
+        records = ["" if queue in self._without_ack else queue for queue, _ in lists]
+        # A user who takes only answers and events, as Flower's, has no right to others' messages.
+        recorded = [self.unacked_key, self.unacked_index_key] if any(records) else [self._malformed_key] * 2
+        keys = [*recorded, self._malformed_key, *(key for _, key in lists)]
         keys = [self.global_keyprefix + key for key in keys]
-        records = [int(queue not in self._without_ack) for queue, _ in lists]
         return ("EVAL", FETCH, len(keys), *keys, most, FETCH_BYTES, time(), *records)
 
     def _wait(self, lists: Sequence[tuple[str, str]], timeout_s: float) -> tuple[Any, ...]:
-        may_peek = monotonic() >= self._no_blmove_until
+        # BLMOVE waits for one list. If there are others (more queues, kombu's four priorities), they are polled.
+        may_peek = self._peeking.may_peek
         if len(lists) > 1 or not may_peek:
             timeout_s = min(timeout_s or LOOK_S, LOOK_S)
         if may_peek:
@@ -133,10 +135,6 @@ class Channel(redis.Channel):
             return ("BLMOVE", key, key, "RIGHT", "RIGHT", timeout_s)
         # Nobody pushes to this list: the server waits, so that the event loop does not.
         return ("BRPOP", f"{self.global_keyprefix}{self.unacked_key}_clock", timeout_s)
-
-    @property
-    def _malformed_key(self) -> str:
-        return f"{self.unacked_key}_malformed"
 
     def _brpop_read(self, **options: Any) -> bool:
         """Deliver the messages that the script took. Raises `Empty`."""
@@ -152,7 +150,8 @@ class Channel(redis.Channel):
             self._in_poll = None
             self._flush_brpop_reauth()
         if malformed:
-            logger.error("%d entries were not messages and are kept in the list %s", malformed, self._malformed_key)
+            self.malformed.found(malformed, NOT_A_MESSAGE)
+        self.malformed.say()
         self._is_idle = not found
         if not found:
             if self.connection.hub is None and not self._closing:
@@ -168,10 +167,11 @@ class Channel(redis.Channel):
         if self._sent.waiting:
             try:
                 self.client.parse_response(connection, self._sent.waiting)
+                if self._sent.waiting == "BLMOVE":
+                    self._peeking.accepted()
             except ResponseError as error:
                 if self._sent.waiting == "BLMOVE":
-                    self._no_blmove_until = monotonic() + BLMOVE_RETRY_S
-                    logger.warning("Redis refuses BLMOVE (%s): polling every %g s instead", error, LOOK_S)
+                    self._peeking.refused(error)
         try:
             return self.client.parse_response(connection, "EVAL")
         except ResponseError as error:
@@ -206,16 +206,11 @@ class Channel(redis.Channel):
                 self.qos.is_recorded = not without_ack
                 self.taken_at = float(taken_at) if taken_at else None
                 try:
-                    self.connection._deliver(envelope_of(text), queue)
+                    self.connection._deliver(envelope_of(text, bytes_to_str(tag)), queue)
                 except Exception as error:
                     if not self.qos.is_recorded:  # the consumer's own
                         raise
-                    logger.error(  # without the error's text: it may contain the message's values
-                        "A message could not be read (%s) and is kept in the list %s",
-                        type(error).__name__,
-                        self._malformed_key,
-                    )
-                    self._move([(self._malformed_key, tag, text)])
+                    self.set_aside(tag, text, error)
                 finally:
                     self.qos.is_recorded = False
                     self.taken_at = None
@@ -223,12 +218,17 @@ class Channel(redis.Channel):
             if waiting:
                 self._move((key, tag, text) for tag, text, _ in reversed(waiting))
 
-    def close(self) -> None:
-        """Send the collected acknowledgements, give the other messages back, and close."""
-        try:
-            super().close()
-        finally:
-            self._disconnect_pools()  # kombu opens new connections to give messages back, and leaves them open
+    def set_aside(self, tag: bytes, text: bytes, error: Exception) -> None:
+        """Keep a message that cannot be read in the list of what is malformed."""
+        self.malformed.found(1, type(error).__name__)  # without the error's text: it may contain the message's values
+        self._set_aside([(self._malformed_key, tag, text)])
+
+    def _set_aside(self, moves: Sequence[tuple[str, str | bytes, str | bytes]], client: Any = None) -> None:
+        if not moves:
+            return
+        with self.conn_or_acquire(client) as client:
+            self._move(moves, client, command="LPUSH")
+            client.ltrim(self.global_keyprefix + self._malformed_key, 0, MOST_ENTRIES - 1)
 
     def give_back(self, tags: Sequence[str]) -> None:
         """Put messages back into their lists, marked as redelivered, so that the first is taken first."""
@@ -239,10 +239,10 @@ class Channel(redis.Channel):
                 moves = []
                 for tag, record in zip(some, client.hmget(self.global_keyprefix + self.unacked_key, some), strict=True):
                     if record is not None:
-                        pushes = _Pushes()
-                        self._do_restore_message(*loads(bytes_to_str(record)), pushes)
-                        moves += [(key, tag, text) for key, text in pushes]
-                self._move(moves, client)
+                        moves += [(key, tag, text) for key, text in self.restored(record)]
+                malformed = [move for move in moves if move[0] == self._malformed_key]
+                self._move([move for move in moves if move[0] != self._malformed_key], client)
+                self._set_aside(malformed, client)
 
     def _move(
         self, moves: Iterable[tuple[str, str | bytes, str | bytes]], client: Any = None, *, command: str = "RPUSH"
@@ -261,45 +261,3 @@ class Channel(redis.Channel):
         except ResponseError:
             return time()
         return float(seconds) + float(microseconds) / 1e6
-
-    def _do_restore_message(self, payload: Any, *args: Any, **kwargs: Any) -> None:
-        # kombu marks the headers, and would drop a message whose headers are null.
-        if not isinstance(payload.get("headers"), dict):
-            payload["headers"] = {}
-        # Whoever had it did not get to say what became of it.
-        payload["headers"][TURNS_HEADER] = counted_turns(payload["headers"]) + 1
-        super()._do_restore_message(payload, *args, **kwargs)
-
-
-def envelope_of(text: bytes) -> Any:
-    """Return a message's text decoded; raises an error if it cannot be one."""
-    try:
-        envelope = msgspec.json.decode(text)
-    except (ValueError, RecursionError):  # Python accepts more as JSON: NaN, half a surrogate pair
-        envelope = loads(bytes_to_str(text))
-    if not isinstance(envelope["properties"]["delivery_info"], dict):  # to Lua, [] is the same
-        raise TypeError("delivery_info is not an object")
-    return envelope
-
-
-class SentinelChannel(Channel, redis.SentinelChannel):
-    """The same channel, to the master that Sentinel names."""
-
-
-class Transport(redis.Transport):
-    """For redis:// and rediss://."""
-
-    Channel = Channel
-    #: The event loop of the worker that consumes over this connection.
-    hub: Any = None
-
-    def register_with_event_loop(self, connection: Any, loop: Any) -> None:
-        """Take the worker's event loop; called by the worker."""
-        super().register_with_event_loop(connection, loop)
-        self.hub = loop
-
-
-class SentinelTransport(Transport, redis.SentinelTransport):
-    """For sentinel://."""
-
-    Channel = SentinelChannel

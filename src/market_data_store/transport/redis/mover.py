@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from time import time
 from typing import Any
 
+from kombu.utils.encoding import bytes_to_str
 from kombu.utils.json import dumps
 from redis.exceptions import ResponseError
 
 from market_data_store.transport.moving import Move, MoveRefused
-from market_data_store.transport.redis.channel import FETCH_BYTES, Channel, envelope_of
-from market_data_store.transport.redis.scripts import FETCH, POUR
-
-logger = logging.getLogger(__name__)
+from market_data_store.transport.redis.channel import FETCH_BYTES, Channel
+from market_data_store.transport.redis.envelopes import envelope_of
+from market_data_store.transport.redis.malformed import NOT_A_MESSAGE
+from market_data_store.transport.redis.scripts import FETCH, POUR, RENEW, run
 
 
 class RedisMover:
@@ -25,7 +25,11 @@ class RedisMover:
 
     def declare(self, queues: Sequence[str]) -> dict[str, int]:
         """Count the messages; a list needs no declaration."""
-        return {queue: int(self._run("return redis.call('LLEN', KEYS[1])", [queue])) for queue in queues}
+        return {queue: int(run(self._channel, "return redis.call('LLEN', KEYS[1])", [queue])) for queue in queues}
+
+    def waiting(self, queue: str) -> int | None:
+        """None: any thread can ask over the connections that the process shares."""
+        return None
 
     def move(self, moves: Sequence[Move], queue: str) -> None:
         """Move messages that Redis still has recorded as this worker's."""
@@ -43,13 +47,17 @@ class RedisMover:
         """Take a message by the script that takes the others, which records this queue as its origin."""
         channel = self._channel
         keys = [channel.unacked_key, channel.unacked_index_key, channel._malformed_key, queue]
-        _, malformed, *found = self._run(FETCH, keys, 1, FETCH_BYTES, time(), queue)
+        _, malformed, *found = run(self._channel, FETCH, keys, 1, FETCH_BYTES, time(), queue)
         if malformed:
-            logger.error("%d entries were not messages and are kept in the list %s", malformed, channel._malformed_key)
+            channel.malformed.found(malformed, NOT_A_MESSAGE)
         if not found:
             return None
-        _, text, taken_at = found
-        message = channel.Message(envelope_of(text), channel=channel)
+        tag, text, taken_at = found
+        try:
+            message = channel.Message(envelope_of(text, bytes_to_str(tag)), channel=channel)
+        except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
+            channel.set_aside(tag, text, error)
+            return None
         message.taken_at = float(taken_at) if taken_at else None
         channel.qos.is_recorded = True
         channel.qos.append(message, message.delivery_tag)
@@ -57,7 +65,7 @@ class RedisMover:
 
     def pour(self, source: str, target: str, most: int) -> int:
         """Move waiting messages in one step."""
-        return int(self._run(POUR, [source, target], most))
+        return int(run(self._channel, POUR, [source, target], most))
 
     @property
     def lease_s(self) -> float | None:
@@ -69,19 +77,26 @@ class RedisMover:
         channel = self._channel
         if tags := list(channel.qos._delivered):
             with channel.conn_or_acquire() as client:
-                now = channel.server_time(client)
-                client.zadd(channel.unacked_index_key, dict.fromkeys(tags, now), xx=True)
+                key = channel.global_keyprefix + channel.unacked_index_key
+                client.eval(RENEW, 1, key, channel.server_time(client), *tags)
+
+    def lost(self) -> list[str]:
+        """Let the channel count no turn when it gives its messages back, which fails if Redis is away."""
+        self._channel.counts_turns = False
+        return list(self._channel.qos._delivered)
+
+    def give_back(self, tags: Sequence[str]) -> None:
+        """Put back what Redis has recorded, without a turn."""
+        self._channel.counts_turns = False
+        try:
+            self._channel.give_back(tags)
+        except ResponseError as error:
+            raise MoveRefused(str(error)) from error
+        finally:
+            self._channel.counts_turns = True
 
     def close(self) -> None:
         """Do nothing: the channel is the consumer's."""
-
-    def _run(self, script: str, keys: Sequence[str], *arguments: Any) -> Any:
-        prefixed = [self._channel.global_keyprefix + key for key in keys]
-        try:
-            with self._channel.conn_or_acquire() as client:
-                return client.eval(script, len(prefixed), *prefixed, *arguments)
-        except ResponseError as error:
-            raise MoveRefused(str(error)) from error
 
 
 def _text(move: Move) -> str:

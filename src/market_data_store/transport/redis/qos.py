@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import logging
 from collections import deque
+from contextlib import suppress
 from time import monotonic, time
 from typing import Any
 
 from kombu.transport import redis, virtual
-from redis.exceptions import ResponseError
+from redis.exceptions import OutOfMemoryError, ResponseError
 
 logger = logging.getLogger(__name__)
 
@@ -55,10 +56,8 @@ class QoS(redis.QoS):
 
     def append(self, message: Any, delivery_tag: str) -> None:
         """Note a message as unacknowledged, and record it unless the fetch did."""
-        # A message with an ETA may wait for hours, and Celery fetches others meanwhile.
-        if not (message.headers or {}).get("eta"):
-            size = len(message.body) if isinstance(message.body, bytes | str) else 0
-            self._sizes[delivery_tag] = min(size, _COUNTED_BYTES)
+        size = len(message.body) if isinstance(message.body, bytes | str) else 0
+        self._sizes[delivery_tag] = min(size, _COUNTED_BYTES)
         if self.is_recorded:
             self.is_recorded = False
             virtual.QoS.append(self, message, delivery_tag)
@@ -125,6 +124,39 @@ class QoS(redis.QoS):
         except BaseException:
             self._acks.extend(tags)
             raise
+
+    def restore_visible(self, *args: Any, **kwargs: Any) -> None:
+        """Give back what lost workers had; a full server refuses, and is asked again."""
+        if self._takes_only_answers():
+            return  # workers do it, and this user may not
+        with suppress(OutOfMemoryError):
+            self._end_endless_lock()
+            super().restore_visible(*args, **kwargs)
+
+    def _takes_only_answers(self) -> bool:
+        transport = self._transport
+        channels = [] if transport is None else transport.channels
+        taken = {queue for channel in channels for queue in channel._active_queues}
+        return bool(taken) and taken <= {queue for channel in channels for queue in channel._without_ack}
+
+    def _end_endless_lock(self) -> None:
+        # kombu's lock has a short time to live. One without, whoever set it, would keep all workers from this for ever.
+        with suppress(ResponseError), self.channel.conn_or_acquire() as client:
+            key = self.channel.global_keyprefix + self.unacked_mutex_key
+            if not -1 < client.execute_command("PTTL", key) <= self.unacked_mutex_expire * 1_000:
+                client.execute_command("EXPIRE", key, self.unacked_mutex_expire)
+
+    def restore_by_tag(self, tag: Any, client: Any = None, leftmost: bool = False) -> None:
+        """Give back a message, or set its record aside if that cannot be read."""
+
+        def restore(pipe: Any) -> None:
+            record = pipe.hget(self.unacked_key, tag)
+            pipe.multi()
+            self._remove_from_indices(tag, pipe)
+            self.channel.put_back(pipe, self.channel.restored(record) if record else (), leftmost=leftmost)
+
+        with self.channel.conn_or_acquire(client) as client:
+            client.transaction(restore, self.unacked_key)
 
     def restore_unacked(self, client: Any = None) -> None:
         """Give all unacknowledged messages back to their queues, in order."""

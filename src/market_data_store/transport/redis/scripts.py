@@ -6,13 +6,23 @@ then lets the script finish. So messages can be taken from a full server, which 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
+from redis.exceptions import ResponseError
+
+from market_data_store.transport.moving import MoveRefused
+from market_data_store.transport.redis.malformed import MOST_ENTRIES
+
 #: Take messages from the first of the lists that has any, and record them as unacknowledged.
 #:
 #: KEYS: unacked, unacked_index, malformed, then the lists, in the order in which BRPOP would read them.
 #: ARGV: the most messages, the approximate most bytes, the worker's time (recorded if the server does not tell it),
-#: then for each list 1 (record), 0 (its consumer does not acknowledge), or the name of the queue to which its messages
-#: go back, instead of the one they were sent to.
-#: Returns the number of the list from 0, or -1; how many entries were not messages and were moved to `malformed`; then
+#: then for each list the name of the queue to which its messages go back, whatever they say of where they were sent; or
+#: '' if its consumer does not acknowledge, and they are not recorded. A message whose delivery tag is recorded for
+#: another gets a new one.
+#: Returns the number of the list from 0, or -1; how many entries were not messages and were moved to `malformed`, which
+#: keeps the newest `MOST_ENTRIES`; then
 #: each message's delivery tag, its text, and the server's time when it was first recorded, or '' if the server does not
 #: tell its time.
 #:
@@ -21,7 +31,9 @@ from __future__ import annotations
 #: message back, so it survives redeliveries. Of equal names a JSON reader takes the last, so a sender cannot set a time
 #: in the future. Messages of one fetch are a microsecond apart, so that they stay in order. Otherwise the text is
 #: unchanged: decoded and encoded again by cjson, [] would become {}.
-FETCH = r"""
+FETCH = (
+    f"local most_malformed = {MOST_ENTRIES}"
+    + r"""
 local clock = redis.pcall('TIME')  -- an error where the user may not run it
 local seconds, microseconds = tonumber(clock[1]), tonumber(clock[2])
 -- When the message was first taken, and the end of its record's text that says so, if it must.
@@ -64,9 +76,10 @@ for i = 4, #KEYS do
     local origin = type(properties) == 'table' and properties.delivery_info
     if type(tag) == 'string' and type(origin) == 'table' then
       local time, ending = first_time(envelope, #found / 3)
-      if ARGV[i] ~= '0' then
-        local exchange, routing_key = origin.exchange or '', origin.routing_key or ''
-        if ARGV[i] ~= '1' then exchange, routing_key = '', ARGV[i] end
+      if ARGV[i] ~= '' then
+        if tag == '' or redis.call('HEXISTS', KEYS[1], tag) == 1 then
+          tag = string.format('%s#%s#%d', tag, recorded_at, #found)
+        end
         redis.call('ZADD', KEYS[2], recorded_at, tag)
         local record = text
         if ending then
@@ -74,7 +87,7 @@ for i = 4, #KEYS do
           record = record:sub(1, -2)
         end
         redis.call('HSET', KEYS[1], tag, '[' .. record .. (ending or '') .. ', '
-                   .. cjson.encode(exchange) .. ', ' .. cjson.encode(routing_key) .. ']')
+                   .. '"", ' .. cjson.encode(ARGV[i]) .. ']')
       end
       found[#found + 1], found[#found + 2], found[#found + 3] = tag, text, time
       list, room = i - 4, room - #text
@@ -85,8 +98,10 @@ for i = 4, #KEYS do
   end
   if list >= 0 then break end
 end
+if malformed > 0 then redis.call('LTRIM', KEYS[3], 0, most_malformed - 1) end
 return {list, malformed, unpack(found)}
 """
+)
 
 #: Move messages that are recorded as unacknowledged to lists, except those that somebody else has moved.
 #:
@@ -125,3 +140,63 @@ while moved < tonumber(ARGV[1]) do
 end
 return moved
 """
+
+#: Set the time from which the visibility timeout counts, of messages that are still recorded.
+#:
+#: KEYS: unacked_index. ARGV: the time, then the delivery tags.
+RENEW = """
+redis.call('ZREM', KEYS[1], '')
+for i = 2, #ARGV do
+  redis.call('ZADD', KEYS[1], 'XX', ARGV[1], ARGV[i])
+end
+"""
+
+#: Look at the messages of a list that would be taken first.
+#:
+#: KEYS: the list. ARGV: the most messages, and about how many bytes end it. Returns their texts.
+LOOK = """
+local found, room = {}, tonumber(ARGV[2])
+for place = 1, tonumber(ARGV[1]) do
+  local text = room > 0 and redis.call('LINDEX', KEYS[1], -place)
+  if not text then break end
+  found[place], room = text, room - #text
+end
+return found
+"""
+
+#: Move waiting messages to a list, in this order, if they are still where they were.
+#:
+#: KEYS: the list, then for each message the list that it is in. ARGV: for each message its text there, and the text
+#: that it gets. Returns for each message 1 or 0.
+RELEASE = """
+local moved = {}
+for i = 2, #KEYS do
+  moved[i - 1] = redis.call('LREM', KEYS[i], -1, ARGV[2 * i - 3])
+  if moved[i - 1] == 1 then redis.call('LPUSH', KEYS[1], ARGV[2 * i - 2]) end
+end
+return moved
+"""
+
+#: Count the records of messages that go back to certain lists.
+#:
+#: KEYS: unacked. ARGV: the queues. Returns the number for each.
+TAKEN = """
+local counts, endings = {}, {}
+for i, queue in ipairs(ARGV) do counts[i], endings[i] = 0, cjson.encode(queue) .. ']' end
+for _, record in ipairs(redis.call('HVALS', KEYS[1])) do
+  for i, ending in ipairs(endings) do
+    if record:sub(-#ending) == ending then counts[i] = counts[i] + 1 end
+  end
+end
+return counts
+"""
+
+
+def run(channel: Any, script: str, keys: Sequence[str], *arguments: Any) -> Any:
+    """Run a script over one of the channel's connections; raises `MoveRefused` if the server refuses it."""
+    prefixed = [channel.global_keyprefix + key for key in keys]
+    try:
+        with channel.conn_or_acquire() as client:
+            return client.eval(script, len(prefixed), *prefixed, *arguments)
+    except ResponseError as error:
+        raise MoveRefused(str(error)) from error

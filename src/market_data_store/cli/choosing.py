@@ -1,0 +1,45 @@
+"""The options by which commands choose rows: `--provider`, `--symbol`, `--interval`, `--start` and `--end`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any, TypeVar
+
+import click
+
+from market_data_store.errors import InvalidRead
+from market_data_store.wire.bounds import moment_of
+
+C = TypeVar("C", bound=Callable[..., Any])
+
+
+def names(what: str) -> Callable[[C], C]:
+    """Add the options that select rows by name; each may be given several times."""
+
+    def add(command: C) -> C:
+        # From the last to the first, as click lists them.
+        for option, help_ in (
+            ("interval", f"Only {what} of this interval, such as 1m (bars have one)."),
+            ("symbol", f"Only {what} of this symbol; may be repeated, as the other two."),
+            ("provider", f"Only {what} of this provider."),
+        ):
+            command = click.option(f"--{option}", multiple=True, metavar="NAME", help=help_)(command)
+        return command
+
+    return add
+
+
+def chosen(dataset: str, **names: tuple[str, ...]) -> dict[str, Any]:
+    """Return the names that were given, as criteria of `postgres.selection`; None for those that were not."""
+    if names["interval"] and dataset != "bars":
+        raise click.UsageError(f"--interval {names['interval'][0]}: {dataset} have no interval; only bars do")
+    return {name: list(values) or None for name, values in names.items()}
+
+
+def time(context: click.Context, parameter: click.Parameter, value: str | None) -> datetime | None:
+    """Read the value of an option as a time."""
+    try:
+        return moment_of(value, "time")
+    except InvalidRead as error:
+        raise click.BadParameter(str(error).removeprefix("time: ")) from None

@@ -1,0 +1,48 @@
+"""`mds head`: shows the newest rows of a dataset."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import click
+
+from market_data_store.cli.choosing import chosen, names
+from market_data_store.cli.columns import aligned
+from market_data_store.config import settings
+from market_data_store.datasets import DATASETS
+from market_data_store.postgres.connection import connect
+from market_data_store.postgres.series import newest_rows
+
+
+@click.command("head")
+@click.argument("dataset", type=click.Choice(list(DATASETS)))
+@names("rows")
+@click.option("-n", "--limit", type=click.IntRange(1), default=10, show_default=True, help="Maximum number of rows.")
+@click.option("--json", "as_json", is_flag=True, help="Print a list of rows as `mds export` writes them.")
+def command(dataset: str, limit: int, as_json: bool, **given: tuple[str, ...]) -> None:
+    """Show the rows of DATASET with the newest times, newest first.
+
+    Columns that are empty in all of these rows are left out.
+
+    \b
+    mds head bars
+    mds head ticks --provider truefx --symbol USD/JPY -n 3
+    mds head news --json
+    """
+    with connect(settings().require_database_url()) as connection:
+        rows = newest_rows(connection, DATASETS[dataset], chosen(dataset, **given), limit)
+    if as_json:
+        click.echo(json.dumps(rows, indent=2, ensure_ascii=False))
+    elif not rows:
+        click.echo("no rows match" if any(given.values()) else f"no {dataset} are stored")
+    else:
+        header = [name for name in rows[0] if any(row[name] is not None for row in rows)]
+        for line in aligned(header, [[_cell(row[name]) for name in header] for row in rows]):
+            click.echo(line)
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return ""
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

@@ -1,0 +1,105 @@
+"""`mds release-held`: gives what workers have set aside back to the queue, so that version 0.4 can write it."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections import Counter
+
+import click
+
+from market_data_store.app import app
+from market_data_store.cli.ending import Ended
+from market_data_store.cli.terminal import console, progress
+from market_data_store.config import settings
+from market_data_store.coordinator.queue import HOLDABLE, QueueInspector
+from market_data_store.coordinator.workers import Workers
+from market_data_store.protocol import AGAIN_QUEUE, QUEUE, held_queue
+from market_data_store.transport.releasing import release, releaser_of
+
+
+@click.command("release-held")
+@click.argument("datasets", metavar="[DATASET]...", nargs=-1, type=click.Choice(HOLDABLE))
+@click.option("--dry-run", is_flag=True, help="Only count the messages.")
+@click.option("--json", "as_json", is_flag=True, help="Print one object for programs.")
+def command(datasets: tuple[str, ...], dry_run: bool, as_json: bool) -> None:
+    """Give the messages that workers have set aside back to the queue store.write.
+
+    Use it before you go back to version 0.4, which does not read them: first stop the workers of this version, which
+    would set them aside again. Without a name, the messages of all datasets are given back, those that need a dead
+    letter (dead_letters), and those that run one at a time. Nothing is deleted, and the command may be ended at any
+    time and run again. Its exit status is 1 if messages are left.
+
+    \b
+    mds release-held --dry-run
+    mds release-held
+    mds release-held bars
+    """
+    settings().require_broker_url()
+    inspector = QueueInspector(app, QUEUE)
+    try:
+        chosen = [held_queue(name) for name in datasets or HOLDABLE] + ([] if datasets else [AGAIN_QUEUE])
+        waiting = _waiting(inspector, chosen)
+        workers = _workers_of_this_version(inspector)
+        if workers and not as_json:
+            click.echo(
+                f"workers of this version run ({workers}) and may set messages aside again: stop them first",
+                err=True,
+            )
+        released, taken = _released(waiting, chosen, dry_run=dry_run, quiet=as_json)
+        left = waiting if dry_run else _waiting(inspector, chosen)
+    finally:
+        inspector.close()
+    if as_json:
+        found = {"released": released, "left": left, "taken": taken, "workers": workers, "dry_run": dry_run}
+        click.echo(json.dumps(found))
+    else:
+        _say(released, left, taken, dry_run)
+    sys.exit(0 if dry_run or not (left or taken) else 1)
+
+
+def _released(
+    waiting: dict[str, int], chosen: list[str], *, dry_run: bool, quiet: bool
+) -> tuple[Counter[str], Counter[str]]:
+    """Release them; returns by queue how many were moved, and how many workers have or had."""
+    released: Counter[str] = Counter()
+    total = sum(waiting.values())
+    with releaser_of(app) as releaser:
+        if waiting and not dry_run:
+            with progress(console) as show:
+
+                def on_released(moved: Counter[str]) -> None:
+                    released.update(moved)
+                    if not quiet:
+                        show(released.total(), total, f"{released.total():,} of {total:,} messages")
+
+                try:
+                    release(releaser, waiting, on_released)
+                except Ended as end:
+                    end.facts = f"{released.total():,} messages were given back; run it again to go on"
+                    raise
+        return released, releaser.taken(chosen)
+
+
+def _waiting(inspector: QueueInspector, chosen: list[str]) -> dict[str, int]:
+    found = inspector.set_aside()
+    return {queue: found[queue] for queue in chosen if queue in found}
+
+
+def _workers_of_this_version(inspector: QueueInspector) -> int:
+    Workers(inspector).look()
+    return len(inspector.answers)
+
+
+def _say(released: Counter[str], left: dict[str, int], taken: Counter[str], dry_run: bool) -> None:
+    for queue, count in released.items():
+        console.print(f"given back: {count:,} of {queue}")
+    if not released and not left and not taken:
+        console.print("nothing is set aside")
+    for queue, count in left.items():
+        console.print(f"{'waiting' if dry_run else 'left'}: {count:,} in {queue}")
+    for queue, count in taken.items():
+        console.print(
+            f"taken: {count:,} of {queue}, by a worker that runs or was killed; what killed workers had is back in the "
+            f"queue after at most {settings().visibility_timeout_s} s (MDS_VISIBILITY_TIMEOUT_S): run this again then"
+        )

@@ -1,0 +1,85 @@
+"""Reads the settings: the only module that reads the environment.
+
+Variables can also be in a `.env` file of the working directory. While `mds up` runs, `.mds/env` names its servers, so
+that other commands in that directory need no variables. Neither is read if another user could have written it. What is
+wrong raises `ConfigurationError` with one line each.
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from pydantic import AliasChoices, ValidationError
+
+from market_data_store.config import checks, owned_files
+from market_data_store.config.variables import GIVEN, Settings, names
+from market_data_store.errors import ConfigurationError
+
+
+@cache
+def settings() -> Settings:
+    """The settings of this process, read once; raises `ConfigurationError` that names each wrong variable."""
+    return _read(settings_without_local_servers().home / "env")
+
+
+def settings_without_local_servers() -> Settings:
+    """The settings without the servers of a running `mds up`, which itself decides by these."""
+    return _read()
+
+
+def _read(local_servers: Path | None = None) -> Settings:
+    given = _given(local_servers)
+    wrong = [*checks.unknown(given, [*names(), *checks.REMOVED])]
+    reading = GIVEN.set(given)
+    try:
+        found = Settings()
+    except ValidationError as error:
+        lines = (_wrong_value(each, given) for each in error.errors())
+        wrong += {line.partition(":")[0]: line for line in lines}.values()  # one for a variable of two fields
+    else:
+        wrong += checks.contradictions(found.model_dump())
+    finally:
+        GIVEN.reset(reading)
+    if wrong:
+        raise ConfigurationError("\n".join(wrong))
+    for warning in checks.removed(given):
+        warnings.warn(warning, FutureWarning, stacklevel=1)  # Python shows the first one of this category by default
+    return found
+
+
+def _given(local_servers: Path | None) -> dict[str, str]:
+    """All variables, their names in capitals as pydantic-settings compares them; later ones win, unless empty."""
+    local = owned_files.variables(local_servers) if local_servers else {}
+    found = {name: local[name] for name in ("DATABASE_URL", "BROKER_URL") if local.get(name)} | owned_files.variables(
+        Path(".env")
+    )
+    own = {name.upper(): value for name, value in os.environ.items()}
+    return found | {name: value for name, value in own.items() if value or name not in found}
+
+
+def _wrong_value(error: Any, given: Mapping[str, str]) -> str:
+    name, *inner = map(str, error["loc"])
+    is_shown = False  # a URL may contain a password
+    for field in Settings.model_fields.values():
+        alias = field.validation_alias
+        if isinstance(alias, AliasChoices) and alias.choices[0] == name:
+            is_shown = field.repr
+            # pydantic names the first alias; name the one that is set.
+            name = next((str(choice) for choice in alias.choices if given.get(str(choice)) == error["input"]), name)
+    value = "".join(f" {key}" for key in inner) + (f"={error['input']!r}" if is_shown else "")
+    reason = str(error["msg"]).removeprefix("Value error, ")
+    return f"{name}{value}: {reason[:1].lower()}{reason[1:]}"
+
+
+def undo_celerys_broker_option() -> None:
+    """Let the settings decide, which complete the URL.
+
+    The command `celery` takes BROKER_URL for its option `--broker` and would use it as it is spelled.
+    """
+    if os.environ.get("CELERY_BROKER_URL") == os.environ.get("BROKER_URL"):
+        os.environ.pop("CELERY_BROKER_URL", None)

@@ -1,0 +1,1 @@
+"""How servers are addressed, and how few connections to them are enough."""

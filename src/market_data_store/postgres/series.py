@@ -1,0 +1,262 @@
+"""What a dataset holds: its series, with their first and last time and their number of rows, and its newest rows.
+
+A series is what the key names before the time: provider, symbol and interval. Postgres finds one after the other by the
+key's index, so a table of any size costs a few index look-ups for each series. The conditions compare whole rows: these
+only the key's index can serve, whatever other indexes there are. Where there is no such index (a view, or Citus, which
+takes no recursive query), the table is read as a whole.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, NamedTuple
+
+import psycopg
+from psycopg import sql
+
+from market_data_store.datasets import Dataset
+from market_data_store.postgres.found import check_types
+from market_data_store.postgres.selection import NAMES, conditions, listed, output_of
+
+#: Up to this number, the rows of a series are counted; above, they are estimated.
+_COUNTED = 100
+#: Pages that are read for the estimate: 16 MB.
+_SAMPLED_PAGES = 2_000
+
+#: For each key without its time, the first and the last time: `stored`, to be selected from.
+_FOUND = """
+    WITH RECURSIVE keys AS (
+        (SELECT {names}, ts AS first FROM {table} ORDER BY {names}, ts LIMIT 1)
+        UNION ALL
+        SELECT next.* FROM keys CROSS JOIN LATERAL (
+            SELECT {names_of_each}, ts FROM {table} AS each
+            WHERE ({names_of_each}, each.ts) > ({names_of_keys}, 'infinity')
+            ORDER BY {names_of_each}, each.ts LIMIT 1
+        ) AS next
+    ), stored AS (
+        SELECT keys.*, newest.ts AS last FROM (SELECT * FROM keys LIMIT {most}) AS keys CROSS JOIN LATERAL (
+            SELECT ts FROM {table} AS each
+            WHERE ({names_of_each}, each.ts) <= ({names_of_keys}, 'infinity')
+            ORDER BY {backwards} LIMIT 1
+        ) AS newest
+    )
+"""
+_SERIES = """
+    {found}
+    SELECT {as_texts}, first, last, (
+        SELECT count(*) FROM (
+            SELECT FROM {table} AS each
+            WHERE ({series_of_each}) >= ({series_of_stored}) AND ({series_of_each}) <= ({series_of_stored})
+            ORDER BY {key_of_each} LIMIT {counted}
+        ) AS counted
+    )
+    FROM (
+        SELECT {series_of_stored}, min(first) AS first, max(last) AS last FROM stored
+        WHERE {criteria} GROUP BY {series_of_stored}
+    ) AS stored
+    ORDER BY {series_of_stored}
+"""
+#: The same of all rows.
+_COUNT = """
+    SELECT {as_texts}, min(ts), max(ts), count(*) FROM {table} AS stored
+    WHERE {criteria} GROUP BY {series_of_stored} ORDER BY {series_of_stored}
+"""
+_SUMMARY = "{found} SELECT count(*), (SELECT count(DISTINCT ({series})) FROM stored), max(last) FROM stored"
+#: The newest rows are among those of the keys with the newest times.
+_NEWEST = """
+    {found}
+    SELECT {output} FROM (SELECT * FROM stored WHERE {criteria} ORDER BY last DESC LIMIT {limit}) AS keys
+    CROSS JOIN LATERAL (
+        SELECT each.* FROM {table} AS each
+        WHERE ({names_of_each}, each.ts) <= ({names_of_keys}, 'infinity')
+          AND ({names_of_each}, each.ts) >= ({names_of_keys}, '-infinity')
+        ORDER BY {backwards} LIMIT {limit}
+    ) AS stored CROSS JOIN LATERAL (SELECT {values}) AS exported
+    ORDER BY stored.ts DESC, {key_of_stored} LIMIT {limit}
+"""
+_NEWEST_OF_ALL = """
+    SELECT {output} FROM {table} AS stored CROSS JOIN LATERAL (SELECT {values}) AS exported
+    WHERE {criteria} ORDER BY stored.ts DESC, {key_of_stored} LIMIT {limit}
+"""
+#: Whether the key's index, in the key's order, can be used.
+_HAS_INDEX = """
+    SELECT to_regclass('pg_dist_partition') IS NULL AND EXISTS (
+        SELECT FROM pg_index JOIN pg_class ON pg_class.oid = indexrelid JOIN pg_am ON pg_am.oid = relam
+        WHERE indrelid = to_regclass({name}) AND indisvalid AND indpred IS NULL AND amname = 'btree'
+          AND 0 = ALL ((indoption::int2[])[0:{length} - 1])
+          AND {names}::text[] = ARRAY(
+              SELECT attname::text FROM unnest((indkey::int2[])[0:{length} - 1]) WITH ORDINALITY AS part (attnum, place)
+              JOIN pg_attribute USING (attnum) WHERE attrelid = indrelid ORDER BY place
+          )
+    )
+"""
+#: Pages of the table with its partitions, or with what inherits from it.
+_PAGES = """
+    WITH RECURSIVE parts (oid) AS (
+        SELECT to_regclass({name})::oid
+        UNION ALL
+        SELECT inhrelid FROM parts JOIN pg_inherits ON inhparent = parts.oid
+    )
+    SELECT coalesce(sum(pg_relation_size(oid)), 0)::bigint / current_setting('block_size')::bigint FROM parts
+"""
+_SAMPLE = """
+    SELECT {as_texts}, count(*) FROM {table} AS stored TABLESAMPLE SYSTEM ({percent}) REPEATABLE (0)
+    WHERE {criteria} GROUP BY {series_of_stored}
+"""
+#: A plan that reads the whole table is never the better one here; Postgres may think so of a table that it has no
+#: statistics of.
+_BY_INDEX = "SET LOCAL enable_seqscan = off"
+
+
+@dataclass(frozen=True, slots=True)
+class Series:
+    """One series of a dataset."""
+
+    provider: str
+    #: None where the key has no symbol or no interval.
+    symbol: str | None
+    interval: str | None
+    #: The times of its first and its last row, in UTC.
+    first: datetime
+    last: datetime
+    rows: int
+    #: Whether `rows` was counted; otherwise it is an estimate.
+    exact: bool
+
+
+#: The share of the table that was sampled, and the rows of each series in it, by its names.
+_Sample = tuple[float, dict[tuple[Any, ...], int]]
+_NOTHING: _Sample = (0.0, {})
+
+
+class Summary(NamedTuple):
+    """How many series a dataset has, and the time of its newest row; None if there are more than were looked at."""
+
+    series: int | None
+    newest: datetime | None
+
+
+def series_of(
+    connection: psycopg.Connection[Any], dataset: Dataset, criteria: Mapping[str, Any], *, count: bool = False
+) -> list[Series]:
+    """Return the series that meet the criteria (provider, symbol, interval), in the order of the key.
+
+    With `count`, or where the key's index cannot be used, all rows are read and counted. Otherwise a series of 100
+    rows or more gets an estimate of its rows, from a sample of the table's pages.
+    """
+    with connection.transaction():
+        check_types(connection, dataset, dataset.key)
+        if count or not _has_index(connection, dataset):
+            counted = connection.execute(_composed(_COUNT, dataset, criteria)).fetchall()
+            return [_series(dataset, row, row[-1], exact=True) for row in counted]
+        connection.execute(_BY_INDEX)
+        found = connection.execute(_composed(_SERIES, dataset, criteria)).fetchall()
+        connection.execute("SET LOCAL enable_seqscan = on")
+        share, sampled = _NOTHING
+        if any(row[-1] >= _COUNTED for row in found):
+            share, sampled = _sampled(connection, dataset, criteria)
+    return [
+        _series(
+            dataset,
+            row,
+            row[-1] if row[-1] < _COUNTED else max(row[-1], round(sampled.get(row[:-3], 0) / share)),
+            exact=row[-1] < _COUNTED or share == 1.0,
+        )
+        for row in found
+    ]
+
+
+def summary_of(connection: psycopg.Connection[Any], dataset: Dataset, most: int) -> Summary:
+    """Return the number of series and the newest time, by looking at no more than `most` keys without their time.
+
+    The caller has a transaction open, which may have a time limit. Raises `DatasetUnavailable`.
+    """
+    check_types(connection, dataset, dataset.key)
+    if not _has_index(connection, dataset):
+        return Summary(None, None)
+    connection.execute(_BY_INDEX)
+    ((keys, series, newest),) = connection.execute(_composed(_SUMMARY, dataset, {}, most=most + 1)).fetchall()
+    if keys > most:
+        return Summary(None, None)
+    return Summary(series, None if newest is None else newest.astimezone(UTC))
+
+
+def newest_rows(
+    connection: psycopg.Connection[Any], dataset: Dataset, criteria: Mapping[str, Any], limit: int
+) -> list[dict[str, Any]]:
+    """Return the rows with the newest times, newest first, as an export as NDJSON has them."""
+    in_keys = all(name in _prefix(dataset) for name in NAMES if listed(criteria.get(name)))
+    with connection.transaction():
+        check_types(connection, dataset, [str(column.name) for column in dataset.columns])
+        by_index = in_keys and _has_index(connection, dataset)
+        if by_index:
+            connection.execute(_BY_INDEX)
+        connection.execute("SET LOCAL timezone = 'UTC'")
+        query = _composed(_NEWEST if by_index else _NEWEST_OF_ALL, dataset, criteria, limit=limit)
+        return [row for (row,) in connection.execute(query).fetchall()]
+
+
+def _prefix(dataset: Dataset) -> list[str]:
+    """Return the key's columns in front of the time."""
+    return list(dataset.key[: dataset.key.index("ts")])
+
+
+def _series(dataset: Dataset, row: tuple[Any, ...], rows: int, *, exact: bool) -> Series:
+    names = dict(zip(_names(dataset), row, strict=False))
+    first, last = (moment.astimezone(UTC) for moment in row[-3:-1])
+    return Series(names["provider"], names.get("symbol"), names.get("interval"), first, last, rows, exact)
+
+
+def _names(dataset: Dataset) -> list[str]:
+    return [name for name in NAMES if name in _prefix(dataset)]
+
+
+def _has_index(connection: psycopg.Connection[Any], dataset: Dataset) -> bool:
+    key = [*_prefix(dataset), "ts"]
+    table = sql.Literal(sql.Identifier(dataset.table.name).as_string(None))
+    query = sql.SQL(_HAS_INDEX).format(name=table, names=sql.Literal(key), length=sql.Literal(len(key)))
+    ((found,),) = connection.execute(query).fetchall()
+    return bool(found)
+
+
+def _sampled(connection: psycopg.Connection[Any], dataset: Dataset, criteria: Mapping[str, Any]) -> _Sample:
+    table = sql.Literal(sql.Identifier(dataset.table.name).as_string(None))
+    ((pages,),) = connection.execute(sql.SQL(_PAGES).format(name=table)).fetchall()
+    share = min(1.0, _SAMPLED_PAGES / max(pages, 1))
+    rows = connection.execute(_composed(_SAMPLE, dataset, criteria, percent=100.0 * share)).fetchall()
+    return share, {tuple(names): count for *names, count in rows}
+
+
+def _composed(template: str, dataset: Dataset, criteria: Mapping[str, Any], **numbers: float) -> sql.Composed:
+    names, series = _prefix(dataset), _names(dataset)
+
+    def joined(columns: list[str], alias: str = "", suffix: str = "") -> sql.Composed:
+        of = (alias,) if alias else ()
+        return sql.SQL(", ").join(sql.Identifier(*of, name) + sql.SQL(suffix) for name in columns)
+
+    output, values = output_of(dataset, "ndjson")
+    parts = {
+        "table": sql.Identifier(dataset.table.name),
+        "names": joined(names),
+        "names_of_each": joined(names, "each"),
+        "names_of_keys": joined(names, "keys"),
+        "backwards": joined([*names, "ts"], "each", " DESC"),
+        "most": sql.SQL("ALL"),
+        **{name: sql.Literal(number) for name, number in numbers.items()},
+    }
+    return sql.SQL(template).format(
+        **parts,
+        found=sql.SQL(_FOUND).format(**parts),
+        series=joined(series),
+        series_of_each=joined(series, "each"),
+        series_of_stored=joined(series, "stored"),
+        as_texts=joined(series, "stored", "::text"),
+        key_of_each=joined(list(dataset.key), "each"),
+        key_of_stored=joined(list(dataset.key), "stored"),
+        criteria=conditions(dataset, criteria),
+        counted=sql.Literal(_COUNTED),
+        output=output,
+        values=values,
+    )
