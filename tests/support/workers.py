@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+from celery import Celery
 from pytest_celery import CeleryTestWorker, CeleryWorkerContainer
 
 from market_data_store.local.processes import worker_command
+from market_data_store.protocol import QUEUE
 from support.processes import END_S, PYTHON, Process
 from support.waiting import wait_until
 
@@ -62,7 +64,7 @@ class _WorkerContainer(CeleryWorkerContainer):
 
     @classmethod
     def worker_queue(cls) -> str:
-        return "store.write"
+        return QUEUE
 
     def _wait_ready(self, timeout: int = 30) -> bool:
         # Stock: a look each second, also at a process that has ended.
@@ -120,6 +122,16 @@ class Worker(CeleryTestWorker):
     def forget_log(self) -> None:
         """What it has logged so far is no concern of the case that begins."""
         self._process.forget_log()
+
+
+def stop_consuming(producer: Celery, worker: Worker) -> None:
+    """Order a worker, which was started with MDS_REMOTE_CONTROL, to take no more messages; returns when it does not.
+
+    It answers the order before it follows it.
+    """
+    named = {"destination": [worker.hostname()], "timeout": 20.0, "limit": 1}
+    assert producer.control.cancel_consumer(QUEUE, reply=True, **named)
+    wait_until(lambda: producer.control.inspect(**named).active_queues() == {worker.hostname(): []}, "it has stopped")
 
 
 @contextmanager

@@ -22,7 +22,7 @@ from support.faketime import clock_off_by
 from support.fixtures.store import QUEUE, TASK, Bar, HoldBack, Send, StartWorker, Stored
 from support.processes import PYTHON, Process
 from support.waiting import wait_until
-from support.workers import Worker
+from support.workers import Worker, stop_consuming
 
 from market_data_store import StoreClient
 from market_data_store.coordinator.queue import QueueInspector
@@ -180,8 +180,7 @@ def test_a_message_that_is_delivered_again_is_no_newer_than_before(
         headers = {"enqueued_at": time.time() + 3_600} if header == "ahead" else {}
         late = send([older], headers=headers)
         wait_until(lambda: database.execute(_WAITING).rowcount == 1)
-        order = {"destination": [first.hostname()], "reply": True, "timeout": 20, "limit": 1}
-        assert producer.control.cancel_consumer(QUEUE, **order)
+        stop_consuming(producer, first)
         os.killpg(first.pid, signal.SIGSTOP)
     start_worker()
     assert send([newer]).get(timeout=20)["written"] == 1

@@ -22,7 +22,7 @@ from support.fixtures.store import QUEUE, Bar, Send, StartWorker, Stored
 from support.processes import mds
 from support.waiting import wait_until
 from support.web import get, monitor, serving
-from support.workers import Worker
+from support.workers import Worker, stop_consuming
 
 from market_data_store.coordinator.queue import QueueInspector
 from market_data_store.local import free_port
@@ -226,6 +226,6 @@ def test_a_worker_that_was_ordered_to_stop_consuming_goes_on(
     start_worker: StartWorker, producer: Celery, send: Send, bars: list[Bar]
 ) -> None:
     worker = start_worker(MDS_EXIT_WHEN_STALLED="2", MDS_REMOTE_CONTROL="true")
-    producer.control.cancel_consumer(QUEUE, destination=[worker.hostname()], reply=True)
+    stop_consuming(producer, worker)
     send(bars[:1])
     lives_on(worker, 10)
