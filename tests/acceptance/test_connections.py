@@ -15,6 +15,7 @@ from uuid import uuid4
 import httpx
 import pytest
 import redis
+from celery import Celery
 from support.brokers import Broker
 from support.connections import at_broker, at_postgres, watched
 from support.databases import Connection
@@ -158,6 +159,24 @@ def test_a_worker_that_is_free_for_a_while_opens_no_connection_to_count_what_wai
             stay_free()
             write(name)
     assert at_work.by_name["mds-worker"] == 3, at_work
+
+
+@pytest.mark.parametrize("broker", ["rabbitmq"], indirect=True)
+def test_a_worker_whose_loop_hangs_counts_what_waits_over_one_more_connection(
+    broker: Broker, database_url: str, tmp_path: Path
+) -> None:
+    environment = {"DATABASE_URL": database_url, "BROKER_URL": broker.url, "MDS_ENV": "development"}
+    with (
+        working(tmp_path, module="support.deaf_worker", **environment) as worker,
+        Celery(broker=broker.url, set_as_current=False) as app,
+        at_broker(broker) as look,
+        watched(look) as at_rest,
+    ):
+        app.control.broadcast("hang", destination=[worker.hostname()])
+        wait_until(lambda: at_rest.by_name["mds-worker"] > 3, timeout_s=20 * LOOK_S)
+        looks_until = time.monotonic() + 3 * LOOK_S
+        wait_until(lambda: time.monotonic() > looks_until, "further looks")
+    assert at_rest.by_name["mds-worker"] == 3 + 1, at_rest
 
 
 #: What a server says, in the words of the store.

@@ -135,9 +135,9 @@ def stop_consuming(producer: Celery, worker: Worker) -> None:
 
 
 @contextmanager
-def working(directory: Path, **environment: str) -> Iterator[Worker]:
+def working(directory: Path, *, module: str = "market_data_store.app", **environment: str) -> Iterator[Worker]:
     """A worker that is ready, killed at the end of the block."""
-    worker = Worker(environment, directory)
+    worker = Worker(environment, directory, module=module)
     try:
         worker.ready()
         yield worker
