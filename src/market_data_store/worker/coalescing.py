@@ -1,11 +1,12 @@
 """Merges waiting messages into one job of the pool; each message remains a separate task.
 
 How it works. The consumer hands each message to the task's strategy, with what `headers` has read of it. `strategy`
-makes a Celery `Request` of it, with its events and its acknowledgement, and puts that into a `_Buffer`. When a pool
-process is free, and the buffer holds enough rows or its oldest request has waited long enough, the buffer hands the
-pool one `Job`: the requests' bodies as they came from the broker. The job's callbacks give each request its outcome.
+makes a Celery `Request` of it, with its events and its acknowledgement, and puts that into a `_Buffer`. The buffer
+hands the pool one `Job`: the requests' bodies as they came from the broker. The job's callbacks give each request its
+outcome.
 
-While all processes are busy the buffer grows, so batches become larger when larger batches pay.
+Nothing waits for company while no batch is at work. Beside one, a batch goes to another free process when it has
+enough rows, or when its oldest request has waited long enough. So batches become larger when larger batches pay.
 
 The parent process only keeps the books: bodies are decoded in the pool. Requests end as in Celery: one is acknowledged
 after its rows are committed. One whose process died, whose time limit was exceeded, or that cannot be processed now is
@@ -164,7 +165,7 @@ class _Buffer:
             return
         self._requests.append((request, request.rows))
         self._rows += request.rows
-        if self._is_full():
+        if self._is_to_go:
             self._flush()
         else:
             self._set_timer()
@@ -181,19 +182,19 @@ class _Buffer:
 
     def _flush(self) -> None:
         while (
-            self._requests
-            and (self._due or self._is_full())
-            and self._jobs < self._consumer.pool.num_processes
-            and not is_stopping()
+            self._requests and self._is_to_go and self._jobs < self._consumer.pool.num_processes and not is_stopping()
         ):
             self._hand_over(self._taken())
         if not self._requests:
             self._due = False
-        elif not self._due and not self._is_full():  # what a full batch left
+        elif not self._is_to_go:  # what a full batch left
             self._set_timer()
 
-    def _is_full(self) -> bool:
-        return self._rows >= self._batch_rows or len(self._requests) >= self._batch_messages
+    @property
+    def _is_to_go(self) -> bool:
+        """Whether what waits is a batch, if a process is free."""
+        is_full = self._rows >= self._batch_rows or len(self._requests) >= self._batch_messages
+        return is_full or self._due or not self._jobs
 
     def _taken(self) -> list[Any]:
         rows = end = 0

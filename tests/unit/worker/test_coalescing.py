@@ -64,13 +64,33 @@ def test_a_full_batch_goes_at_once_and_others_when_their_time_is_up(consumer: Co
     assert consumer.handed == [[BATCH_ROWS], [1]]
 
 
+def test_a_message_goes_at_once_while_no_batch_is_at_work(consumer: Consumer, buffer: _Buffer) -> None:
+    for rows in (1, 2, 3):
+        buffer.add(message(rows))
+    assert consumer.handed == [[1]]
+    consumer.end_one()
+    assert consumer.handed == [[1], [2, 3]]
+    consumer.end_one()
+    buffer.add(message(4))
+    assert consumer.handed == [[1], [2, 3], [4]]
+
+
+def test_a_message_beside_a_batch_at_work_waits_for_company(consumer: Consumer, buffer: _Buffer) -> None:
+    for rows in (1, 2, 3):
+        buffer.add(message(rows))
+    consumer.fire()
+    assert consumer.handed == [[1], [2, 3]]
+
+
 def test_a_large_message_is_not_in_one_batch_with_those_before_it(consumer: Consumer, buffer: _Buffer) -> None:
+    buffer.add(message(BATCH_ROWS))
     for rows in (1, 1, 40 * BATCH_ROWS, 1):
         buffer.add(message(rows))
-    assert consumer.handed == [[1, 1], [40 * BATCH_ROWS]]
+    consumer.end_one()
+    assert consumer.handed[1:] == [[1, 1], [40 * BATCH_ROWS]]
     consumer.fire()
     consumer.end_one()
-    assert consumer.handed[2:] == [[1]]
+    assert consumer.handed[3:] == [[1]]
 
 
 def test_what_a_full_batch_left_while_every_process_was_busy_goes_without_another_message(
@@ -99,7 +119,9 @@ def test_a_due_batch_goes_when_a_process_is_free(consumer: Consumer, buffer: _Bu
 
 
 def test_a_redelivered_message_travels_alone(consumer: Consumer, buffer: _Buffer) -> None:
+    buffer.add(message(BATCH_ROWS))
     buffer.add(message(1))
     buffer.add(message(2, redelivered=True))
     consumer.fire()
-    assert consumer.handed == [[2], [1]]
+    consumer.end_one()
+    assert consumer.handed[1:] == [[2], [1]]
