@@ -18,6 +18,7 @@ from support.waiting import wait_until
 from market_data_store.coordinator.queue import QueueInspector
 from market_data_store.transport.moving import counted_turns
 from market_data_store.transport.redis.malformed import MOST_ENTRIES
+from market_data_store.transport.redis.scripts import MOST_DECODED_BYTES
 from market_data_store.transport.selection import Connection
 
 #: What a client that is not kombu writes there, gocelery among them.
@@ -157,6 +158,31 @@ def test_a_lock_that_does_not_end_keeps_nobody_from_giving_back(
 
 
 BROADCASTS = [b"[1]", b"5", b"{}", b'{"properties": 5}', b"\xff", b"[" * 100_000, b'{"body": 1, "properties": {}}']
+
+
+@pytest.mark.parametrize("value", ["a", "\ud800"], ids=["letters", "halves of surrogate pairs"])
+def test_an_entry_of_many_mebibytes_is_set_aside_undecoded(redis_url: str, server: Any, value: str) -> None:
+    properties = {"delivery_tag": "large", "delivery_info": ORIGINS[0]}
+    large = json.dumps({"headers": {"x": value * MOST_DECODED_BYTES}, "body": "1", "properties": properties})
+    push(server, "1")
+    server.lpush("q", large)
+    push(server, "2")
+    with consuming(redis_url, "q") as consumer:
+        consumer.take(2)
+        assert [message.delivery_tag for message in consumer.messages] == ["1", "2"]
+    assert server.lrange("unacked_malformed", 0, -1) == [large.encode()]
+
+
+@pytest.mark.parametrize("between", ["", " "], ids=["compact", "as kombu"])
+def test_a_body_of_many_mebibytes_that_comes_first_is_not_looked_at(redis_url: str, server: Any, between: str) -> None:
+    body = "A" * (MOST_DECODED_BYTES + 4)
+    properties = {"delivery_tag": "1", "delivery_info": ORIGINS[0], "body_encoding": "base64"}
+    message = {"body": body, "headers": {}, "properties": properties, "content-type": "application/data"}
+    server.lpush("q", json.dumps(message, separators=("," + between, ":" + between)))
+    with consuming(redis_url, "q") as consumer:
+        consumer.take(1)
+        assert len(consumer.messages[0].body) == len(body) // 4 * 3
+    assert not server.exists("unacked_malformed")
 
 
 def test_malformed_broadcasts_are_dropped(redis_url: str, server: Any) -> None:

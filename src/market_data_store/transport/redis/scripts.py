@@ -14,6 +14,10 @@ from redis.exceptions import ResponseError
 from market_data_store.transport.moving import MoveRefused
 from market_data_store.transport.redis.malformed import MOST_ENTRIES
 
+#: An entry of more bytes, apart from a body that comes first, is not decoded: that would keep the server from its other
+#: clients for half a second and longer.
+MOST_DECODED_BYTES = 32 << 20
+
 #: Take messages from the first of the lists that has any, and record them as unacknowledged.
 #:
 #: KEYS: unacked, unacked_index, malformed, then the lists, in the order in which BRPOP would read them.
@@ -32,7 +36,7 @@ from market_data_store.transport.redis.malformed import MOST_ENTRIES
 #: in the future. Messages of one fetch are a microsecond apart, so that they stay in order. Otherwise the text is
 #: unchanged: decoded and encoded again by cjson, [] would become {}.
 FETCH = (
-    f"local most_malformed = {MOST_ENTRIES}"
+    f"local most_malformed, most_decoded = {MOST_ENTRIES}, {MOST_DECODED_BYTES}"
     + r"""
 local clock = redis.pcall('TIME')  -- an error where the user may not run it
 local seconds, microseconds = tonumber(clock[1]), tonumber(clock[2])
@@ -51,10 +55,12 @@ local function first_time(envelope, place)
 end
 local function decoded(text)
   -- The body comes first, is long, and is not needed: without an escape, as in base64, it ends at the next quote.
-  if text:sub(1, 10) == '{"body": "' then
-    local quote, escape = text:find('"', 11, true), text:find('\\', 11, true)
+  local _, start = text:find('^{%s?"body"%s?:%s?"')
+  if start then
+    local quote, escape = text:find('"', start + 1, true), text:find('\\', start + 1, true)
     if quote and (not escape or quote < escape) then text = '{"body": "' .. text:sub(quote) end
   end
+  if #text > most_decoded then return false end
   local is_json, envelope = pcall(cjson.decode, text)
   if not is_json then
     -- half a surrogate pair is an error to cjson, but not to Python or to the writer of dead letters
