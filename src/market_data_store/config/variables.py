@@ -83,7 +83,7 @@ class Settings(BaseSettings):
 
     #: A worker merges waiting messages into one write of about this many rows ...
     batch_rows: int = _env("MDS_BATCH_ROWS", default=5_000, ge=1, le=1_000_000)
-    #: ... or writes what has arrived after this many seconds, whichever comes first.
+    #: ... and, while it writes one, waits at most this many seconds for others to fill the next.
     flush_interval_s: float = _env("MDS_FLUSH_INTERVAL_S", default=0.05, ge=0.0, le=60.0)
     #: The most unacknowledged messages a pool process; no more than this can be merged into one write.
     prefetch_messages: int = _env("MDS_PREFETCH_MESSAGES", default=128, ge=1, le=10_000)

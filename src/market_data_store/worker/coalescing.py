@@ -107,11 +107,10 @@ def strategy(task: CoalescedTask, app: Any, consumer: Any, **_: Any) -> Callable
     """Take messages into a buffer; called at each connection to the broker."""
     buffer = consumer.buffer = _Buffer(task, consumer)
     batch_rows = task.batch_rows
-    eventer = consumer.event_dispatcher
     options = {
         "app": app,
         "hostname": consumer.hostname,
-        "eventer": eventer,
+        "eventer": consumer.event_dispatcher,
         "task": task,
         "connection_errors": consumer.connection_errors,
     }
