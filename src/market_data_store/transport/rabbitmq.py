@@ -10,26 +10,12 @@ import logging
 from typing import Any, ClassVar
 
 from amqp import spec
-from amqp.serialization import PROPERTY_CLASSES, decode_properties_basic
 from kombu.transport import pyamqp
 
+from market_data_store.transport import rabbitmq_frames
+from market_data_store.transport.rabbitmq_decoding import delivery
+
 logger = logging.getLogger(__name__)
-
-
-def _decoded_properties(buf: Any, offset: int) -> tuple[dict[str, Any], int]:
-    """Decode a message's properties; those that py-amqp cannot decode, such as a time in the year 10000, count as none.
-
-    Its errors would leave the event loop: the worker would end, or take the connection for lost, at each delivery.
-    """
-    try:
-        found: tuple[dict[str, Any], int] = decode_properties_basic(buf, offset)
-    except Exception as error:  # noqa: BLE001  # anybody can send properties; the body follows in frames of its own
-        logger.warning("The properties of a message cannot be decoded (%s)", type(error).__name__)
-        return {}, len(buf)
-    return found
-
-
-PROPERTY_CLASSES[spec.Basic.CLASS_ID] = _decoded_properties
 
 
 class Message(pyamqp.Message):
@@ -61,6 +47,13 @@ class Channel(pyamqp.Channel):
         # py-amqp would decode a body by whatever its sender calls its encoding, and so change it.
         self.auto_decode = False
 
+    def dispatch_method(self, method_sig: Any, payload: Any, content: Any) -> None:
+        """Hand a method to who waits for it; a message's delivery on a short way, since it has one for each message."""
+        if method_sig != spec.Basic.Deliver or self.is_closing:
+            super().dispatch_method(method_sig, payload, content)
+        else:
+            self._on_basic_deliver(*delivery(payload), content)
+
     def message_to_python(self, raw_message: Any) -> Any:
         """Convert a message, and note it as open unless its consumer does not acknowledge."""
         number, consumer = raw_message.delivery_tag, raw_message.delivery_info.get("consumer_tag")
@@ -80,7 +73,7 @@ class Channel(pyamqp.Channel):
                 self._open.pop(number, None)
             return super().basic_ack(delivery_tag, multiple, **kwargs)
         if not self._acks:
-            hub.call_soon(self.flush_acks)
+            hub.call_later(0.0, self.flush_acks)  # not `call_soon`, which may wait until something wakes the loop
         self._acks.append(delivery_tag)
         return None
 
@@ -111,7 +104,7 @@ class Channel(pyamqp.Channel):
             logger.warning("%d acknowledged messages are redelivered (%s)", len(acks), type(error).__name__)
 
 
-class Connection(pyamqp.Connection):
+class Connection(rabbitmq_frames.Connection):
     """A connection of such channels, which also says why the broker blocks it."""
 
     Channel = Channel
@@ -120,8 +113,6 @@ class Connection(pyamqp.Connection):
         **pyamqp.Connection._METHODS,
         spec.Connection.Blocked: spec.method(spec.Connection.Blocked, "s"),
     }
-    #: The event loop of the worker that consumes over this connection.
-    hub: Any = None
 
     def _on_blocked(self, reason: str = "see the broker's log") -> Any:
         return self.on_blocked(reason) if self.on_blocked else None
@@ -143,6 +134,10 @@ class Transport(pyamqp.Transport):
         """Take the worker's event loop; called by the worker."""
         super().register_with_event_loop(connection, loop)
         connection.hub = loop
+
+    def on_readable(self, connection: Any, loop: Any) -> None:
+        """Handle what has come; called by the worker's event loop."""
+        connection.read_on()
 
 
 class SSLTransport(Transport, pyamqp.SSLTransport):

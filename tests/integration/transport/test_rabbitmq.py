@@ -71,6 +71,17 @@ def test_without_an_event_loop_each_acknowledgement_is_sent_at_once(
         assert sent == [(1, False), (2, False), (3, False)]
 
 
+def test_messages_that_came_with_an_answer_are_handed_on_by_the_loop(side: RabbitMQSide) -> None:
+    side.publish(*range(30))
+    with side.consuming(with_hub=True) as consumer:
+        consumer.wait_until(lambda: consumer.messages)  # its answer has come, and perhaps not all messages
+        for _ in range(20):
+            consumer.channel.queue_declare(consumer.queues[0], passive=True)
+        consumer.take(30)
+        consumer.acknowledge()
+    assert side.left() == []
+
+
 def test_acknowledgements_on_a_lost_connection_are_dropped(
     side: RabbitMQSide, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -1,6 +1,6 @@
-"""The internals of kombu that the transports override or call are those that were tested.
+"""The internals of kombu and py-amqp that the transports override or call are those that were tested.
 
-A release of kombu that changes one of them fails here, before it can lose a message.
+A release that changes one of them fails here, before it can lose a message.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ import inspect
 from operator import attrgetter
 from types import ModuleType
 
+import amqp
 import kombu
 import pytest
 from kombu.transport import pyamqp, redis, virtual
@@ -16,6 +17,19 @@ from kombu.transport import pyamqp, redis, virtual
 from market_data_store.transport.selection import KOMBU
 
 INTERNALS = {
+    (amqp.channel, "Channel._on_basic_deliver"): (
+        "(self, consumer_tag, delivery_tag, redelivered, exchange, routing_key, msg)"
+    ),
+    (amqp.abstract_channel, "AbstractChannel.dispatch_method"): "(self, method_sig, payload, content)",
+    (amqp.connection, "Connection.Transport"): (
+        "(self, host, connect_timeout, ssl=False, "
+        "read_timeout=None, write_timeout=None, socket_settings=None, **kwargs)"
+    ),
+    (amqp.connection, "Connection.blocking_read"): "(self, timeout=None)",
+    (amqp.connection, "Connection.drain_events"): "(self, timeout=None)",
+    (amqp.serialization, "_read_item"): "(buf, offset)",
+    (amqp.transport, "TCPTransport.read_frame"): "(self, unpack=<built-in function unpack>)",
+    (pyamqp, "Transport.on_readable"): "(self, connection, loop)",
     (pyamqp, "Channel.basic_ack"): "(self, delivery_tag, multiple=False, argsig='Lb')",
     (pyamqp, "Channel.basic_reject"): "(self, delivery_tag, requeue, argsig='Lb')",
     (pyamqp, "Channel.message_to_python"): "(self, raw_message)",
