@@ -7,7 +7,7 @@ from market_data_store.config import settings, undo_celerys_broker_option
 from market_data_store.connections.names import process_name
 from market_data_store.connections.sentinel import Sentinel, sentinel_of
 from market_data_store.connections.urls import is_redis, scheme_of
-from market_data_store.protocol import QUEUE
+from market_data_store.protocol import LANES, QUEUE
 
 undo_celerys_broker_option()
 _settings = settings()
@@ -32,7 +32,7 @@ imports = (
     "market_data_store.worker.tasks",
 )
 
-# --- Messages: only JSON, one durable queue, direct routing.
+# --- Messages: only JSON, a durable queue for each lane, direct routing. Live rows come first; workers consume both.
 task_serializer = "json"
 result_serializer = "json"
 accept_content = ["json"]
@@ -41,7 +41,7 @@ task_default_queue = QUEUE
 # RabbitMQ: a quorum queue has a message on disk before it confirms it to the publisher. The dead-letter exchange and
 # the delivery limit are set by a policy (docs/dead-letters.md), not by arguments here: other Celery clients declare the
 # queue without such arguments, and would get 406 PRECONDITION_FAILED (tried on RabbitMQ 3.10.8).
-task_queues = [Queue(QUEUE, routing_key=QUEUE, queue_arguments={"x-queue-type": "quorum"})]
+task_queues = [Queue(queue, routing_key=queue, queue_arguments={"x-queue-type": "quorum"}) for queue in LANES.values()]
 task_default_queue_type = "quorum"
 task_routes = {"store.*": {"queue": QUEUE}}
 task_create_missing_queues = False

@@ -12,9 +12,12 @@ import msgspec
 
 #: Name of the task.
 TASK = "store.write"
-#: Name of the queue in which its messages wait.
+#: Names of the queues in which its messages wait: live rows, and history.
 QUEUE = "store.write"
-#: Messages whose turn in a worker has ended badly wait here, and are processed one at a time.
+BACKFILL_QUEUE = "store.backfill"
+#: These queues by the names of their lanes. Workers take the messages of the first one first.
+LANES = {"live": QUEUE, "backfill": BACKFILL_QUEUE}
+#: What `again_queue` returns for `QUEUE`.
 AGAIN_QUEUE = "store.write.again"
 #: `StoreClient`'s serializer: it writes ordinary JSON, but inserts rows that are already encoded without encoding them
 #: again.
@@ -23,8 +26,6 @@ SERIALIZER = "store-json"
 TABLE_SERIALIZER = "store-arrow"
 #: The name under which a worker adds to its answer which queues it consumes.
 ANSWER = "market_data_store"
-#: The prefix of the queues in which messages of one dataset wait while its table takes no row.
-_HELD = "store.write.held."
 #: What workers find in Redis and is not a message, they keep in a list. Its name is that of kombu's record of
 #: unacknowledged messages, and this.
 MALFORMED = "_malformed"
@@ -44,9 +45,14 @@ ARROW = "application/vnd.apache.arrow.stream"
 _MAGIC = b"\xff\xff\xff\xff"
 
 
-def held_queue(dataset: str) -> str:
-    """Return the queue in which the dataset's messages wait while its table takes no row."""
-    return _HELD + dataset
+def again_queue(queue: str = QUEUE) -> str:
+    """Return where the messages of a lane's queue wait whose turn has ended badly; they are processed one at a time."""
+    return f"{queue}.again"
+
+
+def held_queue(dataset: str, queue: str = QUEUE) -> str:
+    """Return where the dataset's messages of a lane's queue wait while its table takes no row."""
+    return f"{queue}.held.{dataset}"
 
 
 def is_arrow(body: bytes) -> bool:

@@ -73,8 +73,8 @@ def _pending_rows(client: StoreClient) -> int:
     return client.pending_rows if hasattr(StoreClient, "pending_rows") else client.spooled
 
 
-def main(name: str, directory: str, confirm: str) -> None:
-    """Write until SIGTERM, then until the spool is empty."""
+def main(name: str, directory: str, confirm: str, lane: str = "") -> None:
+    """Write until SIGTERM, then until the spool is empty; without a lane, as version 0.4, which knows none."""
     stopping = False
     logging.basicConfig()
 
@@ -88,7 +88,10 @@ def main(name: str, directory: str, confirm: str) -> None:
     ledger = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
     defaults = {"provider": name, "symbol": "S", "time_unit": "s"}
     spool = Path(directory) / f"{name}.spool"
-    with StoreClient(defaults=defaults, spool=spool, confirm=confirm == "confirm", confirm_timeout_s=20) as client:
+    options: dict[str, Any] = {"confirm": confirm == "confirm", "confirm_timeout_s": 20} | (
+        {"lane": lane} if lane else {}
+    )
+    with StoreClient(defaults=defaults, spool=spool, **options) as client:
         while not stopping:
             dataset, count = chance.choice(list(VALUES)), chance.randint(1, 100)
             begin, end = counts[dataset], counts[dataset] + count

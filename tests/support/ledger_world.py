@@ -1,4 +1,4 @@
-"""A broker, a Postgres behind a pooler, two workers, a monitor, two producers, and what must be stored in the end."""
+"""A broker, a Postgres behind a pooler, two workers, a monitor, producers of both lanes, and what must be stored."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from market_data_store.datasets import DATASETS
 from market_data_store.errors import BrokerUnavailable
 from market_data_store.local import free_port, start_postgres
 from market_data_store.postgres import schema
-from market_data_store.protocol import QUEUE
+from market_data_store.protocol import LANES, QUEUE
 from support.brokers import Broker
 from support.ledger_producer import VALUES, accepted, begun, expected
 from support.owner import Trouble, in_trouble
@@ -30,7 +30,9 @@ from support.waiting import wait_until
 from support.workers import Worker
 
 CONFIRM = "confirm"
-PRODUCERS = {"plain": "", "confirming": CONFIRM}
+PRODUCERS = {"plain": "", "confirming": CONFIRM, "history": ""}
+#: The lanes of those that do not send live rows.
+_LANES = {"history": "backfill"}
 #: As whom the workers connect.
 _ROLE = "store"
 #: Fewer than the processes that write, so that they share them.
@@ -75,12 +77,14 @@ class World:
         # What a master has confirmed and no replica has is lost with it, except for who awaits results.
         confirm = {name: CONFIRM if broker == "sentinel" else given for name, given in PRODUCERS.items()}
         self.producers = {
-            name: self._process(name, PYTHON, "-m", "support.ledger_producer", name, directory, given)
+            name: self._process(
+                name, PYTHON, "-m", "support.ledger_producer", name, directory, given, _LANES.get(name, "live")
+            )
             for name, given in confirm.items()
         }
 
     def begin(self) -> None:
-        """Wait until both producers' rows of each dataset are written."""
+        """Wait until all producers' rows of each dataset are written."""
         for worker in self.workers:
             worker.ready()
         wait_until(lambda: all(len(self._newest(name)) == len(PRODUCERS) for name in VALUES), self.logs, timeout_s=60)
@@ -135,7 +139,7 @@ class World:
         wait_until(
             lambda: self.stored() == self.expected() and self._messages() == 0,
             lambda: f"{self._messages()} messages, {self._differences()}; {self.logs()}",
-            timeout_s=120,
+            timeout_s=240,
         )
 
     def accepted(self) -> dict[str, dict[str, int]]:
@@ -210,7 +214,7 @@ class World:
     def _messages(self) -> int | None:
         """How many wait in any queue; None if the broker does not say."""
         try:
-            return self._queue.depth() + sum(self._queue.held().values())
+            return sum(self._queue.depth(lane) + sum(self._queue.held(lane).values()) for lane in LANES.values())
         except BrokerUnavailable:
             return None
 
@@ -232,7 +236,7 @@ class World:
 
     def _is_held(self, dataset: str) -> bool:
         with suppress(BrokerUnavailable):
-            return self._queue.held().get(dataset, 0) > 0
+            return any(self._queue.held(lane).get(dataset, 0) > 0 for lane in LANES.values())
         return False
 
 

@@ -18,7 +18,7 @@ import pytest
 from celery import Celery
 
 from market_data_store.coordinator.queue import HOLDABLE
-from market_data_store.protocol import AGAIN_QUEUE, held_queue
+from market_data_store.protocol import LANES, again_queue, held_queue
 from support.databases import empty, new_database
 from support.waiting import wait_until
 from support.workers import Worker, working
@@ -27,9 +27,12 @@ from support.workers import Worker, working
 SHARED_DATABASE = 1
 SHARED_HOST = "shared"
 
-_QUEUE = "store.write"
 #: All that a worker makes.
-OUR_QUEUES = (_QUEUE, AGAIN_QUEUE, *(held_queue(name) for name in HOLDABLE))
+OUR_QUEUES = tuple(
+    name
+    for queue in LANES.values()
+    for name in (queue, again_queue(queue), *(held_queue(dataset, queue) for dataset in HOLDABLE))
+)
 #: A worker that is not idle after this was left in disorder by the test before.
 _IDLE_TIMEOUT_S = 5.0
 

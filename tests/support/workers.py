@@ -13,7 +13,7 @@ from celery import Celery
 from pytest_celery import CeleryTestWorker, CeleryWorkerContainer
 
 from market_data_store.local.processes import worker_command
-from market_data_store.protocol import QUEUE
+from market_data_store.protocol import LANES, QUEUE
 from support.processes import END_S, PYTHON, Process
 from support.waiting import wait_until
 
@@ -76,7 +76,7 @@ class _WorkerContainer(CeleryWorkerContainer):
 class Worker(CeleryTestWorker):
     """A `celery -A market_data_store.app worker` of two processes, with these variables in its environment.
 
-    `module` is that of another application.
+    `module` is that of another application; `queues` are those that it consumes, if not all.
     """
 
     def __init__(
@@ -87,8 +87,9 @@ class Worker(CeleryTestWorker):
         *,
         pool: str = "prefork",
         module: str = "market_data_store.app",
+        queues: str = "",
     ) -> None:
-        command = _WorkerContainer.command(f"--pool={pool}")
+        command = _WorkerContainer.command(f"--pool={pool}", *([f"--queues={queues}"] if queues else []))
         command[command.index("market_data_store.app")] = module
         self._process = _Container(command, environment, directory)
         super().__init__(_WorkerContainer(self._process), app)
@@ -130,7 +131,8 @@ def stop_consuming(producer: Celery, worker: Worker) -> None:
     It answers the order before it follows it.
     """
     named = {"destination": [worker.hostname()], "timeout": 20.0, "limit": 1}
-    assert producer.control.cancel_consumer(QUEUE, reply=True, **named)
+    for queue in LANES.values():
+        assert producer.control.cancel_consumer(queue, reply=True, **named)
     wait_until(lambda: producer.control.inspect(**named).active_queues() == {worker.hostname(): []}, "it has stopped")
 
 

@@ -29,6 +29,7 @@ WRONG = {
     "MDS_REMOTE_CONTROL": "perhaps",
     "MDS_RESULT_EXPIRES_S": "1.5",
     "MDS_QUEUE_CAPACITY": "1e4",
+    "MDS_BACKFILL_CAPACITY": "0",
     "MDS_SOFT_ABOVE": "50",
     "MDS_HARD_FROM": "80%",
     "MDS_HARD_UNTIL": "nan",

@@ -26,6 +26,7 @@ from market_data_store.connections.urls import (
     scheme_of,
 )
 from market_data_store.errors import ConfigurationError
+from market_data_store.protocol import BACKFILL_QUEUE, QUEUE
 
 #: The variables from which `Settings` is being made.
 GIVEN: ContextVar[Mapping[str, str]] = ContextVar("given", default=MappingProxyType({}))
@@ -85,7 +86,7 @@ class Settings(BaseSettings):
     batch_rows: int = _env("MDS_BATCH_ROWS", default=5_000, ge=1, le=1_000_000)
     #: ... and, while it writes one, waits at most this many seconds for others to fill the next.
     flush_interval_s: float = _env("MDS_FLUSH_INTERVAL_S", default=0.05, ge=0.0, le=60.0)
-    #: The most unacknowledged messages a pool process; no more than this can be merged into one write.
+    #: The most unacknowledged messages a pool process, of each queue; no more than this can be merged into one write.
     prefetch_messages: int = _env("MDS_PREFETCH_MESSAGES", default=128, ge=1, le=10_000)
     #: A larger message is not decoded, but kept as a dead letter.
     max_message_bytes: int = _env("MDS_MAX_MESSAGE_BYTES", default=16 * 1024 * 1024, ge=1024)
@@ -111,8 +112,9 @@ class Settings(BaseSettings):
     visibility_timeout_s: int = _env("MDS_VISIBILITY_TIMEOUT_S", default=600, ge=1)
     #: How long the results of tasks are kept.
     result_expires_s: int = _env("MDS_RESULT_EXPIRES_S", default=3_600, ge=1)
-    #: Depth at which the queue counts as full.
+    #: Depths at which the queues of live rows and of history count as full.
     queue_capacity: int = _env("MDS_QUEUE_CAPACITY", default=10_000, ge=1)
+    backfill_capacity: int = _env("MDS_BACKFILL_CAPACITY", default=10_000, ge=1)
     #: The shares of the capacity at which the level changes, see `coordinator.watermarks`.
     soft_above: Share = _env("MDS_SOFT_ABOVE", default=0.5)
     hard_from: Share = _env("MDS_HARD_FROM", default=0.8)
@@ -180,6 +182,11 @@ class Settings(BaseSettings):
             info.data.get, ("redis_ssl_cert_reqs", "sentinel_master", "sentinel_password")
         )
         return completed(url, cert_reqs=cert_reqs or "required", master=master or "", password=password or "")
+
+    @property
+    def capacities(self) -> dict[str, int]:
+        """The capacity of each of `protocol.LANES`, by its queue."""
+        return {QUEUE: self.queue_capacity, BACKFILL_QUEUE: self.backfill_capacity}
 
     def require_database_url(self) -> str:
         """DATABASE_URL; raises a `ConfigurationError` that says how to set it."""

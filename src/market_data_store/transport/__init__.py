@@ -12,7 +12,11 @@ records them in the same step (`redis.channel`). Acknowledgements are collected 
 (`redis.qos`). While the list is empty, the channel sends BLMOVE before the script, with the list as both source and
 destination: BLMOVE waits until the list has a message, and leaves it there.
 
-What stays. Keys, format, visibility timeout, priorities, prefetch, remote control and publishing are kombu's own code:
+Of the task's queues, that of live rows comes first, whatever the priorities of messages (`redis.order`). Each queue has
+a prefetch limit of its own: on RabbitMQ the broker counts by consumer, on Redis `redis.qos` does. A message tells from
+which queue it was taken (`Message.queue`), whatever its sender says.
+
+What stays. Keys, format, visibility timeout, priorities in a queue, remote control and publishing are kombu's own code:
 kombu's workers and the store's share queues, and take over each other's unacknowledged messages. A record has one name
 more than kombu's: `taken_at`, the server's time when the message was first taken. kombu passes it on.
 

@@ -1,4 +1,4 @@
-"""Creates the queue before a message is sent to it, where the user may.
+"""Creates a queue before a message is sent to it, where the user may.
 
 On RabbitMQ that needs the rights to configure and to read the queue. Who sends with `mandatory` needs neither: the
 broker says if the queue is missing, and workers create it.
@@ -11,12 +11,10 @@ from typing import Any
 from amqp.exceptions import AccessRefused
 from celery import Celery
 
-from market_data_store.protocol import QUEUE
 
-
-def declare_if_permitted(app: Celery, connection: Any) -> bool:
-    """Create the queue `store.write` if it is missing; returns False if RabbitMQ refuses that to this user."""
-    queue = app.amqp.queues[QUEUE]
+def declare_if_permitted(app: Celery, connection: Any, name: str) -> bool:
+    """Create the queue of this name if it is missing; returns False if RabbitMQ refuses that to this user."""
+    queue = app.amqp.queues[name]
     if connection.transport.driver_type == "redis":
         queue.bind(connection.default_channel).declare()
         return True

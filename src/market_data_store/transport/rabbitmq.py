@@ -29,6 +29,8 @@ class Message(pyamqp.Message):
         super().__init__(msg, channel=channel, **kwargs)
         if compression is not None:
             self.headers["compression"] = compression
+        #: The queue from which it was taken, whatever its sender says; None if that is not known.
+        self.queue: str | None = None
 
 
 class Channel(pyamqp.Channel):
@@ -43,6 +45,8 @@ class Channel(pyamqp.Channel):
         self._latest = 0
         #: Whether all messages up to the latest are known; if not, an unknown one may be open.
         self._knows_all = True
+        #: The queues that are consumed, by the tags of their consumers.
+        self._queues: dict[str, str] = {}
         super().__init__(*args, **kwargs)
         # py-amqp would decode a body by whatever its sender calls its encoding, and so change it.
         self.auto_decode = False
@@ -54,6 +58,11 @@ class Channel(pyamqp.Channel):
         else:
             self._on_basic_deliver(*delivery(payload), content)
 
+    def basic_consume(self, queue: str = "", consumer_tag: str = "", *args: Any, **kwargs: Any) -> Any:
+        """Consume from a queue."""
+        self._queues[consumer_tag] = queue  # before the broker is asked: its messages can come before its answer
+        return super().basic_consume(queue, consumer_tag, *args, **kwargs)
+
     def message_to_python(self, raw_message: Any) -> Any:
         """Convert a message, and note it as open unless its consumer does not acknowledge."""
         number, consumer = raw_message.delivery_tag, raw_message.delivery_info.get("consumer_tag")
@@ -62,7 +71,9 @@ class Channel(pyamqp.Channel):
         self._latest = number
         if self._knows_all and consumer not in self.no_ack_consumers:
             self._open[number] = None
-        return super().message_to_python(raw_message)
+        message = super().message_to_python(raw_message)
+        message.queue = self._queues.get(consumer)
+        return message
 
     def basic_ack(self, delivery_tag: int, multiple: bool = False, **kwargs: Any) -> Any:
         """Acknowledge together with others at the event loop's next turn; at once where no loop runs."""

@@ -51,8 +51,12 @@ class RabbitMQMover:
 
     def take(self, queue: str) -> Any | None:
         """Take a message."""
-        message = self._opened().basic_get(queue)
-        return None if message is None else self._channel.message_to_python(message)
+        found = self._opened().basic_get(queue)
+        if found is None:
+            return None
+        message = self._channel.message_to_python(found)
+        message.queue = queue
+        return message
 
     def pour(self, source: str, target: str, most: int) -> int:
         """Move waiting messages: take them all, publish them all, acknowledge them all."""

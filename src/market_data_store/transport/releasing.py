@@ -1,4 +1,4 @@
-"""Gives messages that workers have set aside back to the main queue, oldest first.
+"""Gives messages that workers have set aside, and those of history, to the main queue, oldest first.
 
 A message is in one of the two queues at any moment, so this may be killed at any time. On Redis it is in exactly one: a
 script moves it. On RabbitMQ its copy is confirmed before it is acknowledged, so a kill in between leaves both, and its

@@ -2,6 +2,7 @@
 
 It is a part of the answer to Celery's `active_queues`, which monitor, web and `mds status` ask for anyway. So they need
 no other question, and no place to keep the reason: the workers know it, whichever broker it is and however Postgres is.
+It is with each lane's queue, so that those who watch one lane see it.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from typing import Any
 
 from celery.worker import control
 
-from market_data_store.protocol import ANSWER, QUEUE
+from market_data_store.protocol import ANSWER, LANES
 
 _active_queues = control.active_queues
 
@@ -27,4 +28,4 @@ def active_queues(state: Any) -> list[dict[str, Any]]:
         "settled_s": consumer.progress.settled_s,
         "fallback": consumer.watch.fallback,
     }
-    return [{**queue, ANSWER: answer} if queue.get("name") == QUEUE else queue for queue in queues]
+    return [{**queue, ANSWER: answer} if queue.get("name") in LANES.values() else queue for queue in queues]

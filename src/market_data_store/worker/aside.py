@@ -1,14 +1,16 @@
 """Messages that a worker cannot settle now: it moves them to another queue instead of giving them back.
 
 * A message whose turn ended badly (its process died, its time limit was exceeded, its batch failed), or that another
-  worker had when it died, goes to `AGAIN_QUEUE`. Each worker takes one message at a time from there and runs it alone,
-  so that it affects no other, and costs at most one pool process. The broker counts its turns (`transport.moving`);
-  after MDS_MAX_DELIVERIES of them it becomes a dead letter, without being decoded. A turn that exceeded the time limit
-  and got farther than those before it (header `reached`) does not count.
+  worker had when it died, goes to its lane's `again_queue`. Each worker takes one message at a time from there and runs
+  it alone, so that it affects no other, and costs at most one pool process. The broker counts its turns
+  (`transport.moving`); after MDS_MAX_DELIVERIES of them it becomes a dead letter, without being decoded. A turn that
+  exceeded the time limit and got farther than those before it (header `reached`) does not count.
 * A message that met an outage of Postgres goes back to the queue that it came from, and no turn is counted.
 * A message of a dataset whose table takes no row now is held (see `held`).
 
-Probes of held datasets and messages of `AGAIN_QUEUE` share one place: together they cost at most one pool process.
+Each lane has such queues of its own, and a message stays in its lane. Probes of held datasets and messages of the
+`again_queue`s share one place, live rows first: together they cost at most one pool process. A worker that consumes one
+lane only sees to that lane's.
 
 With a transport that cannot move messages (Celery's own), they are given back to the broker, without a bound.
 """
@@ -22,10 +24,11 @@ from typing import Any, Protocol, TypeVar
 
 from market_data_store.coordinator.queue import HOLDABLE
 from market_data_store.errors import LETTERS, Reason
-from market_data_store.protocol import AGAIN_QUEUE, QUEUE, held_queue
+from market_data_store.protocol import again_queue, held_queue
 from market_data_store.transport.moving import Move, Mover, MoveRefused, counted_turns
 from market_data_store.worker.envelope import Failed, GiveBack, Hold, Outcome, Succeeded
 from market_data_store.worker.held import HeldDatasets, held_queues
+from market_data_store.worker.origins import lane_of, origin_of
 from market_data_store.worker.shutdown import is_stopping
 
 logger = logging.getLogger(__name__)
@@ -61,7 +64,7 @@ class MovableRequest(Protocol):
 class Aside:
     """The messages that one connection to the broker has put aside, and the one that it has taken again.
 
-    `deliver` handles a message as one that the consumer received.
+    `deliver` handles a message as one that the consumer received. `lanes` says which queues the worker consumes.
     """
 
     def __init__(
@@ -70,6 +73,7 @@ class Aside:
         hub: Any,
         deliver: Callable[[Any], None],
         held: HeldDatasets,
+        lanes: Callable[[], Sequence[str]],
         *,
         lost: tuple[type[Exception], ...],
         max_deliveries: int,
@@ -79,6 +83,7 @@ class Aside:
         self._hub = hub
         self._deliver = deliver
         self._held = held
+        self._lanes = lanes
         self._errors: tuple[type[Exception], ...] = (MoveRefused, *lost)
         self._max_deliveries = max_deliveries
         self._arrived: list[Any] = []
@@ -92,7 +97,7 @@ class Aside:
     def start(self) -> None:
         """Make the queues, and give back what the connection before had."""
         if self._mover is not None:
-            self._done(partial(self._mover.declare, [AGAIN_QUEUE, *held_queues()]))
+            self._declare(self._mover)
             if self._tags and self._done(partial(self._mover.give_back, self._tags)):
                 self._tags = []
 
@@ -133,10 +138,10 @@ class Aside:
         """Move messages to where they wait for their next turn."""
         by_queue: dict[str, list[tuple[MovableRequest, Move]]] = {}
         for request, outcome in returned:
-            origin = origin_of(request.message)
-            queue = origin or (AGAIN_QUEUE if outcome.alone else QUEUE)
+            origin, lane = origin_of(request.message), lane_of(request.message)
+            queue = origin or (again_queue(lane) if outcome.alone else lane)
             if outcome.counted:
-                queue = AGAIN_QUEUE
+                queue = again_queue(lane)
             move = Move(request.message, self._turns(request.message) + outcome.counted, reached=outcome.reached)
             by_queue.setdefault(queue, []).append((request, move))
         for queue, moves in by_queue.items():
@@ -144,13 +149,13 @@ class Aside:
 
     def hold(self, held: Iterable[tuple[MovableRequest, Hold]]) -> None:
         """Move messages to where they wait for their dataset."""
-        by_dataset: dict[str, list[tuple[MovableRequest, Move]]] = {}
+        by_queue: dict[str, list[tuple[MovableRequest, Move]]] = {}
         for request, outcome in held:
-            self._held.note(outcome)
+            lane = lane_of(request.message)
+            self._held.note(outcome, lane)
             move = Move(request.message, self._turns(request.message), outcome.enqueued_at)
-            by_dataset.setdefault(outcome.dataset, []).append((request, move))
-        for dataset, moves in by_dataset.items():
-            queue = held_queue(dataset)
+            by_queue.setdefault(held_queue(outcome.dataset, lane), []).append((request, move))
+        for queue, moves in by_queue.items():
             # A probe goes to the end, so that the next one is another: a message may have a reason of its own.
             self._move(moves, queue, retry_s=_RETRY_S)
 
@@ -158,23 +163,25 @@ class Aside:
         """The datasets that must not be tried with this message: all that are held, but for a probe its own."""
         held = self._held.names
         origin = origin_of(message) if held else None
-        return frozenset(name for name in held if held_queue(name) != origin) if origin else held
+        return frozenset(name for name in held if held_queue(name, lane_of(message)) != origin) if origin else held
 
     def tried(self, message: Any, outcome: Outcome) -> None:
         """Let a dataset's messages flow back if this one was its probe, and was written, or has its letter."""
         origin = origin_of(message)
         for dataset in HOLDABLE if origin else ():
             done = (Succeeded, Failed) if dataset == LETTERS else Succeeded
-            if held_queue(dataset) == origin and isinstance(outcome, done):
+            if held_queue(dataset, lane_of(message)) == origin and isinstance(outcome, done):
                 self._held.release(dataset)
 
     def flow_back(self) -> None:
-        """Move a portion of the messages whose dataset is written again to the main queue."""
+        """Move a portion of the messages whose dataset is written again to their lanes' queues."""
         if self._closed or self._mover is None or is_stopping():
             return
         for dataset in list(self._held.flowing):
-            moved = self._answer(partial(self._mover.pour, held_queue(dataset), QUEUE, FLOW_MESSAGES))
-            if moved is None or moved < FLOW_MESSAGES:
+            pours = [
+                partial(self._mover.pour, held_queue(dataset, lane), lane, FLOW_MESSAGES) for lane in self._lanes()
+            ]
+            if all((self._answer(pour) or 0) < FLOW_MESSAGES for pour in pours):
                 self._held.flowing.discard(dataset)
 
     def settled(self, message: Any) -> None:
@@ -189,7 +196,7 @@ class Aside:
             return
         if is_stopping():
             return
-        message = self._take_probe() or self._take(AGAIN_QUEUE)
+        message = self._take_probe() or self._take_first([again_queue(lane) for lane in self._lanes()])
         if message is not None:
             self._alone = message
             self._deliver(message)
@@ -207,23 +214,31 @@ class Aside:
 
     def _put_aside(self) -> None:
         messages, self._arrived = self._arrived, []
-        for start in range(0, len(messages), _MOVED_AT_ONCE):
-            some = messages[start : start + _MOVED_AT_ONCE]
-            # One turn each, however often the broker has delivered them: their workers may not have begun with them.
-            if not self._moved([Move(message, 1) for message in some], AGAIN_QUEUE):
-                for message in some:
-                    self._deliver(message)
+        by_lane: dict[str, list[Any]] = {}
+        for message in messages:
+            by_lane.setdefault(lane_of(message), []).append(message)
+        for lane, waiting in by_lane.items():
+            for start in range(0, len(waiting), _MOVED_AT_ONCE):
+                some = waiting[start : start + _MOVED_AT_ONCE]
+                # One turn each, however often the broker has delivered them: their workers may not have begun them.
+                if not self._moved([Move(message, 1) for message in some], again_queue(lane)):
+                    for message in some:
+                        self._deliver(message)
         self.look()
 
     def _take_probe(self) -> Any | None:
         if self._held.is_due and self._mover is not None:
-            self._held.begin_round(self._answer(partial(self._mover.declare, [AGAIN_QUEUE, *held_queues()])) or {})
+            self._held.begin_round(self._declare(self._mover) or {})
         while (dataset := self._held.next_probe()) is not None:
-            message = self._take(held_queue(dataset))
+            message = self._take_first([held_queue(dataset, lane) for lane in self._lanes()])
             if message is not None:
                 return message
             self._held.release(dataset)  # nothing is left to try: the next message of the dataset shows
         return None
+
+    def _declare(self, mover: Mover) -> dict[str, int] | None:
+        queues = [queue for lane in self._lanes() for queue in (again_queue(lane), *held_queues(lane))]
+        return self._answer(partial(mover.declare, queues))
 
     def _move(
         self,
@@ -243,11 +258,14 @@ class Aside:
                 else:
                     request.reject(requeue=True)
                 self.settled(move.message)
-        if queue == AGAIN_QUEUE:
+        if queue in {again_queue(lane) for lane in self._lanes()}:
             self._soon(self.look)
 
     def _moved(self, moves: Sequence[Move], queue: str) -> bool:
         return self._mover is not None and self._done(partial(self._mover.move, moves, queue))
+
+    def _take_first(self, queues: Iterable[str]) -> Any | None:
+        return next((message for queue in queues if (message := self._take(queue)) is not None), None)
 
     def _take(self, queue: str) -> Any | None:
         message = None if self._mover is None else self._answer(partial(self._mover.take, queue))
@@ -280,9 +298,3 @@ def exhausted(message: Any) -> Reason:
         "give the worker more memory, or send the rows in smaller messages",
         str(counted_turns(message.headers)),
     )
-
-
-def origin_of(message: Any) -> str | None:
-    """The queue from which the message was taken to run alone; None for one that was received from `QUEUE`."""
-    origin: str | None = getattr(message, "origin", None)
-    return origin

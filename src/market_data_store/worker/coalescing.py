@@ -1,9 +1,9 @@
 """Merges waiting messages into one job of the pool; each message remains a separate task.
 
 How it works. The consumer hands each message to the task's strategy, with what `headers` has read of it. `strategy`
-makes a Celery `Request` of it, with its events and its acknowledgement, and puts that into a `_Buffer`. The buffer
-hands the pool one `Job`: the requests' bodies as they came from the broker. The job's callbacks give each request its
-outcome.
+makes a Celery `Request` of it, with its events and its acknowledgement, and puts that into the `buffer` of its lane.
+From there `lanes` hands the pool one `Job`: the requests' bodies as they came from the broker. The job's callbacks give
+each request its outcome.
 
 Nothing waits for company while no batch is at work. Beside one, a batch goes to another free process when it has
 enough rows, or when its oldest request has waited long enough. So batches become larger when larger batches pay.
@@ -24,12 +24,12 @@ from celery.worker import state
 from celery.worker.request import Request
 
 from market_data_store.errors import Reason
-from market_data_store.protocol import ENQUEUED_AT_HEADER, QUEUE
+from market_data_store.protocol import ENQUEUED_AT_HEADER
 from market_data_store.worker.arrivals import read_header
-from market_data_store.worker.aside import origin_of
 from market_data_store.worker.headers import Headers
-from market_data_store.worker.jobs import CoalescedTask, Job
-from market_data_store.worker.shutdown import is_stopping
+from market_data_store.worker.jobs import CoalescedTask
+from market_data_store.worker.lanes import Lanes
+from market_data_store.worker.origins import lane_of, origin_of
 from market_data_store.worker.summary import row_count, summary
 
 logger = logging.getLogger(__name__)
@@ -50,9 +50,10 @@ class CoalescedRequest(Request):
         message._decoded_cache = _UNDECODED
         super().__init__(message, headers=headers.celerys(), **kwargs)
         self.headers = headers
+        self.lane = lane_of(message)
         self._delivery_info = {
             "exchange": "",
-            "routing_key": QUEUE,
+            "routing_key": self.lane,
             "priority": None,
             "redelivered": (message.delivery_info or {}).get("redelivered") is True,
         }
@@ -104,8 +105,8 @@ class CoalescedRequest(Request):
 
 
 def strategy(task: CoalescedTask, app: Any, consumer: Any, **_: Any) -> Callable[..., None]:
-    """Take messages into a buffer; called at each connection to the broker."""
-    buffer = consumer.buffer = _Buffer(task, consumer)
+    """Take messages into their lanes; called at each connection to the broker."""
+    lanes = consumer.lanes = Lanes(task, consumer)
     batch_rows = task.batch_rows
     options = {
         "app": app,
@@ -134,84 +135,6 @@ def strategy(task: CoalescedTask, app: Any, consumer: Any, **_: Any) -> Callable
         state.task_reserved(request)
         for callback in callbacks:
             callback(request)
-        buffer.add(request)
+        lanes.add(request)
 
     return on_message
-
-
-class _Buffer:
-    """The requests of one connection to the broker that wait for a batch.
-
-    Whatever waits here is full, is due, or has a timer: nothing waits for the next message to arrive. When the
-    connection is lost its content is void: the broker redelivers the messages.
-    """
-
-    def __init__(self, task: CoalescedTask, consumer: Any) -> None:
-        self._task = task
-        self._consumer = consumer
-        # Read once: the task takes them from the settings, and they are needed at each message.
-        self._batch_rows, self._batch_messages = task.batch_rows, task.batch_messages
-        self._requests: list[tuple[Any, int]] = []
-        self._rows = 0
-        self._jobs = 0
-        self._due = False
-        self._timed = False
-
-    def add(self, request: Any) -> None:
-        if request.runs_alone:
-            # Its last turn ended badly. In case this message was the cause, it must not affect others again.
-            self._hand_over([request])
-            return
-        self._requests.append((request, request.rows))
-        self._rows += request.rows
-        if self._is_to_go:
-            self._flush()
-        else:
-            self._set_timer()
-
-    def _set_timer(self) -> None:
-        if not self._timed:
-            self._timed = True
-            self._consumer.timer.call_after(self._task.flush_interval_s, self._on_due)
-
-    def _on_due(self) -> None:
-        self._timed = False
-        self._due = True
-        self._flush()
-
-    def _flush(self) -> None:
-        while (
-            self._requests and self._is_to_go and self._jobs < self._consumer.pool.num_processes and not is_stopping()
-        ):
-            self._hand_over(self._taken())
-        if not self._requests:
-            self._due = False
-        elif not self._is_to_go:  # what a full batch left
-            self._set_timer()
-
-    @property
-    def _is_to_go(self) -> bool:
-        """Whether what waits is a batch, if a process is free."""
-        is_full = self._rows >= self._batch_rows or len(self._requests) >= self._batch_messages
-        return is_full or self._due or not self._jobs
-
-    def _taken(self) -> list[Any]:
-        rows = end = 0
-        most = min(len(self._requests), self._batch_messages)
-        while end < most and rows < self._batch_rows:
-            if end and self._requests[end][1] >= self._batch_rows:
-                break  # a large message takes long, and the ones before it must not wait for it
-            rows += self._requests[end][1]
-            end += 1
-        taken = [request for request, _ in self._requests[:end]]
-        del self._requests[:end]
-        self._rows -= rows
-        return taken
-
-    def _hand_over(self, requests: list[Any]) -> None:
-        self._jobs += 1
-        self._consumer.on_task_request(Job(self._task, requests, self._consumer, self._on_done))
-
-    def _on_done(self) -> None:
-        self._jobs -= 1
-        self._flush()

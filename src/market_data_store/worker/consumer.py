@@ -24,14 +24,16 @@ from vine import promise
 from market_data_store.config import settings
 from market_data_store.connections.names import refused_for_number
 from market_data_store.errors import ConfigurationError, Reason
-from market_data_store.protocol import QUEUE, TASK
-from market_data_store.transport.moving import Mover, MoveRefused
+from market_data_store.protocol import TASK
+from market_data_store.transport.moving import MoveRefused
 from market_data_store.transport.selection import mover_of
 from market_data_store.worker import answers  # noqa: F401  # registers its command
 from market_data_store.worker.aside import FLOW_S, LOOK_S, Aside, exhausted
 from market_data_store.worker.event_channel import EventChannel
 from market_data_store.worker.headers import Unusable, read
 from market_data_store.worker.held import HeldDatasets
+from market_data_store.worker.lanes import Lanes
+from market_data_store.worker.origins import lanes_of
 from market_data_store.worker.outage import CELERY_LOGGER, FIRST_PAUSE_S, LONGEST_PAUSE_S, SETTLED_S, Outage, unsaid
 from market_data_store.worker.progress import Progress
 from market_data_store.worker.shutdown import expect_results, kill_after
@@ -62,14 +64,6 @@ _OURS = {
 _DEAF_TO_OTHERS = {"without_gossip": True, "without_mingle": True}
 
 
-def _waiting(mover: Mover, errors: tuple[type[Exception], ...]) -> int | None:
-    """How many messages wait in the main queue; None if the mover does not count them, or cannot."""
-    try:
-        return mover.waiting(QUEUE)
-    except errors:  # what it cannot do otherwise is said there
-        return None
-
-
 class StoreConsumer(Consumer):
     """Celery's consumer, except that it discards no message."""
 
@@ -82,7 +76,7 @@ class StoreConsumer(Consumer):
     #: The error by which a message could not be acknowledged or rejected last.
     _lost_by: Exception | None = None
     #: What waits for a batch, and what this connection to the broker cannot settle.
-    buffer: Any
+    lanes: Lanes
     aside: Aside
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -182,7 +176,10 @@ class StoreConsumer(Consumer):
         lost = (*self.connection_errors, *self.channel_errors, OperationalError)
         mover = mover_of(self.app, self.task_consumer.channel) if self.hub else None
         limit = settings().max_deliveries
-        self.aside = Aside(mover, self.hub, self._on_taken, self.held, lost=lost, max_deliveries=limit, before=before)
+        lanes = partial(lanes_of, self.app)
+        self.aside = Aside(
+            mover, self.hub, self._on_taken, self.held, lanes, lost=lost, max_deliveries=limit, before=before
+        )
         self.aside.start()
         if self.hub:  # Celery cancels timers with the connection
             self.progress.turn()
@@ -190,7 +187,7 @@ class StoreConsumer(Consumer):
             self.timer.call_repeatedly(LOOK_S, self.aside.look)
             self.timer.call_repeatedly(FLOW_S, self.aside.flow_back)
             if mover is not None:
-                self.timer.call_repeatedly(WATCH_S, self.watch.count, (partial(_waiting, mover, (MoveRefused, *lost)),))
+                self.timer.call_repeatedly(WATCH_S, self.watch.count, (mover, (MoveRefused, *lost)))
             if self.aside.renew_s is not None:
                 self.timer.call_repeatedly(self.aside.renew_s, self.aside.renew)
         return self.aside
@@ -302,4 +299,4 @@ class StoreConsumer(Consumer):
     def _keep(self, message: Any, reason: Reason, *, is_task: bool = False) -> None:
         unusable = UnusableMessage(message, reason, self.connection_errors, is_task=is_task)
         logger.error("Unusable message %s becomes a dead letter: %s", unusable.id, reason.text)
-        self.buffer.add(unusable)
+        self.lanes.add(unusable)

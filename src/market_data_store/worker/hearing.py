@@ -1,4 +1,4 @@
-"""Whether a worker hears: messages wait in its queue, it has room for them, and none comes. Pure: no clock, no server.
+"""Whether a worker hears: messages wait in its queues, it has room for them, and none comes. Pure: no clock, no server.
 
 After lost connections, workers have been left that live, answer questions and get no message any more (celery #8030,
 #8091, #10205).
@@ -17,9 +17,10 @@ class Look(NamedTuple):
 
     #: In seconds, by the monotonic clock.
     at: float
-    #: Messages that wait in the queue; 0 as well if the broker does not answer, or does not let them be taken.
+    #: Messages that wait in the queues that it consumes; 0 as well if the broker does not answer, or does not let them
+    #: be taken.
     waiting: int
-    #: Whether the worker is to consume the queue, and has neither a message nor a job.
+    #: Whether the worker is to consume a queue, and has neither a message nor a job.
     is_free: bool
     #: Messages that it has received since its start.
     received: int

@@ -2,10 +2,10 @@
 
 The table of dead letters is among them (`errors.LETTERS`): the messages wait that need a letter.
 
-Their messages wait in queues beside the main one (`protocol.held_queue`), which outlive the worker. Every 2 s at
+Their messages wait in queues beside those of the lanes (`protocol.held_queue`), which outlive the worker. Every 2 s at
 first, and then less and less often, but at least every MDS_HELD_PROBE_S, each worker takes the first message of each
-such queue and tries it, one after the other. When one is written, the messages of its queue flow back, in portions, so
-that they do not fill the main queue at once.
+dataset, live rows before history, and tries it, one after the other. When one is written, the messages of both lanes
+flow back, each to its own lane and in portions, so that they do not fill its queue at once.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 from market_data_store.coordinator.queue import HOLDABLE
 from market_data_store.errors import LETTERS
-from market_data_store.protocol import held_queue
+from market_data_store.protocol import LANES, QUEUE, held_queue
 from market_data_store.worker.envelope import Hold
 
 logger = logging.getLogger(__name__)
@@ -56,8 +56,8 @@ class HeldDatasets:
         self._began: dict[str, float] = {}
         self._took_s = 0.0
 
-    def note(self, hold: Hold) -> None:
-        """Note that a dataset's rows could not be written; says so once."""
+    def note(self, hold: Hold, lane: str = QUEUE) -> None:
+        """Note that a dataset's rows could not be written, of a message of this lane; says so once."""
         if hold.reason is None:  # it was known, and nothing was tried
             return
         now = time.monotonic()
@@ -70,7 +70,7 @@ class HeldDatasets:
             code = f" (SQLSTATE {hold.sqlstate})" if hold.sqlstate else ""
             logger.warning(
                 "%s is held: %s%s; its messages wait in %s, and one of them is tried at least every %g s",
-                *(_named(hold.dataset), hold.reason, code, held_queue(hold.dataset), self._probe_s),
+                *(_named(hold.dataset), hold.reason, code, held_queue(hold.dataset, lane), self._probe_s),
             )
         self.known[hold.dataset] = HeldDataset(hold.sqlstate, hold.reason)
         self.names = frozenset(self.known)
@@ -92,7 +92,8 @@ class HeldDatasets:
     def begin_round(self, waiting: Mapping[str, int]) -> None:
         """Begin a round, given how many messages wait in which queue."""
         self._rest()
-        held = [name for name in HOLDABLE if name in self.known or waiting.get(held_queue(name))]
+        waits = {name for name in HOLDABLE for lane in LANES.values() if waiting.get(held_queue(name, lane))}
+        held = [name for name in HOLDABLE if name in self.known or name in waits]
         self._probes.extend(name for name in held if name not in self.flowing)
 
     def next_probe(self) -> str | None:
@@ -110,9 +111,9 @@ class HeldDatasets:
         self._probe_at = now + min(pause_s, self._probe_s)
 
 
-def held_queues() -> list[str]:
-    """The queues in which messages wait while their dataset is held."""
-    return [held_queue(name) for name in HOLDABLE]
+def held_queues(lane: str = QUEUE) -> list[str]:
+    """The queues in which messages of a lane wait while their dataset is held."""
+    return [held_queue(name, lane) for name in HOLDABLE]
 
 
 def _named(dataset: str) -> str:

@@ -111,13 +111,13 @@ def was_taken(request: PooledRequest) -> bool:
 class Job:
     """Requests that pass through the pool together. Celery's worker takes it for a request.
 
-    `on_done` is called once, when the pool has finished with it.
+    `on_done` is called once, when the pool has finished with it; with whether all its messages were written.
     """
 
     task: CoalescedTask
     requests: list[PooledRequest]
     consumer: Any
-    on_done: Callable[[], None]
+    on_done: Callable[[bool], None]
     _open: bool = True
     _begun: bool = False
 
@@ -157,7 +157,10 @@ class Job:
 
     def _on_success(self, outcomes: list[Outcome], **_: Any) -> None:
         requests = self.requests
-        self._close(settled=any(isinstance(outcome, Succeeded | Failed | Hold) for outcome in outcomes))
+        self._close(
+            settled=any(isinstance(outcome, Succeeded | Failed | Hold) for outcome in outcomes),
+            written=all(isinstance(outcome, Succeeded) for outcome in outcomes),
+        )
         returned: list[tuple[PooledRequest, GiveBack]] = []
         held: list[tuple[PooledRequest, Hold]] = []
         lost: Exception | None = None
@@ -211,7 +214,7 @@ class Job:
             logger.warning("What cannot be written now goes back to the broker (%d messages): %s", count, reason)
         self.consumer.aside.give_back(returned)
 
-    def _close(self, *, settled: bool = False) -> bool:
+    def _close(self, *, settled: bool = False, written: bool = False) -> bool:
         if not self._open:
             return False
         self._open = False
@@ -220,7 +223,7 @@ class Job:
         # Celery's timers keep the job until its time limits have passed. With its requests it would keep the messages
         # of 90 s in memory.
         self.requests = []
-        self.on_done()
+        self.on_done(written)
         return True
 
 

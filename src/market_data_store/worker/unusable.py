@@ -9,8 +9,8 @@ from celery.worker.request import logger
 from market_data_store.errors import Reason
 from market_data_store.protocol import ENQUEUED_AT_HEADER, TASK
 from market_data_store.worker.arrivals import read_header
-from market_data_store.worker.aside import origin_of
 from market_data_store.worker.headers import Headers, bytes_of, id_by_content, name_or_none
+from market_data_store.worker.origins import lane_of, origin_of
 
 #: A letter's body counts as so many rows.
 _ROW_BYTES = 80
@@ -57,7 +57,9 @@ class UnusableMessage:
         self.enqueued_at, self.arrived = read_header(sent.get(ENQUEUED_AT_HEADER), taken_at)
         self.message = message
         self.delivery_info = {"redelivered": (message.delivery_info or {}).get("redelivered") is True}
-        #: As `CoalescedRequest` has them: how much it adds to a batch, and whether it must not be in one with others.
+        #: As `CoalescedRequest` has them: its lane, how much it adds to a batch, and whether it must not be in one with
+        #: others.
+        self.lane = lane_of(message)
         self.rows = 1 + len(self.body) // _ROW_BYTES
         self.runs_alone = self.delivery_info["redelivered"] or origin_of(message) is not None
         self._ack, self._reject = message.ack_log_error, message.reject_log_error

@@ -16,7 +16,7 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from celery.platforms import EX_FAILURE
@@ -24,9 +24,11 @@ from celery.worker import state
 
 from market_data_store.coordinator.answers import STALLED_S
 from market_data_store.coordinator.queue import QueueInspector, if_answered
-from market_data_store.protocol import QUEUE
+from market_data_store.protocol import BACKFILL_QUEUE, QUEUE
+from market_data_store.transport.moving import Mover
 from market_data_store.transport.selection import fallback_of
 from market_data_store.worker.hearing import Hearing, Look
+from market_data_store.worker.origins import lanes_of
 from market_data_store.worker.shutdown import PATIENCE_S, is_stopping, kill
 
 logger = logging.getLogger(__name__)
@@ -78,10 +80,16 @@ class Watch:
             self._thread = threading.Thread(target=self._run, name="worker-watch", daemon=True)
             self._thread.start()
 
-    def count(self, ask: Callable[[], int | None]) -> None:
+    def count(self, mover: Mover, errors: tuple[type[Exception], ...]) -> None:
         """Let the worker's loop count what waits, where that saves a connection; called every `LOOK_S`."""
-        if self._free_since is not None and (waiting := ask()) is not None:
-            self._counted = waiting, time.monotonic()
+        if self._free_since is None:
+            return
+        try:
+            counts = [mover.waiting(lane) for lane in lanes_of(self._consumer.app)]
+        except errors:  # what it cannot do otherwise is said there
+            return
+        if None not in counts:  # else somebody else should ask
+            self._counted = sum(count or 0 for count in counts), time.monotonic()
 
     def _run(self) -> None:
         why = None
@@ -117,9 +125,9 @@ class Watch:
             return
         self._name_looks -= 1
         name = self._consumer.hostname
-        found = if_answered(self._inspector.workers) or ()
+        found = if_answered(lambda: self._inspector.consumers(BACKFILL_QUEUE)) or {}
         self._inspector.close()
-        if name not in found:
+        if not any(name in names for names in found.values()):
             return  # the worker itself has not answered yet
         self._name_looks = 0
         if name in self._inspector.namesakes:
@@ -131,7 +139,7 @@ class Watch:
 
     def _is_to_consume(self) -> bool:
         # Not by order (`celery control cancel_consumer`), and not while it ends.
-        return not is_stopping() and QUEUE in self._consumer.app.amqp.queues.consume_from
+        return not is_stopping() and bool(lanes_of(self._consumer.app))
 
     def _waiting(self, free_since: float) -> int:
         """Count what waits; asked by this thread itself, over a connection of its own, only if the loop does not."""
@@ -141,7 +149,8 @@ class Watch:
             return self._counted[0]
         if now - free_since < _COUNT_S:
             return 0
-        waiting = if_answered(self._inspector.waiting) or 0
+        lanes = lanes_of(self._consumer.app)
+        waiting = sum(if_answered(partial(self._inspector.waiting, lane)) or 0 for lane in lanes)
         return waiting if waiting and if_answered(self._inspector.delivers) else 0
 
     def _look_at_transport(self) -> None:

@@ -45,6 +45,35 @@ def test_several_queues_are_consumed_at_once(side: Side) -> None:
     assert side.holds_nothing()
 
 
+def test_a_message_tells_from_which_queue_it_came(side: Side) -> None:
+    for queue in QUEUES:
+        side.publish(queue, queue=queue)
+    with side.consuming(*QUEUES) as consumer:
+        consumer.take(2)
+        assert sorted((message.queue, message.payload) for message in consumer.messages) == [
+            (queue, queue) for queue in sorted(QUEUES)
+        ]
+        consumer.acknowledge()
+
+
+def test_what_is_held_of_one_queue_keeps_none_of_another_from_being_fetched(side: Side) -> None:
+    side.publish(*range(10), queue=QUEUES[1])
+    with side.consuming(*QUEUES, prefetch=3) as consumer:
+        consumer.take(3)
+        for _ in range(3):
+            consumer.run_once()
+        assert consumer.numbers() == [0, 1, 2]
+        side.publish("a", "b", "c", "d", queue=QUEUES[0])
+        consumer.take(6)
+        for _ in range(3):
+            consumer.run_once()
+        assert consumer.numbers() == [0, 1, 2, "a", "b", "c"]
+        consumer.messages[0].ack()
+        consumer.take(7)
+        assert consumer.numbers()[6:] == [3]
+        consumer.acknowledge()
+
+
 def test_a_message_that_comes_while_it_waits_is_taken(side: Side) -> None:
     side.publish()
     with side.consuming() as consumer:

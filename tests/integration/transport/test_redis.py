@@ -20,6 +20,7 @@ from support.fixtures.store import QUEUE, Bar, Send, StartWorker
 from support.waiting import wait_until
 
 from market_data_store.coordinator.queue import QueueInspector
+from market_data_store.protocol import BACKFILL_QUEUE
 from market_data_store.transport.redis import channel, peeking, qos
 from market_data_store.transport.redis.mover import RedisMover
 from market_data_store.transport.redis.qos import RESERVED_BYTES
@@ -42,11 +43,11 @@ def publish(url: str, numbers: range, queue: str = "q", *, priority: int = 0, **
             producer.publish(number, routing_key=queue, priority=priority, headers={"empty": [], "é": "\u2028"})
 
 
-def publish_bodies(url: str, number: int, size: int, **headers: str) -> None:
+def publish_bodies(url: str, number: int, size: int, queue: str = "q", **headers: str) -> None:
     with kombu.Connection(url) as connection:
         producer = connection.Producer()
         for _ in range(number):
-            producer.publish(bytes(size), routing_key="q", headers=headers, content_type="application/data")
+            producer.publish(bytes(size), routing_key=queue, headers=headers, content_type="application/data")
 
 
 def calls(server: Any, command: str) -> int:
@@ -201,6 +202,46 @@ def test_a_channel_that_is_closed_gives_everything_back_in_order(redis_url: str,
         consumer.take(120)
         assert consumer.numbers() == list(range(10, 130))
         assert [m.headers.get("redelivered", False) for m in consumer.messages] == [True] * 110 + [False] * 10
+
+
+def test_live_rows_are_taken_before_history_whatever_the_priorities(redis_url: str, server: Any) -> None:
+    for priority in (0, 9):
+        publish(redis_url, range(10), BACKFILL_QUEUE, priority=priority)
+    with consuming(redis_url, BACKFILL_QUEUE, QUEUE, prefetch=3) as consumer:
+        consumer.take(3)
+        publish(redis_url, range(100, 103), QUEUE, priority=9)
+        consumer.take(6)
+        assert consumer.numbers()[3:] == [100, 101, 102]
+        consumer.acknowledge()  # both have room
+        publish(redis_url, range(103, 106), QUEUE)
+        consumer.take(9)
+        assert [message.queue for message in consumer.messages[6:9]].count(QUEUE) >= 2
+        consumer.acknowledge()
+
+
+def test_a_sender_cannot_say_from_which_queue_a_message_is_taken(redis_url: str, server: Any) -> None:
+    publish(redis_url, range(1), QUEUE)
+    server.rename(QUEUE, BACKFILL_QUEUE)
+    with consuming(redis_url, QUEUE, BACKFILL_QUEUE) as consumer:
+        consumer.take(1)
+        assert consumer.messages[0].queue == BACKFILL_QUEUE
+        (record,) = map(json.loads, server.hvals("unacked"))
+        assert record[1:] == ["", BACKFILL_QUEUE]
+        consumer.acknowledge()
+
+
+def test_held_bytes_of_history_keep_no_live_row_from_being_fetched(redis_url: str, server: Any) -> None:
+    size = channel.FETCH_BYTES // 4
+    publish_bodies(redis_url, 3 * RESERVED_BYTES // size, size, queue=BACKFILL_QUEUE)
+    with consuming(redis_url, BACKFILL_QUEUE, QUEUE) as consumer:
+        consumer.take(RESERVED_BYTES // size)
+        for _ in range(3):
+            consumer.run_once()
+        held = len(consumer.messages)
+        assert server.llen(BACKFILL_QUEUE)
+        publish(redis_url, range(1), QUEUE)
+        consumer.take(held + 1)
+        assert [message.queue for message in consumer.messages[held:]] == [QUEUE]
 
 
 @pytest.mark.parametrize("settle", ["ack", "reject"])

@@ -16,7 +16,7 @@ from support.processes import MDS, mds, running
 from support.sharing import OUR_QUEUES
 from support.waiting import wait_until
 
-from market_data_store.protocol import AGAIN_QUEUE, QUEUE, held_queue
+from market_data_store.protocol import AGAIN_QUEUE, BACKFILL_QUEUE, QUEUE, again_queue, held_queue
 from market_data_store.transport.releasing import releaser_of
 from market_data_store.transport.selection import Connection, StoreAMQP
 
@@ -87,6 +87,17 @@ def test_what_is_set_aside_goes_back_oldest_first_with_its_headers(
     for message in found:
         assert sent[message.payload].items() <= message.headers.items()
     assert release(tmp_path, broker_url) == {"released": {}, "left": {}, "taken": {}, "workers": 0, "dry_run": False}
+
+
+@pytest.mark.parametrize("broker_url", ["redis", "rabbitmq"], indirect=True)
+def test_both_lanes_go_to_the_one_that_version_0_4_reads(queues: Queues, broker_url: str, tmp_path: Path) -> None:
+    names = (BARS, AGAIN_QUEUE, held_queue("bars", BACKFILL_QUEUE), again_queue(BACKFILL_QUEUE), BACKFILL_QUEUE)
+    for first, queue in enumerate(names):
+        queues.put(queue, {n: {"enqueued_at": T + n} for n in range(first, 50, len(names))})
+    assert release(tmp_path, broker_url)["released"] == dict.fromkeys(names, 10)
+    found = queues.all_of(QUEUE)
+    assert [message.payload for message in found] == list(range(50))
+    assert {message.delivery_info["routing_key"] for message in found} == {QUEUE}
 
 
 def test_only_the_named_datasets_go_back(redis_url: str, tmp_path: Path) -> None:

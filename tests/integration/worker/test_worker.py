@@ -421,7 +421,7 @@ def test_celery_purge_empties_the_queue(
         environment={"BROKER_URL": broker_url, "DATABASE_URL": database_url},
     )
     assert purge.returncode == 0, purge
-    assert "Purged 3 messages from 1 known task queue." in purge.stdout
+    assert "Purged 3 messages from 2 known task queues." in purge.stdout
     assert queue.depth() == 0
 
 

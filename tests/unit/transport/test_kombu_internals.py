@@ -31,6 +31,10 @@ INTERNALS = {
     (amqp.transport, "TCPTransport.read_frame"): "(self, unpack=<built-in function unpack>)",
     (pyamqp, "Transport.on_readable"): "(self, connection, loop)",
     (pyamqp, "Channel.basic_ack"): "(self, delivery_tag, multiple=False, argsig='Lb')",
+    (pyamqp, "Channel.basic_consume"): (
+        "(self, queue='', consumer_tag='', no_local=False, no_ack=False, exclusive=False, nowait=False, "
+        "callback=None, arguments=None, on_cancel=None, argsig='BssbbbbF')"
+    ),
     (pyamqp, "Channel.basic_reject"): "(self, delivery_tag, requeue, argsig='Lb')",
     (pyamqp, "Channel.message_to_python"): "(self, raw_message)",
     (pyamqp, "Transport.register_with_event_loop"): "(self, connection, loop)",
@@ -55,7 +59,7 @@ INTERNALS = {
     (virtual, "Channel.basic_consume"): "(self, queue, no_ack, callback, consumer_tag, **kwargs)",
     (virtual, "QoS.append"): "(self, message, delivery_tag)",
     (virtual, "QoS.ack"): "(self, delivery_tag)",
-    (virtual, "QoS.can_consume_max_estimate"): "(self)",
+    (virtual, "QoS.can_consume"): "(self)",
     (virtual, "QoS.restore_unacked_once"): "(self, stderr=None)",
     (virtual, "Transport._deliver"): "(self, message, queue)",
 }

@@ -48,7 +48,7 @@ def consumer(given_back: list[tuple[Any, GiveBack]]) -> Any:
 
 def job(consumer: Any, requests: list[Any], done: list[None]) -> Job:
     task: Any = SimpleNamespace(name="store.write", soft_time_limit=1, time_limit=2)
-    return Job(task, requests, consumer, lambda: done.append(None))
+    return Job(task, requests, consumer, lambda _: done.append(None))
 
 
 def test_a_job_that_cannot_be_started_gives_its_messages_back(consumer: Any, given_back: list[Any]) -> None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
+from functools import partial
 from queue import Empty
 from time import monotonic, time
 from typing import Any, ClassVar, NamedTuple
@@ -14,10 +15,12 @@ import pybase64
 from kombu.utils.encoding import bytes_to_str, str_to_bytes
 from redis.exceptions import NoPermissionError, OutOfMemoryError, ResponseError
 
+from market_data_store.protocol import BACKFILL_QUEUE, LANES
 from market_data_store.transport.redis.broadcasts import ListeningChannel
 from market_data_store.transport.redis.envelopes import envelope_of
 from market_data_store.transport.redis.malformed import MOST_ENTRIES, NOT_A_MESSAGE
 from market_data_store.transport.redis.message import Message
+from market_data_store.transport.redis.order import LiveFirst
 from market_data_store.transport.redis.peeking import LOOK_S, Peeking
 from market_data_store.transport.redis.qos import QoS
 from market_data_store.transport.redis.restoring import RestoringChannel
@@ -31,6 +34,7 @@ FETCH_MESSAGES = 100
 FETCH_BYTES = 2 << 20
 #: The most messages that are given back in one round trip.
 GIVE_BACK_MESSAGES = 50
+_LANES = frozenset(LANES.values())
 
 
 class _Sent(NamedTuple):
@@ -63,12 +67,14 @@ class Channel(RestoringChannel, ListeningChannel, SharingChannel):
         self._is_refused = False
         #: Of the message that is being delivered, as `Message` has it.
         self.taken_at: float | None = None
+        self.delivers_from: str | None = None
         self._is_idle = False
         self._latest = ""
         self._peeking = Peeking()
         self._without_ack: set[str] = set()
         self._sent = _Sent(None, [])
         super().__init__(*args, **kwargs)
+        self._queue_cycle = LiveFirst(lambda queue: not self.ack_emulation or self.qos.room(queue) > 0)
 
     @property
     def reserves(self) -> bool:
@@ -78,18 +84,29 @@ class Channel(RestoringChannel, ListeningChannel, SharingChannel):
     def basic_consume(self, queue: str, no_ack: bool, *args: Any, **kwargs: Any) -> Any:
         """Consume from a queue."""
         (self._without_ack.add if no_ack else self._without_ack.discard)(queue)
-        return super().basic_consume(queue, no_ack, *args, **kwargs)
+        tag = super().basic_consume(queue, no_ack, *args, **kwargs)
+        callbacks = self.connection._callbacks
+        callbacks[queue] = partial(self._deliver_from, queue, callbacks[queue])
+        return tag
+
+    def _deliver_from(self, queue: str, deliver: Callable[[Any], None], payload: Any) -> None:
+        self.delivers_from = queue
+        try:
+            deliver(payload)
+        finally:
+            self.delivers_from = None
 
     def _queue_bind(self, exchange: str, *args: Any) -> None:
         """Bind a queue; where a full server refuses, that it is bound already, or subscribes, is enough.
 
-        Otherwise a worker could not start to take messages from a full server, which makes room.
+        Otherwise a worker could not start to take messages from a full server, which makes room. Nor does it wait for a
+        place for `BACKFILL_QUEUE`, which no version before bound: Celery sends to a queue by its name, without binding.
         """
         try:
             super()._queue_bind(exchange, *args)
         except OutOfMemoryError:
             is_bound = args[-1] in {queue for *_, queue in self.get_table(exchange)}
-            if not is_bound and self.typeof(exchange).type != "fanout":
+            if not is_bound and args[-1] != BACKFILL_QUEUE and self.typeof(exchange).type != "fanout":
                 raise
 
     def maybe_refresh_binding_expiry(self) -> None:
@@ -103,7 +120,9 @@ class Channel(RestoringChannel, ListeningChannel, SharingChannel):
         if not queues or not self.reserves:
             super()._brpop_start(timeout)
             return
-        lists = [(queue, self._q_for_pri(queue, step)) for step in self.priority_steps for queue in queues]
+        steps = self.priority_steps
+        lists = [(queue, self._q_for_pri(queue, step)) for queue in queues if queue in _LANES for step in steps]
+        lists += [(queue, self._q_for_pri(queue, step)) for step in steps for queue in queues if queue not in _LANES]
         commands = [self._fetch(lists)]
         if self._is_idle:
             commands.insert(0, self._wait(lists, self.brpop_timeout if timeout is None else timeout))
@@ -113,25 +132,26 @@ class Channel(RestoringChannel, ListeningChannel, SharingChannel):
         connection.send_packed_command(connection.pack_commands(commands))
 
     def _fetch(self, lists: Sequence[tuple[str, str]]) -> tuple[Any, ...]:
-        most: int = FETCH_MESSAGES
+        most = [min(FETCH_MESSAGES, self.qos.room(queue)) for queue, _ in lists]
         if "can_consume" in vars(self.qos) or not self._without_ack.isdisjoint(queue for queue, _ in lists):
-            most = 1  # for Celery's worker_disable_prefetch, and for messages that are not acknowledged
-        elif self.qos.prefetch_count:
-            most = max(1, min(most, self.qos.can_consume_max_estimate()))
+            most = [1] * len(lists)  # for Celery's worker_disable_prefetch, and for messages that are not acknowledged
         records = ["" if queue in self._without_ack else queue for queue, _ in lists]
         # A user who takes only answers and events, as Flower's, has no right to others' messages.
         recorded = [self.unacked_key, self.unacked_index_key] if any(records) else [self._malformed_key] * 2
         keys = [*recorded, self._malformed_key, *(key for _, key in lists)]
         keys = [self.global_keyprefix + key for key in keys]
-        return ("EVAL", FETCH, len(keys), *keys, most, FETCH_BYTES, time(), *records)
+        return ("EVAL", FETCH, len(keys), *keys, FETCH_BYTES, time(), *records, *most)
 
     def _wait(self, lists: Sequence[tuple[str, str]], timeout_s: float) -> tuple[Any, ...]:
-        # BLMOVE waits for one list. If there are others (more queues, kombu's four priorities), they are polled.
+        # BLMOVE waits for one list, that of live rows if it is among them. If there are others (more queues, kombu's
+        # four priorities), they are polled.
         may_peek = self._peeking.may_peek
         if len(lists) > 1 or not may_peek:
             timeout_s = min(timeout_s or LOOK_S, LOOK_S)
         if may_peek:
-            key = self.global_keyprefix + dict(reversed(lists)).get(self._latest, lists[0][1])
+            queue, first = lists[0]
+            found = first if queue in _LANES else dict(reversed(lists)).get(self._latest, first)
+            key = self.global_keyprefix + found
             return ("BLMOVE", key, key, "RIGHT", "RIGHT", timeout_s)
         # Nobody pushes to this list: the server waits, so that the event loop does not.
         return ("BRPOP", f"{self.global_keyprefix}{self.unacked_key}_clock", timeout_s)

@@ -37,6 +37,8 @@ class Message(virtual.Message):
         self.headers.pop(DELIVERY_COUNT_HEADER, None)  # RabbitMQ's: here, nobody but the sender has written it
         #: In epoch seconds, by the server's clock; None where the server does not tell its time.
         self.taken_at: float | None = channel.taken_at
+        #: The queue from which it was taken, whatever its sender says; None if that is not known.
+        self.queue: str | None = channel.delivers_from
 
 
 def _body(sent: Any, encoding: Any, channel: Any) -> bytes:

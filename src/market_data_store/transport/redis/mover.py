@@ -47,7 +47,7 @@ class RedisMover:
         """Take a message by the script that takes the others, which records this queue as its origin."""
         channel = self._channel
         keys = [channel.unacked_key, channel.unacked_index_key, channel._malformed_key, queue]
-        _, malformed, *found = run(self._channel, FETCH, keys, 1, FETCH_BYTES, time(), queue)
+        _, malformed, *found = run(self._channel, FETCH, keys, FETCH_BYTES, time(), queue, 1)
         if malformed:
             channel.malformed.found(malformed, NOT_A_MESSAGE)
         if not found:
@@ -59,6 +59,7 @@ class RedisMover:
             channel.set_aside(tag, text, error)
             return None
         message.taken_at = float(taken_at) if taken_at else None
+        message.queue = queue
         channel.qos.is_recorded = True
         channel.qos.append(message, message.delivery_tag)
         return message

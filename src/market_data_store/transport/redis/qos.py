@@ -15,14 +15,15 @@ logger = logging.getLogger(__name__)
 
 #: Seconds that an acknowledgement waits for others.
 ACK_DELAY_S = 0.01
-#: About how many bytes of unacknowledged bodies a channel holds: the prefetch limit counts messages, whether of one row
-#: or of thousands.
+#: About how many bytes of unacknowledged bodies a channel holds of each queue: the prefetch limit counts messages,
+#: whether of one row or of thousands.
 RESERVED_BYTES = 8 * 1024 * 1024
 #: A larger body counts as one of this size. Otherwise one large message would keep all others from being fetched for as
 #: long as it is processed.
 _COUNTED_BYTES = RESERVED_BYTES // 4
 #: Seconds until acknowledgements that could not be sent are sent again.
 ACK_RETRY_S = 1.0
+_NO_LIMIT = 1 << 30
 
 
 class QoS(redis.QoS):
@@ -35,8 +36,8 @@ class QoS(redis.QoS):
         self._acks: deque[str] = deque()
         self._ack_deadline = 0.0
         self._is_lost = False
-        #: By delivery tag, the size of each body that is held.
-        self._sizes: dict[str, int] = {}
+        #: By queue and delivery tag, the size of each body that is held.
+        self._sizes: dict[str | None, dict[str, int]] = {}
         super().__init__(*args, **kwargs)
 
     @property
@@ -51,13 +52,24 @@ class QoS(redis.QoS):
         return float(self.channel.visibility_timeout) + ahead_s
 
     def can_consume(self) -> bool:
-        """Whether more messages may be fetched: within the prefetch limit and `RESERVED_BYTES`."""
-        return bool(super().can_consume()) and sum(self._sizes.values()) < RESERVED_BYTES
+        """Whether more messages of any queue may be fetched."""
+        queues = self.channel.active_queues
+        return not queues or any(self.room(queue) for queue in queues)
+
+    def room(self, queue: str) -> int:
+        """How many more messages of a queue may be fetched: within the prefetch limit and `RESERVED_BYTES`.
+
+        Each queue has these for itself: what is held of one never keeps those of another from being fetched.
+        """
+        held = self._sizes.get(queue, {})
+        if sum(held.values()) >= RESERVED_BYTES:
+            return 0
+        return max(0, self.prefetch_count - len(held)) if self.prefetch_count else _NO_LIMIT
 
     def append(self, message: Any, delivery_tag: str) -> None:
         """Note a message as unacknowledged, and record it unless the fetch did."""
         size = len(message.body) if isinstance(message.body, bytes | str) else 0
-        self._sizes[delivery_tag] = min(size, _COUNTED_BYTES)
+        self._sizes.setdefault(message.queue, {})[delivery_tag] = min(size, _COUNTED_BYTES)
         if self.is_recorded:
             self.is_recorded = False
             virtual.QoS.append(self, message, delivery_tag)
@@ -66,8 +78,7 @@ class QoS(redis.QoS):
 
     def ack(self, delivery_tag: str) -> None:
         """Acknowledge together with others within `ACK_DELAY_S`; at once where no event loop runs."""
-        virtual.QoS.ack(self, delivery_tag)  # makes room for the next message now
-        self._sizes.pop(delivery_tag, None)
+        self.let_go(delivery_tag)  # makes room for the next message now
         transport = self._transport
         if transport is None:
             if not self._is_lost:
@@ -88,12 +99,16 @@ class QoS(redis.QoS):
     def reject(self, delivery_tag: str, requeue: bool = False) -> None:
         """Give back, or drop, at once."""
         super().reject(delivery_tag, requeue)
-        self._sizes.pop(delivery_tag, None)
+        self._make_room(delivery_tag)
 
     def let_go(self, delivery_tag: str) -> None:
         """Forget a message that Redis has moved."""
         virtual.QoS.ack(self, delivery_tag)
-        self._sizes.pop(delivery_tag, None)
+        self._make_room(delivery_tag)
+
+    def _make_room(self, delivery_tag: str) -> None:
+        for held in list(self._sizes.values()):
+            held.pop(delivery_tag, None)
 
     def flush_acks(self) -> None:
         """Send the collected acknowledgements; keep those that cannot be sent for the next try."""

@@ -8,10 +8,13 @@ from typing import Any
 
 from kombu.utils.json import dumps
 
-from market_data_store.protocol import AGAIN_QUEUE, ENQUEUED_AT_HEADER, QUEUE
+from market_data_store.protocol import ENQUEUED_AT_HEADER, LANES, QUEUE, again_queue
 from market_data_store.transport.redis.envelopes import envelope_of
 from market_data_store.transport.redis.scripts import LOOK, RELEASE, TAKEN, run
 from market_data_store.transport.releasing import PORTION_BYTES, SetAside, time_of
+
+#: Queues of messages that run alone.
+_AGAIN = frozenset(map(again_queue, LANES.values()))
 
 
 class RedisReleaser:
@@ -47,17 +50,22 @@ def _released(text: bytes, queue: str) -> tuple[float, tuple[bytes, bytes | str]
     """A message's time, and its text as it is and as it will be.
 
     Version 0.4 does not know `taken_at`, and would take the message for one that was sent now. It runs a message alone
-    that is marked as redelivered, as those of `AGAIN_QUEUE` must.
+    that is marked as redelivered, as those of `again_queue` must. A worker that gives a message back puts it into the
+    queue that the message names.
     """
     try:
         payload = envelope_of(text)
+        delivery = payload["properties"]["delivery_info"]
     except (ValueError, LookupError, TypeError):  # not a worker's; whoever takes it keeps it apart
         return 0.0, (text, text)
     headers = payload.get("headers")
     headers = headers if isinstance(headers, dict) else {}
-    changed = queue == AGAIN_QUEUE
+    changed = queue in _AGAIN
     if changed:
-        headers["redelivered"] = payload["properties"]["delivery_info"]["redelivered"] = True
+        headers["redelivered"] = delivery["redelivered"] = True
+    if delivery.get("routing_key") != QUEUE:
+        delivery["routing_key"] = QUEUE
+        changed = True
     if ENQUEUED_AT_HEADER not in headers and "taken_at" in payload:
         headers[ENQUEUED_AT_HEADER] = payload["taken_at"]
         changed = True

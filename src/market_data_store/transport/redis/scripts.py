@@ -20,11 +20,11 @@ MOST_DECODED_BYTES = 32 << 20
 
 #: Take messages from the first of the lists that has any, and record them as unacknowledged.
 #:
-#: KEYS: unacked, unacked_index, malformed, then the lists, in the order in which BRPOP would read them.
-#: ARGV: the most messages, the approximate most bytes, the worker's time (recorded if the server does not tell it),
-#: then for each list the name of the queue to which its messages go back, whatever they say of where they were sent; or
-#: '' if its consumer does not acknowledge, and they are not recorded. A message whose delivery tag is recorded for
-#: another gets a new one.
+#: KEYS: unacked, unacked_index, malformed, then the lists, in the order in which they are looked at.
+#: ARGV: the approximate most bytes, the worker's time (recorded if the server does not tell it), then for each list the
+#: name of the queue to which its messages go back, whatever they say of where they were sent; or '' if its consumer
+#: does not acknowledge, and they are not recorded; then for each list the most messages. A message whose delivery tag
+#: is recorded for another gets a new one.
 #: Returns the number of the list from 0, or -1; how many entries were not messages and were moved to `malformed`, which
 #: keeps the newest `MOST_ENTRIES`; then
 #: each message's delivery tag, its text, and the server's time when it was first recorded, or '' if the server does not
@@ -69,11 +69,12 @@ local function decoded(text)
   end
   return is_json and type(envelope) == 'table' and envelope
 end
-local recorded_at = ARGV[3]
+local recorded_at = ARGV[2]
 if seconds then recorded_at = string.format('%d.%06d', seconds, microseconds) end
-local list, malformed, found, room = -1, 0, {}, tonumber(ARGV[2])
+local list, malformed, found, room = -1, 0, {}, tonumber(ARGV[1])
 for i = 4, #KEYS do
-  while #found / 3 + malformed < tonumber(ARGV[1]) and room > 0 do
+  local queue, most = ARGV[i - 1], tonumber(ARGV[#KEYS + i - 4])
+  while #found / 3 + malformed < most and room > 0 do
     local text = redis.call('RPOP', KEYS[i])
     if not text then break end
     local envelope = decoded(text)
@@ -82,7 +83,7 @@ for i = 4, #KEYS do
     local origin = type(properties) == 'table' and properties.delivery_info
     if type(tag) == 'string' and type(origin) == 'table' then
       local time, ending = first_time(envelope, #found / 3)
-      if ARGV[i] ~= '' then
+      if queue ~= '' then
         if tag == '' or redis.call('HEXISTS', KEYS[1], tag) == 1 then
           tag = string.format('%s#%s#%d', tag, recorded_at, #found)
         end
@@ -93,7 +94,7 @@ for i = 4, #KEYS do
           record = record:sub(1, -2)
         end
         redis.call('HSET', KEYS[1], tag, '[' .. record .. (ending or '') .. ', '
-                   .. '"", ' .. cjson.encode(ARGV[i]) .. ']')
+                   .. '"", ' .. cjson.encode(queue) .. ']')
       end
       found[#found + 1], found[#found + 2], found[#found + 3] = tag, text, time
       list, room = i - 4, room - #text
