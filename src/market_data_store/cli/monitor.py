@@ -1,13 +1,13 @@
-"""`mds monitor`: watches the queue and publishes feedback."""
+"""`mds monitor`: watches both lanes and publishes feedback."""
 
 from __future__ import annotations
 
 import logging
 import signal
 import threading
-from functools import partial
 
 import click
+from market_data_core.telemetry import BackpressureLevel
 
 from market_data_store.app import app
 from market_data_store.cli.terminal import at_hangup
@@ -15,16 +15,23 @@ from market_data_store.config import settings
 from market_data_store.config.starting import silence_http_clients
 from market_data_store.coordinator.cluster import refuse_cluster
 from market_data_store.coordinator.monitor import Monitor
+from market_data_store.coordinator.queue import Reading
 from market_data_store.coordinator.receivers import connected
-from market_data_store.metrics.definitions import count_delivery, init_delivery_counters, set_monitor_gauges
+from market_data_store.metrics.definitions import (
+    count_delivery,
+    init_delivery_counters,
+    set_backfill_gauges,
+    set_monitor_gauges,
+)
 from market_data_store.metrics.server import monitor_metrics
+from market_data_store.protocol import BACKFILL_QUEUE
 
 logger = logging.getLogger(__name__)
 
 
 @click.command("monitor")
 def command() -> None:
-    """Watch the queue and tell producers when to slow down, until SIGTERM or Ctrl-C.
+    """Watch the queues of both lanes and tell producers when to slow down, until SIGTERM or Ctrl-C.
 
     Several monitors may run. With Redis, one of them leads, and another takes over when it ends. Without Redis, each
     of them publishes.
@@ -34,7 +41,12 @@ def command() -> None:
     refuse_cluster(app)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     silence_http_clients()
-    loop = Monitor.from_settings(app, configured, on_reading=partial(set_monitor_gauges, configured.queue_capacity))
+
+    def set_gauges(queue: str, reading: Reading, level: BackpressureLevel) -> None:
+        set_all = set_backfill_gauges if queue == BACKFILL_QUEUE else set_monitor_gauges
+        set_all(configured.capacities[queue], reading, level)
+
+    loop = Monitor.from_settings(app, configured, on_reading=set_gauges)
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())

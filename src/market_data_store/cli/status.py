@@ -21,7 +21,7 @@ from market_data_store.coordinator.watermarks import LevelAndReason
 from market_data_store.postgres.series import Summary
 from market_data_store.status.database import DatabaseStatus
 from market_data_store.status.document import document_of
-from market_data_store.status.headline import Severity
+from market_data_store.status.headline import Severity, problem_of
 from market_data_store.status.health import is_ready
 from market_data_store.status.looks import Away, FeedbackStatus, Looks, QueueStatus
 from market_data_store.status.sampler import Sample, Sampler
@@ -110,6 +110,7 @@ def _fields(sample: Sample, settings: Settings) -> dict[str, str]:
         "held": "; ".join(map(str, looks.trouble.held)) or "no dataset",
         "level": str(sample.level),
         "workers": "; ".join([_workers(looks.workers), *looks.trouble.workers]),
+        "backfill": _backfill(looks.of_backfill, sample.backfill, settings.backfill_capacity),
         "feedback": _feedback(looks.feedback, sample.ts),
     }
     return {name: printable(value) for name, value in fields.items()}
@@ -152,6 +153,14 @@ def _queue(look: QueueStatus | Away, capacity: int) -> str:
     held = _UNKNOWN if look.reserved is None else f"{look.reserved:,}"
     malformed = f", set aside because it is not a message: {look.malformed:,}" if look.malformed else ""
     return f"{look.depth:,} waiting ({look.depth / capacity:.0%} of {capacity:,}), held by workers: {held}{malformed}"
+
+
+def _backfill(looks: Looks, level: LevelAndReason, capacity: int) -> str:
+    """Return the backfill lane in one line, as `queue`, `level` and `workers` are those of live rows."""
+    workers = _UNKNOWN if isinstance(looks.workers, Away) else f"{len(looks.workers)}"
+    shown = f"{_queue(looks.queue, capacity)}; level {level}; workers {workers}"
+    problem = problem_of(level)
+    return f"{shown}; {problem}" if problem else shown
 
 
 def _workers(look: list[str] | Away) -> str:

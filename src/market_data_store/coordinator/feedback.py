@@ -1,7 +1,9 @@
 """Feedback: the event that says how full the queue is, and its distribution within a process.
 
 `FeedbackEvent` extends Core's event. `backpressure_changed` is a Celery signal: to get events, connect a receiver
-(`backpressure_changed.connect(receiver, weak=False)`). A receiver that fails stops no other.
+(`backpressure_changed.connect(receiver, weak=False)`). A receiver that fails stops no other. The signal has the events
+of both lanes, by `coordinator_id`, the name of the queue; everything else has those of live rows alone, because
+programs that listen there apply every event.
 """
 
 from __future__ import annotations
@@ -20,6 +22,8 @@ from celery.utils.dispatch import Signal
 from market_data_core.telemetry import BackpressureLevel
 from market_data_core.telemetry import FeedbackEvent as CoreFeedbackEvent
 from pydantic import Field
+
+from market_data_store.protocol import BACKFILL_QUEUE
 
 logger = logging.getLogger(__name__)
 
@@ -97,7 +101,7 @@ class _Subscription:
 
 
 class FeedbackBus:
-    """Distributes events within one process: the monitor publishes, and anyone may subscribe.
+    """Distributes events of live rows within one process: the monitor publishes, and anyone may subscribe.
 
     The error of a subscriber is logged and stops no other. Subscribing is thread-safe.
     """
@@ -162,11 +166,12 @@ async def _logged(coroutine: Awaitable[None]) -> None:
 
 @cache
 def feedback_bus() -> FeedbackBus:
-    """Return the bus of this process, which also gets the events of a monitor in this process."""
+    """Return the bus of this process, which also gets the events of a monitor in this process, of live rows."""
     bus = FeedbackBus()
 
     def forward(event: FeedbackEvent, **_: Any) -> None:
-        bus.send(event)
+        if event.coordinator_id != BACKFILL_QUEUE:
+            bus.send(event)
 
     backpressure_changed.connect(forward, weak=False)
     return bus

@@ -1,7 +1,7 @@
-"""The monitor: a loop that reads the queue's depth, computes the level and sends it by `backpressure_changed`.
+"""The monitor: a loop that reads each lane's depth, computes its level and sends it by `backpressure_changed`.
 
-Of several monitors only the leader publishes. The others read the queue too, and one of them takes over when the leader
-dies (see `leadership`). The loop survives every failure of broker, Redis and receivers.
+Of several monitors only the leader publishes. The others read the queues too, and one of them takes over when the
+leader dies (see `leadership`). The loop survives every failure of broker, Redis and receivers.
 """
 
 from __future__ import annotations
@@ -9,27 +9,34 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
 from math import inf
+from types import MappingProxyType
 
 from celery import Celery
 
 from market_data_store.config import Settings
 from market_data_store.coordinator.feedback import BackpressureLevel, FeedbackEvent, backpressure_changed
+from market_data_store.coordinator.lane import Lane
 from market_data_store.coordinator.leadership import Leadership
 from market_data_store.coordinator.queue import QueueInspector, Reading, if_answered
-from market_data_store.coordinator.watermarks import OK, LevelAndReason, Watermarks, level_of
+from market_data_store.coordinator.watermarks import Watermarks
 from market_data_store.coordinator.workers import WorkerWatch
 from market_data_store.errors import BrokerUnavailable
-from market_data_store.protocol import QUEUE
+from market_data_store.protocol import BACKFILL_QUEUE, QUEUE
 
 logger = logging.getLogger(__name__)
+
+#: Gets the queue, what was read of it, and its level.
+OnReading = Callable[[str, Reading, BackpressureLevel], None]
 
 
 class Monitor:
     """Reads the queue every `interval_s`, and sends an event on each change of the level and every `heartbeat_s`.
 
-    `on_reading` is called with every reading and its level, even in a monitor that does not lead.
+    `others` are more queues to watch, with their capacities: each has a level and events of its own. `on_reading` is
+    called with every queue, reading and level, even in a monitor that does not lead.
     """
 
     def __init__(
@@ -38,6 +45,7 @@ class Monitor:
         queue: str,
         *,
         capacity: int,
+        others: Mapping[str, int] = MappingProxyType({}),
         watermarks: Watermarks,
         held_capacity: float = inf,
         interval_s: float = 0.5,
@@ -45,34 +53,27 @@ class Monitor:
         redis_url: str = "",
         namespace: str = "mdp",
         management_url: str = "",
-        on_reading: Callable[[Reading, BackpressureLevel], None] | None = None,
+        on_reading: OnReading | None = None,
     ) -> None:
-        self._queue = queue
         self._inspector = QueueInspector(app, queue, management_url=management_url)
-        self._workers = WorkerWatch(self._inspector)
-        self._capacity = capacity
-        self._watermarks = watermarks
-        self._held_capacity = held_capacity
+        self._workers = WorkerWatch(self._inspector, *others)
+        capacities = {queue: capacity, **others}
+        self._lanes = [Lane(each, capacities[each], watermarks, held_capacity) for each in capacities]
         self._interval_s = interval_s
         self._heartbeat_s = heartbeat_s
         self._leadership = Leadership(redis_url, f"{namespace}:mds.monitor.{queue}") if redis_url else None
         self._on_reading = on_reading or (lambda *_: None)
-        self._level = LevelAndReason(OK)
-        self._depth = 0
         self._refusal: str | None = None
         self._is_away = False
-        self._published: LevelAndReason | None = None
-        self._published_at = float("-inf")
 
     @classmethod
-    def from_settings(
-        cls, app: Celery, settings: Settings, *, on_reading: Callable[[Reading, BackpressureLevel], None] | None = None
-    ) -> Monitor:
-        """Make the configured monitor of the store's queue."""
+    def from_settings(cls, app: Celery, settings: Settings, *, on_reading: OnReading | None = None) -> Monitor:
+        """Make the configured monitor of both lanes."""
         return cls(
             app,
             QUEUE,
             capacity=settings.queue_capacity,
+            others={BACKFILL_QUEUE: settings.backfill_capacity},
             watermarks=Watermarks.of(settings),
             held_capacity=settings.held_capacity,
             interval_s=settings.monitor_interval_s,
@@ -95,28 +96,32 @@ class Monitor:
         if self._leadership is not None:
             self._leadership.release()
 
-    def tick(self) -> FeedbackEvent | None:
-        """Read the queue once; returns the event that was sent, if any."""
+    def tick(self) -> list[FeedbackEvent]:
+        """Read each queue once; returns the events that were sent."""
         self._look()
         if self._leadership is not None and not self._leadership.held():
-            self._published = None  # to publish at once when this monitor becomes the leader
-            return None
-        now = time.monotonic()  # after the reading, which may have taken seconds
-        if self._level == self._published and now - self._published_at < self._heartbeat_s:
-            return None
-        event = FeedbackEvent.create(self._queue, self._depth, self._capacity, *self._level)
-        self._published, self._published_at = self._level, now
-        # Celery's signal catches and logs what a receiver raises.
-        backpressure_changed.send(sender=self, event=event)
-        return event
+            for lane in self._lanes:
+                lane.publish_at_once()  # when this monitor becomes the leader
+            return []
+        now = time.monotonic()  # after the readings, which may have taken seconds
+        events = [event for lane in self._lanes if (event := lane.due(now, self._heartbeat_s)) is not None]
+        for event in events:
+            # Celery's signal catches and logs what a receiver raises.
+            backpressure_changed.send(sender=self, event=event)
+        return events
 
     def _look(self) -> None:
-        reading = self._read()
-        if reading.depth is not None:
-            self._depth = reading.depth
-            self._say(reading.refusal)
-        self._level = level_of(self._level.level, reading, self._capacity, self._watermarks, self._held_capacity)
-        self._on_reading(reading, self._level.level)
+        away: BrokerUnavailable | None = None
+        for lane in self._lanes:
+            reading = Reading(None, None, None)
+            if away is None:  # what does not answer about one queue is not asked about the next
+                try:
+                    reading = self._read(lane.queue)
+                except BrokerUnavailable as error:
+                    away = error
+            lane.see(reading)
+            self._on_reading(lane.queue, reading, lane.level.level)
+        self._say_away(away)
 
     def _say(self, refusal: str | None) -> None:
         """Log once when the broker begins to refuse writes, and once when it takes them again."""
@@ -134,15 +139,13 @@ class Monitor:
         elif error is None and before:
             logger.info("The broker answers again")
 
-    def _read(self) -> Reading:
-        workers, troubles = self._workers.count, self._workers.troubles
-        try:
-            depth = self._inspector.depth()
-        except BrokerUnavailable as error:
-            self._say_away(error)
-            return Reading(None, None, None)
-        self._say_away(None)
-        inspector = self._inspector
-        reserved, held = if_answered(inspector.reserved), if_answered(inspector.held)
+    def _read(self, queue: str) -> Reading:
+        inspector, workers = self._inspector, self._workers.counts.get(queue)
+        troubles = self._workers.troubles
+        depth = inspector.depth(queue)
+        reserved, held = if_answered(partial(inspector.reserved, queue)), if_answered(partial(inspector.held, queue))
+        if queue != inspector.queue:  # the rest is of the broker as a whole
+            return Reading(depth, reserved, workers, held)
         refusal, malformed = if_answered(inspector.refusal), if_answered(inspector.malformed)
+        self._say(refusal)
         return Reading(depth, reserved, workers, held, refusal, troubles, malformed)

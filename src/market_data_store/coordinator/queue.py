@@ -1,4 +1,4 @@
-"""Reads from the broker the messages waiting in the queue, those that workers hold, and the workers that consume it.
+"""Reads from the broker the messages waiting in a queue, those that workers hold, and the workers that consume it.
 
 Each answer has a deadline of one second, after which the method raises `BrokerUnavailable`.
 """
@@ -13,21 +13,21 @@ from contextlib import contextmanager
 from itertools import islice
 from types import MappingProxyType
 from typing import Any, NamedTuple, TypeVar
-from urllib.parse import quote, unquote, urlsplit
 
-from amqp.exceptions import ChannelError
 from celery import Celery
 from kombu import Connection
 from kombu.exceptions import OperationalError
 from kombu.utils.uuid import uuid
 
-from market_data_store.connections.urls import hosts_of, is_redis, without_credentials, without_password
+from market_data_store.connections.urls import is_redis, without_password
 from market_data_store.coordinator.answers import MOST_ANSWERS, WorkerAnswer, answer_in, answers_in, names_of
+from market_data_store.coordinator.counting import Counting
+from market_data_store.coordinator.management import facts_of
 from market_data_store.coordinator.reasons import reason_of
-from market_data_store.coordinator.write_probe import WriteProbe, overflow_of, refusal_in, refusal_of_redis
+from market_data_store.coordinator.write_probe import WriteProbe, refusal_in, refusal_of_redis
 from market_data_store.datasets import DATASETS
 from market_data_store.errors import LETTERS, BrokerUnavailable
-from market_data_store.protocol import AGAIN_QUEUE, MALFORMED, QUEUE, held_queue
+from market_data_store.protocol import LANES, MALFORMED, again_queue, held_queue
 
 T = TypeVar("T")
 
@@ -37,10 +37,6 @@ HOLDABLE = (*DATASETS, LETTERS)
 DEADLINE_S = 1.0
 #: Seconds that a question waits for those of other threads.
 _TURN_S = 2 * DEADLINE_S
-#: RabbitMQ gives the code as a number, the Redis transport as a string.
-_NOT_FOUND = "404"
-#: RabbitMQ logs each question for a queue that is not there; it is asked again after this many seconds.
-_ABSENT_S = 10.0
 
 
 class Reading(NamedTuple):
@@ -63,7 +59,7 @@ class Reading(NamedTuple):
 
 
 class QueueInspector:
-    """Asks about one queue, over one connection that it reopens after a loss.
+    """Asks about one queue, or others that a question names, over one connection that it reopens after a loss.
 
     Thread-safe: one thread at a time asks. `management_url` is the URL of RabbitMQ's HTTP API, if there is one
     (http://user:password@host:15672).
@@ -80,87 +76,64 @@ class QueueInspector:
         self._app = app
         #: RabbitMQ's, for those to whom the connection is lent.
         self._write_timeout_s = write_timeout_s
-        self._queue = queue
+        #: The queue that a question is about which names no other.
+        self.queue = queue
         self._management_url = management_url
         self._connection: Any = None
-        #: RabbitMQ's: for questions about queues that may not be there, and when to ask again for one that was not.
-        self._own_channel: Any = None
-        self._absent_until: dict[str, float] = {}
+        self._counting = Counting()
         self._probe = WriteProbe(deadline_s=DEADLINE_S)
         self._asking = threading.RLock()
-        #: What the management API's last answer says of the queue's limits.
-        self._overflow: str | None = None
+        #: What the management API's last answer says of each queue's limits.
+        self._overflow: dict[str, str | None] = {}
 
-    def depth(self) -> int:
+    def depth(self, queue: str | None = None) -> int:
         """Count the messages waiting, without those that workers hold; raises `BrokerUnavailable`.
 
-        Includes those that wait to be processed one at a time (`protocol.AGAIN_QUEUE`).
+        Includes those of a lane that wait to be processed one at a time (`protocol.again_queue`).
         """
-        waiting = self.waiting()
-        if self._queue != QUEUE:
+        queue = queue or self.queue
+        waiting = self.waiting(queue)
+        if queue not in LANES.values():
             return waiting
-        with self._channel() as channel:
-            return waiting + self._beside(channel, AGAIN_QUEUE)
+        with self.lent() as connection:
+            return waiting + self._counting.beside(connection, again_queue(queue))
 
-    def waiting(self) -> int:
+    def waiting(self, queue: str | None = None) -> int:
         """Count the messages waiting in this queue only; raises `BrokerUnavailable`."""
-        with self._channel() as channel:
-            return self._counted(channel, self._queue) or 0  # Redis drops a list with its last element
+        with self.lent() as connection:
+            if queue is None or queue == self.queue:
+                return self._counting.waiting(connection, self.queue)
+            return self._counting.seldom(connection, queue)  # of a lane that may have no worker yet
 
-    def held(self) -> dict[str, int]:
+    def held(self, queue: str | None = None) -> dict[str, int]:
         """Count the messages that wait for each of `HOLDABLE` whose table takes no row; raises `BrokerUnavailable`."""
-        with self._channel() as channel:
-            if hasattr(channel, "unacked_key"):
-                pipeline = channel.client.pipeline(transaction=False)
-                for name in HOLDABLE:
-                    pipeline.llen(held_queue(name))
-                counts = dict(zip(HOLDABLE, map(int, pipeline.execute()), strict=True))
-            else:
-                counts = {name: self._beside(channel, held_queue(name)) for name in HOLDABLE}
-        return {name: count for name, count in counts.items() if count}
+        with self.lent() as connection:
+            names = {held_queue(name, queue or self.queue): name for name in HOLDABLE}
+            counts = self._counting.each_beside(connection, names)
+        return {names[each]: count for each, count in counts.items() if count}
 
-    def set_aside(self) -> dict[str, int]:
+    def set_aside(self, queue: str | None = None) -> dict[str, int]:
         """Count the messages in each queue that workers move them to, if any; raises `BrokerUnavailable`."""
-        found = {held_queue(name): count for name, count in self.held().items()}
-        with self._channel() as channel:
-            again = self._beside(channel, AGAIN_QUEUE)
-        return found | ({AGAIN_QUEUE: again} if again else {})
+        queue = queue or self.queue
+        found = {held_queue(name, queue): count for name, count in self.held(queue).items()}
+        with self.lent() as connection:
+            again = self._counting.beside(connection, again_queue(queue))
+        return found | ({again_queue(queue): again} if again else {})
 
-    def _beside(self, channel: Any, queue: str) -> int:
-        """Count the messages waiting in a queue that only workers make; 0 if there is none."""
-        if hasattr(channel, "unacked_key"):
-            return int(channel.client.llen(queue))
-        if time.monotonic() < self._absent_until.get(queue, 0.0):
-            return 0
-        count = self._counted(channel, queue)
-        if count is None:
-            self._absent_until[queue] = time.monotonic() + _ABSENT_S
-        return count or 0
-
-    def _counted(self, channel: Any, queue: str) -> int | None:
-        """Count the messages waiting in a queue; None if there is none."""
-        if not hasattr(channel, "unacked_key"):  # RabbitMQ closes the channel that asks for what is not there
-            if self._own_channel is None:
-                self._own_channel = self._connection.channel()
-            channel = self._own_channel
-        try:
-            return int(channel.queue_declare(queue=queue, passive=True).message_count)
-        except ChannelError as error:
-            self._own_channel = None
-            if str(error.reply_code) != _NOT_FOUND:
-                raise
-            return None
-
-    def reserved(self) -> int | None:
+    def reserved(self, queue: str | None = None) -> int | None:
         """Count the messages that workers hold unacknowledged; None if that cannot be known.
 
-        On Redis the count covers all queues of the database. Raises `BrokerUnavailable`.
+        On Redis the count covers all queues of the database, and is told of the inspector's own queue alone. Raises
+        `BrokerUnavailable`.
         """
+        queue = queue or self.queue
         if self._management_url:
-            return self._reserved_by_management()
+            found = facts_of(queue, str(self._app.conf.broker_url), self._management_url, DEADLINE_S)
+            self._overflow[queue] = found.overflow
+            return found.unacknowledged
         with self._channel() as channel:
             unacked = getattr(channel, "unacked_key", None)
-            return None if unacked is None else int(channel.client.hlen(unacked))
+            return None if unacked is None or queue != self.queue else int(channel.client.hlen(unacked))
 
     def malformed(self) -> int:
         """Count what workers found in lists of a Redis and is not a message; raises `BrokerUnavailable`."""
@@ -168,13 +141,13 @@ class QueueInspector:
             unacked = getattr(channel, "unacked_key", None)
             return 0 if unacked is None else int(channel.client.llen(f"{unacked}{MALFORMED}"))
 
-    def refusal(self) -> str | None:
+    def refusal(self, queue: str | None = None) -> str | None:
         """Return why the broker takes no write (it is full, or read-only), in one line; None if it takes writes.
 
         Knows of a queue's own limits what the last call of `reserved` has found. Raises `BrokerUnavailable`.
         """
         with self._channel():
-            return self._probed() or self._overflow
+            return self._probed() or self._overflow.get(queue or self.queue)
 
     def delivers(self) -> bool:
         """Whether the broker lets messages be taken: a full one does, a read-only Redis does not.
@@ -185,11 +158,15 @@ class QueueInspector:
             return not hasattr(channel, "unacked_key") or refusal_of_redis(channel, "RPOP") is None
 
     def workers(self) -> list[str]:
-        """Return the names of the live workers that consume this queue; raises `BrokerUnavailable`.
+        """Return the names of the live workers that consume this queue; see `consumers`."""
+        return self.consumers()[self.queue]
 
-        Takes the full second that workers have to answer. Leaves out a worker that has been ordered to stop consuming
-        the queue (`celery control cancel_consumer`), and one of another application on the same broker. A name that
-        several workers have comes several times; RabbitMQ allows only one (`worker.consumer`).
+    def consumers(self, *others: str) -> dict[str, list[str]]:
+        """Return the names of the live workers that consume this queue, and each other; raises `BrokerUnavailable`.
+
+        Takes the full second that workers have to answer, for all queues together. Leaves out a worker that has been
+        ordered to stop consuming the queue (`celery control cancel_consumer`), and one of another application on the
+        same broker. A name that several workers have comes several times; RabbitMQ allows only one (`worker.consumer`).
         """
         ticket = uuid()
         with self._channel() as channel:
@@ -203,16 +180,17 @@ class QueueInspector:
             raise BrokerUnavailable(blocked)
         time.sleep(DEADLINE_S)  # others may ask meanwhile
         with self._channel() as channel:
-            queue = mailbox.reply_queue(channel)
-            messages = list(islice(iter(lambda: queue.get(no_ack=True, accept=mailbox.accept), None), MOST_ANSWERS))
-            queue.delete()
+            replies = mailbox.reply_queue(channel)
+            messages = list(islice(iter(lambda: replies.get(no_ack=True, accept=mailbox.accept), None), MOST_ANSWERS))
+            replies.delete()
+        asked = (self.queue, *others)
         answers = [answer for message in messages for answer in answers_in(message, ticket)]
-        consuming = [(name, queues) for name, queues in answers if self._queue in names_of(queues)]
+        consuming = [(name, queues) for name, queues in answers if any(each in names_of(queues) for each in asked)]
         counts = Counter(name for name, _ in consuming)
         self.namesakes = {name: count for name, count in counts.items() if count > 1}
         if consuming:
             self.answers = [found for _, queues in consuming if (found := answer_in(queues)) is not None]
-        return sorted(counts.elements())
+        return {each: sorted(name for name, queues in consuming if each in names_of(queues)) for each in asked}
 
     def time(self) -> float:
         """Ask a Redis for its time, in epoch seconds; raises `BrokerUnavailable`, also when it refuses to tell."""
@@ -226,14 +204,16 @@ class QueueInspector:
         self._probe.close()
         if self._connection is not None:
             self._connection.collect()  # not `close`, which would wait for a server that hangs
-            self._connection = self._own_channel = None
+            self._connection = None
+            self._counting.forget()
         if is_mine:
             self._asking.release()
 
     def _probed(self) -> str | None:
         refusal = self._probe.look(self._connection)
         if self._probe.keeps(self._connection):
-            self._connection = self._own_channel = None
+            self._connection = None
+            self._counting.forget()
         return refusal
 
     def _connect(self) -> Any:
@@ -281,20 +261,6 @@ class QueueInspector:
                 raise
             url = without_password(str(self._app.conf.broker_url))
             raise BrokerUnavailable(f"cannot connect to {url}: {reason_of(error)}") from error
-
-    def _reserved_by_management(self) -> int:
-        import httpx  # here, because a producer does not need it
-
-        virtual_host = unquote(urlsplit(hosts_of(str(self._app.conf.broker_url))[0]).path[1:]) or "/"
-        path = f"/api/queues/{quote(virtual_host, safe='')}/{quote(self._queue, safe='')}"
-        try:
-            url, auth = without_credentials(self._management_url)  # httpx logs each URL
-            answer = httpx.get(url.rstrip("/") + path, auth=auth, timeout=DEADLINE_S)
-            found = answer.raise_for_status().json()
-            self._overflow = overflow_of(found)
-            return int(found["messages_unacknowledged"])
-        except (httpx.HTTPError, ValueError, KeyError) as error:
-            raise BrokerUnavailable(f"RabbitMQ's management API does not answer ({type(error).__name__})") from error
 
 
 def if_answered(question: Callable[[], T]) -> T | None:

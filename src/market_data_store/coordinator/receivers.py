@@ -1,4 +1,8 @@
-"""The configured receivers of feedback, each behind its own `Delivery`."""
+"""The configured receivers of feedback, each behind its own `Delivery`.
+
+The mailbox of a `Delivery` has place for one event. So no receiver is of two lanes: the event of one would replace that
+of the other.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +18,7 @@ from market_data_store.coordinator.delivery import Delivery
 from market_data_store.coordinator.feedback import FeedbackEvent, backpressure_changed, feedback_bus
 from market_data_store.coordinator.http_broadcast import HttpFeedbackBroadcaster
 from market_data_store.coordinator.redis_publisher import RedisFeedbackPublisher
+from market_data_store.protocol import BACKFILL_QUEUE
 
 logger = logging.getLogger(__name__)
 
@@ -23,7 +28,7 @@ Receiver = RedisFeedbackPublisher | HttpFeedbackBroadcaster
 
 
 def receivers_of(settings: Settings) -> dict[str, Receiver]:
-    """Return the configured receivers by name; the caller must close them."""
+    """Return the configured receivers of live rows' events by name; the caller must close them."""
     receivers: dict[str, Receiver] = {}
     if settings.feedback_url and settings.pulse_enabled:
         receivers["redis"] = RedisFeedbackPublisher(
@@ -39,10 +44,21 @@ def receivers_of(settings: Settings) -> dict[str, Receiver]:
     return receivers
 
 
+def backfill_receivers_of(settings: Settings) -> dict[str, Receiver]:
+    """Return the configured receivers of the events of the backfill lane; the caller must close them."""
+    if not (settings.feedback_url and settings.pulse_enabled):
+        return {}
+    stream = RedisFeedbackPublisher(
+        settings.feedback_url, namespace=settings.namespace, track=settings.schema_track, queue=BACKFILL_QUEUE
+    )
+    return {"redis-backfill": stream}
+
+
 @contextmanager
 def connected(settings: Settings, on_outcome: Callable[[str, bool], None] | None = None) -> Iterator[list[str]]:
     """Connect the receivers to `backpressure_changed`; yields their names. `on_outcome` is `Delivery`'s."""
-    receivers = receivers_of(settings)
+    live, backfill = receivers_of(settings), backfill_receivers_of(settings)
+    receivers = live | backfill
 
     def tell(receiver: str, delivered: bool) -> None:
         if on_outcome is not None:
@@ -59,8 +75,18 @@ def connected(settings: Settings, on_outcome: Callable[[str, bool], None] | None
             stack.callback(receiver.close)
             delivery = Delivery(name, receiver.send, tell)
             stack.callback(delivery.stop)
-            _connect(delivery.put, stack)
+            _connect(_of_lane(delivery.put, is_backfill=name in backfill), stack)
         yield ["log", *receivers]
+
+
+def _of_lane(take: Callable[[FeedbackEvent], None], *, is_backfill: bool) -> Callable[[FeedbackEvent], None]:
+    """Let only the events of the backfill lane through, or only the others."""
+
+    def take_own(event: FeedbackEvent) -> None:
+        if (event.coordinator_id == BACKFILL_QUEUE) == is_backfill:
+            take(event)
+
+    return take_own
 
 
 def _connect(take: Callable[[FeedbackEvent], None], stack: ExitStack) -> None:

@@ -1,4 +1,7 @@
-"""Feedback to Redis: to the stream that market-data-pipeline and -orchestrator read, and to a pub/sub channel."""
+"""Feedback to Redis: to the stream that market-data-pipeline and -orchestrator read, and to a pub/sub channel.
+
+Both get the events of live rows alone. Those of the backfill lane go to a stream of their own, and to no channel.
+"""
 
 from __future__ import annotations
 
@@ -14,11 +17,12 @@ from redis.exceptions import ResponseError
 
 from market_data_store.connections.redis_client import connected
 from market_data_store.coordinator.feedback import FeedbackEvent
+from market_data_store.protocol import BACKFILL_QUEUE, QUEUE
 
 logger = logging.getLogger(__name__)
 
-#: The stream's logical name. Its key is prefixed with the namespace, as by Core's RedisStreamsBus.
-_STREAM = "telemetry.feedback"
+#: The logical name of each lane's stream. Its key is prefixed with the namespace, as by Core's RedisStreamsBus.
+_STREAMS = {QUEUE: "telemetry.feedback", BACKFILL_QUEUE: "telemetry.feedback.backfill"}
 #: About how many entries the stream keeps: a day of heartbeats.
 _MAX_LENGTH = 10_000
 #: An event of more bytes is not from a monitor; nor is one whose time is more than so many seconds ahead.
@@ -31,16 +35,19 @@ _OUTCOMES_EXPIRE_S = 120
 class RedisFeedbackPublisher:
     """A Core `FeedbackPublisher`: each event is one entry of the stream, encoded by Core's codec.
 
-    `namespace` and `track` must be those of the readers (MD_NAMESPACE, SCHEMA_TRACK).
+    `namespace` and `track` must be those of the readers (MD_NAMESPACE, SCHEMA_TRACK). `queue` says of which lane the
+    events are.
     """
 
-    def __init__(self, url: str, *, namespace: str = "mdp", track: str = "v1", timeout_s: float = 2.0) -> None:
+    def __init__(
+        self, url: str, *, namespace: str = "mdp", track: str = "v1", timeout_s: float = 2.0, queue: str = QUEUE
+    ) -> None:
         self._redis = connected(url, timeout_s=timeout_s)
         self._codec = JsonCodec(track=track)
         #: Key of the stream.
-        self.stream = f"{namespace}:{namespace}.{_STREAM}"
-        #: Name of the pub/sub channel, for dashboards.
-        self.channel = f"{namespace}.{_STREAM}"
+        self.stream = f"{namespace}:{namespace}.{_STREAMS[queue]}"
+        #: Name of the pub/sub channel, for dashboards; empty for the backfill lane, which has none.
+        self.channel = f"{namespace}.{_STREAMS[queue]}" if queue == QUEUE else ""
         self._outcomes = f"{namespace}:mds.feedback.outcomes"
 
     def send(self, event: FeedbackEvent) -> None:
@@ -58,7 +65,8 @@ class RedisFeedbackPublisher:
     def _send(self, data: Any, event: FeedbackEvent) -> None:
         with self._redis.pipeline(transaction=False) as pipe:
             pipe.xadd(self.stream, {"data": data}, maxlen=_MAX_LENGTH, approximate=True)
-            pipe.publish(self.channel, event.model_dump_json())
+            if self.channel:
+                pipe.publish(self.channel, event.model_dump_json())
             pipe.execute()
 
     def _is_blocked(self) -> bool:

@@ -1,13 +1,14 @@
-"""Finds the workers that consume the queue, by the rule that one missed answer does not count.
+"""Finds the workers that consume a queue, by the rule that one missed answer does not count.
 
 A busy worker may need longer for its answer than the second that it has. Only the second miss in a row means that there
-are no workers.
+are no workers. The rule holds for each queue by itself.
 """
 
 from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Callable
 
 from market_data_store.coordinator.answers import counted_troubles
 from market_data_store.coordinator.queue import QueueInspector
@@ -20,41 +21,61 @@ _INTERVAL_S = 1.0
 
 
 class Workers:
-    """The workers that consume the inspector's queue. Not thread-safe."""
+    """The workers that consume the inspector's queue, and those that consume each of `others`. Not thread-safe.
 
-    def __init__(self, inspector: QueueInspector) -> None:
+    `asks_again` says whether a second question is worth its second if none but workers of `others` are missing.
+    """
+
+    def __init__(self, inspector: QueueInspector, *others: str, asks_again: Callable[[], bool] = lambda: True) -> None:
         self._inspector = inspector
-        self._known: list[str] | None = None
-        self._missed = False
+        self._others = others
+        self._asks_again = asks_again
+        self._known: dict[str, list[str]] = {}
+        self._missed: set[str] = set()
 
     def look(self) -> list[str]:
-        """Return their names; takes a second, or two if the first call finds none. Raises `BrokerUnavailable`."""
+        """Return the names of those of the inspector's queue; see `by_queue`."""
+        return self.by_queue()[self._inspector.queue]
+
+    def by_queue(self) -> dict[str, list[str]]:
+        """Return their names by queue; takes a second, or two if the first call finds none for one of the queues.
+
+        Raises `BrokerUnavailable`.
+        """
         try:
-            found = self._inspector.workers()
-            if not found and self._known is None:
-                found = self._inspector.workers()  # no earlier answer can bridge a miss, so ask again at once
+            found = self._inspector.consumers(*self._others)
+            new = {queue for queue, names in found.items() if not names and queue not in self._known}
+            if self._inspector.queue in new or (new and self._asks_again()):
+                again = self._inspector.consumers(*self._others)  # no earlier answer can bridge a miss: ask at once
+                found = {queue: names or again[queue] for queue, names in found.items()}
+                new = set()
         except BrokerUnavailable:
-            self._known, self._missed = None, False
+            self._known, self._missed = {}, set()
             raise
-        if not found and self._known and not self._missed:
-            self._missed = True
-            return self._known
-        self._known, self._missed = found, False
+        return {queue: names if queue in new else self._settled(queue, names) for queue, names in found.items()}
+
+    def _settled(self, queue: str, found: list[str]) -> list[str]:
+        known = self._known.get(queue)
+        if not found and known and queue not in self._missed:
+            self._missed.add(queue)
+            return known
+        self._known[queue] = found
+        self._missed.discard(queue)
         return found
 
 
 class WorkerWatch:
     """Counts the workers in a thread, because a count takes a second and the monitor's loop must not wait."""
 
-    def __init__(self, inspector: QueueInspector) -> None:
+    def __init__(self, inspector: QueueInspector, *others: str) -> None:
         self._inspector = inspector
-        self._workers = Workers(inspector)
+        self._workers = Workers(inspector, *others)
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="worker-watch", daemon=True)
         #: How many of them are in trouble, by what is wrong; None until it is known.
         self.troubles: dict[str, int] | None = None
-        #: Number of workers; None until it is known, and while the broker does not answer.
-        self.count: int | None = None
+        #: Number of workers by queue; empty until it is known, and while the broker does not answer.
+        self.counts: dict[str, int] = {}
 
     def start(self) -> None:
         """Start counting."""
@@ -68,11 +89,11 @@ class WorkerWatch:
     def _run(self) -> None:
         while not self._stop.is_set():
             try:
-                self.count = len(self._workers.look())
-                self.troubles = counted_troubles(self._inspector.answers if self.count else ())
+                self.counts = {queue: len(names) for queue, names in self._workers.by_queue().items()}
+                self.troubles = counted_troubles(self._inspector.answers if any(self.counts.values()) else ())
             except BrokerUnavailable:
-                self.count = self.troubles = None
+                self.counts, self.troubles = {}, None
             except Exception as error:  # noqa: BLE001  # without the thread nobody notices that workers are gone
                 logger.error("The workers' answers cannot be read (%s)", type(error).__name__)
-                self.count = self.troubles = None
+                self.counts, self.troubles = {}, None
             self._stop.wait(_INTERVAL_S)

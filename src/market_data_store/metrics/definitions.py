@@ -56,6 +56,27 @@ TROUBLED_WORKERS = Gauge(
     ["trouble"],
     multiprocess_mode="livemostrecent",
 )
+BACKFILL_DEPTH = Gauge(
+    "mds_backfill_depth", "Messages waiting in the backfill lane", multiprocess_mode="livemostrecent"
+)
+BACKFILL_RESERVED = Gauge(
+    "mds_backfill_reserved", "Messages of the backfill lane held by workers", multiprocess_mode="livemostrecent"
+)
+BACKFILL_HELD = Gauge(
+    "mds_backfill_held_messages",
+    "Messages of the backfill lane that wait for a dataset whose table takes no row",
+    ["dataset"],
+    multiprocess_mode="livemostrecent",
+)
+BACKFILL_CAPACITY = Gauge(
+    "mds_backfill_capacity", "Depth at which the backfill lane is full", multiprocess_mode="livemostrecent"
+)
+BACKFILL_LEVEL = Gauge(
+    "mds_backfill_level", "Level of the backfill lane: 0 ok, 1 soft, 2 hard", multiprocess_mode="livemostrecent"
+)
+BACKFILL_WORKERS = Gauge(
+    "mds_backfill_workers", "Workers that take from the backfill lane", multiprocess_mode="livemostrecent"
+)
 BROKER_UP = Gauge("mds_broker_up", "1 if the monitor reaches the broker, else 0", multiprocess_mode="livemostrecent")
 BROKER_WRITABLE = Gauge(
     "mds_broker_writable",
@@ -96,21 +117,44 @@ def set_queue_gauges(capacity: int, reading: Reading, level: BackpressureLevel) 
         (WORKERS, reading.workers),
         (MALFORMED, reading.malformed),
     )
-    for gauge, value in known:
-        if value is not None:
-            gauge.set(value)
-    if reading.held is not None:
-        for dataset in HOLDABLE:
-            HELD.labels(dataset).set(reading.held.get(dataset, 0))
+    _set_known(known)
+    _set_held(HELD, reading)
     for trouble, workers in (reading.troubles or {}).items():
         TROUBLED_WORKERS.labels(trouble).set(workers)
     QUEUE_CAPACITY.set(capacity)
     set_level_gauge(level)
 
 
+def set_backfill_gauges(capacity: int, reading: Reading, level: BackpressureLevel) -> None:
+    """Set the gauges of the backfill lane; a gauge whose value is unknown keeps its last value."""
+    _set_known(
+        ((BACKFILL_DEPTH, reading.depth), (BACKFILL_RESERVED, reading.reserved), (BACKFILL_WORKERS, reading.workers))
+    )
+    _set_held(BACKFILL_HELD, reading)
+    BACKFILL_CAPACITY.set(capacity)
+    set_backfill_level_gauge(level)
+
+
+def _set_known(gauges: Iterable[tuple[Gauge, int | None]]) -> None:
+    for gauge, value in gauges:
+        if value is not None:
+            gauge.set(value)
+
+
+def _set_held(gauge: Gauge, reading: Reading) -> None:
+    if reading.held is not None:
+        for dataset in HOLDABLE:
+            gauge.labels(dataset).set(reading.held.get(dataset, 0))
+
+
 def set_level_gauge(level: BackpressureLevel) -> None:
     """Set the gauge of the level."""
     LEVEL.set(_LEVELS[level])
+
+
+def set_backfill_level_gauge(level: BackpressureLevel) -> None:
+    """Set the gauge of the level of the backfill lane."""
+    BACKFILL_LEVEL.set(_LEVELS[level])
 
 
 def set_monitor_gauges(capacity: int, reading: Reading, level: BackpressureLevel) -> None:

@@ -17,8 +17,9 @@ from werkzeug.exceptions import HTTPException
 from market_data_store.app import app as celery_app
 from market_data_store.config import settings
 from market_data_store.coordinator.cluster import refuse_cluster
+from market_data_store.coordinator.watermarks import LevelAndReason
 from market_data_store.errors import InvalidMessage, MarketDataStoreError
-from market_data_store.metrics.definitions import set_level_gauge
+from market_data_store.metrics.definitions import set_backfill_level_gauge, set_level_gauge
 from market_data_store.service import metrics
 from market_data_store.service.admin import create_admin
 from market_data_store.service.dead_letters import create_letters
@@ -50,7 +51,7 @@ def create_app() -> Flask:
         doc_ui=False,
         static_folder=None,
     )
-    sampler = Sampler(configured, on_level=lambda found: set_level_gauge(found.level))
+    sampler = Sampler(configured, on_level=_set_level_gauges)
     app.extensions["status_sampler"] = sampler
     metrics.install(app)
     guard = Guard(configured)
@@ -80,6 +81,11 @@ def create_app() -> Flask:
     app.register_error_handler(MarketDataStoreError, _own_error)
     app.register_error_handler(Exception, _unexpected)
     return app
+
+
+def _set_level_gauges(live: LevelAndReason, backfill: LevelAndReason) -> None:
+    set_level_gauge(live.level)
+    set_backfill_level_gauge(backfill.level)
 
 
 def _wrong_request(error: ValidationError) -> Response:

@@ -6,9 +6,11 @@ from importlib.metadata import version
 from typing import Any
 
 from market_data_store.config import Settings
-from market_data_store.coordinator.watermarks import Watermarks
+from market_data_store.coordinator.watermarks import LevelAndReason, Watermarks
+from market_data_store.protocol import BACKFILL_QUEUE, QUEUE
 from market_data_store.status.database import DatabaseStatus
-from market_data_store.status.looks import Away, FeedbackStatus, QueueStatus
+from market_data_store.status.headline import problem_of
+from market_data_store.status.looks import Away, FeedbackStatus, Looks, QueueStatus
 from market_data_store.status.sampler import Sample
 
 
@@ -23,7 +25,11 @@ def document_of(sample: Sample, settings: Settings) -> dict[str, Any]:
         "headline": str(sample.headline),
         "severity": sample.headline.severity,
         "age_s": None if sample.age_s is None else round(sample.age_s, 3),
-        "queue": _queue(sample, settings),
+        "queue": _queue(sample.looks, sample.level, settings, QUEUE),
+        "backfill": {
+            **_queue(sample.looks.of_backfill, sample.backfill, settings, BACKFILL_QUEUE),
+            "problem": problem_of(sample.backfill),
+        },
         "workers": None if isinstance(sample.looks.workers, Away) else len(sample.looks.workers),
         "workers_in_trouble": list(sample.looks.trouble.workers),
         "held": [each._asdict() for each in sample.looks.trouble.held],
@@ -37,18 +43,20 @@ def document_of(sample: Sample, settings: Settings) -> dict[str, Any]:
     }
 
 
-def _queue(sample: Sample, settings: Settings) -> dict[str, Any]:
-    found = sample.looks.queue if isinstance(sample.looks.queue, QueueStatus) else None
+def _queue(looks: Looks, level: LevelAndReason, settings: Settings, queue: str) -> dict[str, Any]:
+    found = looks.queue if isinstance(looks.queue, QueueStatus) else None
     watermarks = Watermarks.of(settings)
+    capacity = settings.capacities[queue]
     return {
         "depth": None if found is None else found.depth,
         "reserved": None if found is None else found.reserved,
-        "refusal": sample.looks.queue.refusal,
+        "refusal": looks.queue.refusal,
         "malformed": None if found is None else found.malformed,
-        "capacity": settings.queue_capacity,
-        "utilization": None if found is None else found.depth / settings.queue_capacity,
-        "level": sample.level.level.value,
-        "reason": sample.level.reason,
+        "capacity": capacity,
+        "utilization": None if found is None else found.depth / capacity,
+        "level": level.level.value,
+        "reason": level.reason,
+        "workers": None if isinstance(looks.workers, Away) else len(looks.workers),
         "watermarks": {
             "soft_above": watermarks.soft_above,
             "hard_from": watermarks.hard_from,

@@ -5,19 +5,20 @@ from __future__ import annotations
 from market_data_store.config import Settings
 from market_data_store.coordinator.queue import Reading
 from market_data_store.coordinator.watermarks import OK, LevelAndReason, Watermarks, level_of
+from market_data_store.protocol import QUEUE
 from market_data_store.status.looks import Away, FeedbackStatus, Looks
 
 
 class Levels:
-    """Turns looks into levels.
+    """Turns looks at one lane's queue into levels.
 
     Hysteresis needs the previous level: that of the monitor's newest event while it is fresh, otherwise this process's
     last one. So the result agrees with the monitor's whenever both see the same state of the queue. If they differ, the
     looks were made at different moments. Then this process's level is shown, as it fits everything shown with it.
     """
 
-    def __init__(self, settings: Settings) -> None:
-        self._capacity = settings.queue_capacity
+    def __init__(self, settings: Settings, queue: str = QUEUE) -> None:
+        self._capacity = settings.capacities[queue]
         self._held_capacity = settings.held_capacity
         self._watermarks = Watermarks.of(settings)
         self._heartbeat_s = settings.feedback_heartbeat_s

@@ -57,6 +57,19 @@ class FeedbackStatus:
         return None if newest is None or now - newest.ts > _FRESH_HEARTBEATS * heartbeat_s else newest
 
 
+class BackfillLooks(NamedTuple):
+    """What was seen of the backfill lane; the rest is the same for both lanes."""
+
+    queue: QueueStatus | Away
+    #: Names of the live workers that consume it.
+    workers: list[str] | Away
+    #: Of its own stream; None if none is configured.
+    feedback: FeedbackStatus | Away | None
+
+
+_NOT_SEEN = BackfillLooks(Away("not looked at yet"), Away("not looked at yet"), None)
+
+
 class Looks(NamedTuple):
     """One look at each part."""
 
@@ -67,8 +80,14 @@ class Looks(NamedTuple):
     #: None if no stream is configured.
     feedback: FeedbackStatus | Away | None
     trouble: Trouble = Trouble()
+    backfill: BackfillLooks = _NOT_SEEN
 
     @property
     def depth(self) -> int | None:
         """Messages waiting; None when the broker does not answer."""
         return None if isinstance(self.queue, Away) else self.queue.depth
+
+    @property
+    def of_backfill(self) -> Looks:
+        """The same looks, with those at the backfill lane in the place of those at the lane for live rows."""
+        return self._replace(**self.backfill._asdict())

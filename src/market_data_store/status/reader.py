@@ -6,6 +6,9 @@ Every part has its own deadline. For a part that does not answer, a look returns
 from __future__ import annotations
 
 import time
+from collections import Counter
+from dataclasses import replace
+from functools import partial
 
 from redis.exceptions import RedisError
 
@@ -17,9 +20,9 @@ from market_data_store.coordinator.redis_publisher import RedisFeedbackPublisher
 from market_data_store.coordinator.workers import Workers
 from market_data_store.coordinator.write_probe import refusal_in
 from market_data_store.errors import BrokerUnavailable, DatabaseUnavailable
-from market_data_store.protocol import QUEUE
+from market_data_store.protocol import BACKFILL_QUEUE, QUEUE
 from market_data_store.status.database import DatabaseReader, DatabaseStatus
-from market_data_store.status.looks import Away, FeedbackStatus, QueueStatus
+from market_data_store.status.looks import Away, BackfillLooks, FeedbackStatus, QueueStatus
 from market_data_store.status.trouble import Trouble, trouble_of
 
 #: Number of events that the page shows.
@@ -34,38 +37,72 @@ class StatusReader:
 
     def __init__(self, settings: Settings) -> None:
         self._inspector = QueueInspector(app, QUEUE, management_url=settings.rabbitmq_management_url)
-        self._workers = Workers(self._inspector)
+        # Where nothing waits in the backfill lane, its workers are not worth a second more for those of the live lane.
+        self._workers = Workers(self._inspector, BACKFILL_QUEUE, asks_again=self._backfill_waits)
         self._database = DatabaseReader(settings.database_url)
-        self._stream = None
+        #: What the newest looks have seen of the backfill lane.
+        self._found_queue: QueueStatus | Away = Away("not looked at yet")
+        self._found_workers: list[str] = []
+        self._found_feedback: FeedbackStatus | Away | None = None
+        self._stream = self._backfill_stream = None
         if settings.feedback_url and settings.pulse_enabled:
-            self._stream = RedisFeedbackPublisher(settings.feedback_url, namespace=settings.namespace, timeout_s=1.0)
+            stream = partial(RedisFeedbackPublisher, settings.feedback_url, namespace=settings.namespace, timeout_s=1.0)
+            self._stream, self._backfill_stream = stream(), stream(queue=BACKFILL_QUEUE)
 
     def queue(self) -> QueueStatus | Away:
-        """Read depth and reserved messages."""
-        started = time.monotonic()
+        """Read depth and reserved messages; those of the backfill lane too, which `backfill` returns."""
+        found = self._queue(QUEUE)
+        backfill = found if isinstance(found, Away) else self._queue(BACKFILL_QUEUE)
+        if isinstance(found, QueueStatus) and isinstance(backfill, QueueStatus):  # one number for the whole broker
+            backfill = replace(backfill, malformed=found.malformed)
+        self._found_queue = backfill
+        return found
+
+    def _queue(self, queue: str) -> QueueStatus | Away:
+        inspector, started = self._inspector, time.monotonic()
         try:
-            depth = self._inspector.depth()
+            depth = inspector.depth(queue)
         except BrokerUnavailable as error:
             return _away("the broker", error)
         latency_ms = (time.monotonic() - started) * 1e3
-        inspector = self._inspector
-        reserved, held = if_answered(inspector.reserved), if_answered(inspector.held)
-        refusal, malformed = if_answered(inspector.refusal), if_answered(inspector.malformed)
+        reserved, held = if_answered(partial(inspector.reserved, queue)), if_answered(partial(inspector.held, queue))
+        refusal = if_answered(partial(inspector.refusal, queue))
+        malformed = if_answered(inspector.malformed) if queue == QUEUE else 0
         return QueueStatus(depth, reserved, latency_ms, held or {}, refusal, malformed or 0)
 
     def workers(self) -> list[str] | Away:
         """Find the workers that consume the queue; takes a second, or two if the first look finds none."""
         try:
-            return self._workers.look()
+            found = self._workers.by_queue()
         except BrokerUnavailable as error:
             return _away("the broker", error)
+        self._found_workers = found[BACKFILL_QUEUE]
+        return found[QUEUE]
 
-    def trouble(self, queue: QueueStatus | Away, workers: list[str] | Away) -> Trouble:
-        """Return what keeps rows from being written, by the newest looks at the queue and at the workers."""
-        waiting = {} if isinstance(queue, Away) else queue.held
-        if isinstance(workers, Away) or not workers:
+    def _backfill_waits(self) -> bool:
+        return isinstance(self._found_queue, QueueStatus) and self._found_queue.depth > 0
+
+    def trouble(self, queue: QueueStatus | Away, workers: list[str] | Away, backfill: BackfillLooks) -> Trouble:
+        """Return what keeps rows from being written, by the newest looks at the queues and at the workers."""
+        waiting = Counter[str]()  # a table that takes no row is held in both lanes
+        for each in (queue, backfill.queue):
+            waiting.update({} if isinstance(each, Away) else each.held)
+        if isinstance(workers, Away) or not (workers or backfill.workers):
             return trouble_of(waiting, [])
         return trouble_of(waiting, self._inspector.answers, self._inspector.namesakes)
+
+    def backfill(
+        self,
+        queue: QueueStatus | Away,
+        workers: list[str] | Away,
+        feedback: FeedbackStatus | Away | None,
+    ) -> BackfillLooks:
+        """Return what was seen of the backfill lane, where these looks at the same parts were answered."""
+        return BackfillLooks(
+            queue if isinstance(queue, Away) else self._found_queue,
+            workers if isinstance(workers, Away) else self._found_workers,
+            feedback if isinstance(feedback, Away) else self._found_feedback,
+        )
 
     def database(self) -> DatabaseStatus | Away:
         """Read the schema's revision, rows per second and dead letters."""
@@ -76,12 +113,17 @@ class StatusReader:
 
     def feedback(self, limit: int = RECENT_EVENTS) -> FeedbackStatus | Away | None:
         """Read the stream's newest events, and whether the receivers get them; None if no stream is configured."""
-        if self._stream is None:
+        if self._stream is None or self._backfill_stream is None:
             return None
         try:
-            return FeedbackStatus(self._stream.recent(limit), self._stream.reported())
+            found = FeedbackStatus(self._stream.recent(limit), self._stream.reported())
         except RedisError as error:
             return _away("the feedback stream's Redis", error)
+        try:
+            self._found_feedback = FeedbackStatus(self._backfill_stream.recent(RECENT_EVENTS))
+        except RedisError as error:
+            self._found_feedback = _away("the feedback stream's Redis", error)
+        return found
 
     def close(self) -> None:
         """Close the connections."""
@@ -89,6 +131,8 @@ class StatusReader:
         self._database.close()
         if self._stream is not None:
             self._stream.close()
+        if self._backfill_stream is not None:
+            self._backfill_stream.close()
 
 
 def _away(what: str, error: Exception) -> Away:

@@ -18,6 +18,7 @@ from prometheus_client import REGISTRY
 
 from market_data_store.config import Settings
 from market_data_store.coordinator.watermarks import LevelAndReason
+from market_data_store.protocol import BACKFILL_QUEUE
 from market_data_store.status.headline import Headline, headline
 from market_data_store.status.health import health_of
 from market_data_store.status.history import INTERVAL_S, SEED_EVENTS, History, Point
@@ -37,6 +38,10 @@ _WORKERS_DEADLINE_S = 3.5
 _DATABASE_INTERVAL_S = 1.0
 
 
+#: Gets the level of live rows, and that of the backfill lane.
+OnLevels = Callable[[LevelAndReason, LevelAndReason], None]
+
+
 @dataclass(frozen=True, slots=True)
 class Sample:
     """Everything known at one moment."""
@@ -45,6 +50,8 @@ class Sample:
     ts: float
     looks: Looks
     level: LevelAndReason
+    #: The level of the backfill lane.
+    backfill: LevelAndReason
     health: HealthStatus
     headline: Headline
     #: Seconds since the last look at the queue ended; None before the end of the first.
@@ -56,15 +63,13 @@ class Sample:
 class Sampler:
     """Returns the newest looks, and what follows from them, without asking the servers. Thread-safe.
 
-    `on_level` is called with the level after each look at the queue. `log` says whether to log when a part goes away or
-    comes back.
+    `on_level` is called with the level of each lane, live first, after each look at the queues. `log` says whether to
+    log when a part goes away or comes back.
     """
 
-    def __init__(
-        self, settings: Settings, *, on_level: Callable[[LevelAndReason], None] | None = None, log: bool = True
-    ) -> None:
+    def __init__(self, settings: Settings, *, on_level: OnLevels | None = None, log: bool = True) -> None:
         self._settings = settings
-        self._on_level = on_level or (lambda _: None)
+        self._on_level = on_level or (lambda *_: None)
         self._log = log
         self._lock = threading.Lock()
         self._running: _Threads | None = None
@@ -100,11 +105,11 @@ class Sampler:
 
 
 class _Threads:
-    def __init__(self, settings: Settings, on_level: Callable[[LevelAndReason], None], *, log: bool) -> None:
+    def __init__(self, settings: Settings, on_level: OnLevels, *, log: bool) -> None:
         self._settings = settings
         self._on_level = on_level
         self._reader = StatusReader(settings)
-        self._levels = Levels(settings)
+        self._levels, self._backfill_levels = Levels(settings), Levels(settings, BACKFILL_QUEUE)
         self._history = History()
         self._started = time.monotonic()
         self._workers = _Part("workers", self._reader.workers, deadline_s=_WORKERS_DEADLINE_S, log=False)
@@ -125,7 +130,7 @@ class _Threads:
             part.wait_for_first(self._started + (part.deadline_s if complete else DEADLINE_S))
         now = time.time()
         looks = self._looks()
-        level = self._levels.at(looks.depth, looks, now)
+        level, backfill = self._both_levels(looks, now)
         health = health_of(
             looks,
             level,
@@ -134,7 +139,8 @@ class _Threads:
             metrics=sum(1 for _ in REGISTRY.collect()),
             now=now,
         )
-        return Sample(now, looks, level, health, headline(level, health), self._queue.age_s(), self._history.points())
+        said, age_s = headline(level, health), self._queue.age_s()
+        return Sample(now, looks, level, backfill, health, said, age_s, self._history.points())
 
     def close(self, timeout_s: float) -> None:
         until = time.monotonic() + timeout_s
@@ -147,16 +153,22 @@ class _Threads:
 
     def _looks(self) -> Looks:
         queue, workers = self._queue.value(), self._workers.value()
-        trouble = self._reader.trouble(queue, workers)
-        return Looks(queue, workers, self._database.value(), self._feedback.value(), trouble)
+        feedback = self._feedback.value()
+        backfill = self._reader.backfill(queue, workers, feedback)
+        trouble = self._reader.trouble(queue, workers, backfill)
+        return Looks(queue, workers, self._database.value(), feedback, trouble, backfill)
+
+    def _both_levels(self, looks: Looks, now: float) -> tuple[LevelAndReason, LevelAndReason]:
+        backfill = looks.of_backfill
+        return self._levels.at(looks.depth, looks, now), self._backfill_levels.at(backfill.depth, backfill, now)
 
     def _record(self) -> None:
         if not (self._workers.has_looked and self._feedback.has_looked):
             return  # the level needs these looks too
         now, looks = time.time(), self._looks()
-        level = self._levels.at(looks.depth, looks, now)
+        level, backfill = self._both_levels(looks, now)
         self._history.add(Point(now, looks.depth, level.level.value))
-        self._on_level(level)
+        self._on_level(level, backfill)
 
     def _look_at_feedback(self) -> FeedbackStatus | Away | None:
         if self._history.seeded:

@@ -11,9 +11,10 @@ from support.brokers import slow_on_rabbitmq
 from support.fixtures.store import StartWorker
 from support.processes import PYTHON, run, running
 from support.waiting import wait_until
+from support.workers import Worker
 
 from market_data_store.coordinator.queue import QueueInspector
-from market_data_store.protocol import QUEUE
+from market_data_store.protocol import BACKFILL_QUEUE, QUEUE
 
 #: A worker of somebody else's on the same broker.
 FOREIGN = """
@@ -44,6 +45,20 @@ def test_a_worker_of_another_queue_does_not_count(
         assert queue.workers() == []
     with foreign_worker(tmp_path, broker_url, QUEUE):  # whatever it is called, it takes messages
         wait_until(lambda: [name.partition("@")[0] for name in queue.workers()] == ["foreign"], timeout_s=60)
+
+
+@slow_on_rabbitmq
+def test_one_round_finds_the_workers_of_each_lane(
+    broker_url: str, worker: Worker, queue: QueueInspector, tmp_path: Path
+) -> None:
+    with foreign_worker(tmp_path, broker_url, BACKFILL_QUEUE):
+
+        def names() -> dict[str, set[str]]:
+            found = queue.consumers(BACKFILL_QUEUE).items()
+            return {lane: {name.partition("@")[0] for name in names} for lane, names in found}
+
+        wait_until(lambda: names()[QUEUE] and "foreign" in names()[BACKFILL_QUEUE], "both answer", timeout_s=60)
+        assert "foreign" not in names()[QUEUE]
 
 
 @slow_on_rabbitmq

@@ -8,6 +8,7 @@ import signal
 import time
 from collections.abc import Iterator
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from support.waiting import wait_until
 from support.workers import Worker
 
 from market_data_store.config import Settings
-from market_data_store.coordinator.feedback import FeedbackEvent, backpressure_changed
+from market_data_store.coordinator.feedback import FeedbackEvent, backpressure_changed, feedback_bus
 from market_data_store.coordinator.queue import QueueInspector
 from market_data_store.coordinator.receivers import connected
 from market_data_store.coordinator.redis_publisher import RedisFeedbackPublisher
@@ -29,7 +30,7 @@ from market_data_store.local import free_port, start_valkey
 from market_data_store.metrics.definitions import count_delivery
 from market_data_store.producer.client import StoreClient
 from market_data_store.producer.sink import StoreSink
-from market_data_store.protocol import QUEUE
+from market_data_store.protocol import BACKFILL_QUEUE, QUEUE, TASK, again_queue, held_queue
 
 ROW = {"provider": "p", "symbol": "S", "name": "n", "ts": 1_704_067_200}
 
@@ -55,6 +56,34 @@ def test_depth_counts_what_waits_and_a_missing_queue_is_empty(producer: Celery, 
     assert inspector.depth() == 0
     fill(producer, 3)
     wait_until(lambda: inspector.depth() == 3)  # RabbitMQ counts a moment later than it confirms
+
+
+def put(producer: Celery, queue: str, messages: int = 1) -> None:
+    for _ in range(messages):
+        producer.send_task(TASK, args=["signals", [ROW]], queue=queue)
+
+
+def test_one_inspector_answers_for_each_lane(producer: Celery, inspector: QueueInspector) -> None:
+    assert (inspector.depth(), inspector.held(), inspector.set_aside()) == (0, {}, {})
+    put(producer, QUEUE)
+    put(producer, BACKFILL_QUEUE, 2)
+    put(producer, again_queue(BACKFILL_QUEUE), 3)
+    put(producer, held_queue("bars", BACKFILL_QUEUE), 4)
+    with closing(QueueInspector(producer, BACKFILL_QUEUE)) as own:
+        for asked in (partial(inspector.depth, BACKFILL_QUEUE), own.depth):
+            wait_until(lambda: asked() == 5, "what waits, and what waits again")  # noqa: B023
+        assert (inspector.waiting(BACKFILL_QUEUE), own.waiting()) == (2, 2)
+        for each in (inspector.held(BACKFILL_QUEUE), own.held()):
+            assert each == {"bars": 4}
+        assert (
+            inspector.set_aside(BACKFILL_QUEUE)
+            == own.set_aside()
+            == {
+                "store.backfill.again": 3,
+                "store.backfill.held.bars": 4,
+            }
+        )
+    assert (inspector.depth(), inspector.held(), inspector.set_aside()) == (1, {}, {})
 
 
 def test_reserved_messages_and_workers_are_counted(
@@ -88,8 +117,8 @@ def test_a_broker_that_hangs_is_given_a_second(tmp_path: Path) -> None:
         wait_until(lambda: inspector.depth() == 0)
 
 
-def event(size: int) -> FeedbackEvent:
-    return FeedbackEvent.create("store.write", size, 1_000, "soft")
+def event(size: int, queue: str = "store.write") -> FeedbackEvent:
+    return FeedbackEvent.create(queue, size, 1_000, "soft")
 
 
 def test_the_newest_level_is_delivered_when_redis_is_back(tmp_path: Path) -> None:
@@ -98,7 +127,7 @@ def test_the_newest_level_is_delivered_when_redis_is_back(tmp_path: Path) -> Non
     outcome = {"receiver": "redis", "outcome": "failed"}
     failed = REGISTRY.get_sample_value("mds_feedback_events_total", outcome) or 0.0
     with connected(Settings(REDIS_URL=url), count_delivery) as receivers:  # type: ignore[call-arg]
-        assert receivers == ["log", "redis"]
+        assert receivers == ["log", "redis", "redis-backfill"]
         started = time.monotonic()
         for size in range(50):
             backpressure_changed.send(sender="test", event=event(size))
@@ -125,6 +154,29 @@ def test_the_stream_is_trimmed_and_the_channel_gets_the_event(redis_url: str) ->
         assert 10_000 <= client.xlen(publisher.stream) < 10_200  # by whole nodes of a hundred
         assert publisher.last() == FeedbackEvent.model_validate_json(message["data"])
         listener.close()
+
+
+def test_each_lane_has_its_stream_and_only_live_events_go_elsewhere(redis_url: str) -> None:
+    seen: list[FeedbackEvent] = []
+    live, backfill = RedisFeedbackPublisher(redis_url), RedisFeedbackPublisher(redis_url, queue=BACKFILL_QUEUE)
+    with closing(live), closing(backfill), redis.Redis.from_url(redis_url) as client:
+        assert backfill.stream == "mdp:mdp.telemetry.feedback.backfill"
+        listener = client.pubsub()
+        listener.psubscribe("*telemetry.feedback*")
+        wait_until(lambda: listener.get_message() is not None)
+        feedback_bus().subscribe(seen.append)
+        with connected(Settings(REDIS_URL=redis_url)):  # type: ignore[call-arg]
+            for size in range(20):
+                backpressure_changed.send(sender="test", event=event(size))
+                backpressure_changed.send(sender="test", event=event(100 + size, BACKFILL_QUEUE))
+            wait_until(lambda: [e.queue_size for e in live.recent(1)] == [19])
+            wait_until(lambda: [e.queue_size for e in backfill.recent(1)] == [119], "neither replaced the other")
+        feedback_bus().unsubscribe(seen.append)
+        announced = [FeedbackEvent.model_validate_json(m["data"]) for m in iter(listener.get_message, None)]
+        listener.close()
+        assert [e.queue_size for e in seen] == [*range(20)]
+        assert {e.coordinator_id for e in [*live.recent(50), *announced]} == {QUEUE}
+        assert {e.coordinator_id for e in backfill.recent(50)} == {BACKFILL_QUEUE}
 
 
 def test_a_full_queue_raises_or_lets_wait_and_takes_nothing(producer: Celery, inspector: QueueInspector) -> None:

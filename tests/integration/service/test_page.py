@@ -146,6 +146,7 @@ def test_status_json_shows_what_is_stored_and_running(
         "utilization": 0.35,
         "level": "hard",  # by this process's own look, whatever the last event says
         "reason": "no_workers",
+        "workers": 0,
         "watermarks": {"soft_above": 0.5, "hard_from": 0.8, "hard_until": 0.65, "ok_at": 0.4},
     }
     assert [(e["level"], e["queue_size"], e["capacity"]) for e in status["events"]] == [

@@ -11,7 +11,7 @@ from market_data_core.telemetry import BackpressureLevel
 from prometheus_client.parser import text_string_to_metric_families
 
 from market_data_store.coordinator.queue import Reading
-from market_data_store.metrics.definitions import set_queue_gauges
+from market_data_store.metrics.definitions import set_backfill_gauges, set_queue_gauges
 from market_data_store.service.metrics import install
 
 
@@ -73,6 +73,22 @@ def test_the_queue_is_shown_and_names_are_picked() -> None:
     set_queue_gauges(2_000, Reading(1_234, None, None), BackpressureLevel.soft)
     picked = samples(app, "?name[]=mds_queue_depth&name[]=mds_backpressure_level&name[]=none")
     assert picked == {("mds_queue_depth", frozenset()): 1_234, ("mds_backpressure_level", frozenset()): 1}
+
+
+def test_the_backfill_lane_has_gauges_of_its_own() -> None:
+    app = application()
+    set_queue_gauges(2_000, Reading(1_234, None, 3, {"bars": 1}), BackpressureLevel.ok)
+    set_backfill_gauges(100, Reading(80, None, 2, {"bars": 5}), BackpressureLevel.hard)
+    set_backfill_gauges(100, Reading(None, None, None), BackpressureLevel.hard)
+    found = {
+        name: value
+        for (name, labels), value in samples(app).items()
+        if name.startswith("mds_") and labels <= {("dataset", "bars")}
+    }
+    names = ("depth", "capacity", "level", "workers", "held_messages")
+    assert [found[f"mds_backfill_{name}"] for name in names] == [80, 100, 2, 2, 5]
+    live = ("mds_queue_depth", "mds_queue_capacity", "mds_backpressure_level", "mds_workers", "mds_held_messages")
+    assert [found[name] for name in live] == [1_234, 2_000, 0, 3, 1]
 
 
 @given(names=st.lists(st.text(), max_size=3))

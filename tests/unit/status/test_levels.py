@@ -9,8 +9,9 @@ import pytest
 from market_data_store.config import Settings
 from market_data_store.coordinator.feedback import NO_WORKERS, FeedbackEvent
 from market_data_store.coordinator.watermarks import HARD, OK, SOFT, LevelAndReason
+from market_data_store.protocol import BACKFILL_QUEUE
 from market_data_store.status.levels import Levels
-from market_data_store.status.looks import Away, FeedbackStatus, Looks, QueueStatus
+from market_data_store.status.looks import Away, BackfillLooks, FeedbackStatus, Looks, QueueStatus
 
 NOW = 1_700_000_000.0
 
@@ -48,3 +49,11 @@ def test_the_own_look_wins_over_the_event(levels: Levels) -> None:
     assert levels.at(1, looks(1, [], "ok"), NOW) == LevelAndReason(HARD, NO_WORKERS)
     assert levels.at(1, looks(1, ["one"], "hard"), NOW) == LevelAndReason(OK)
     assert levels.at(None, looks(None, None, "ok"), NOW).reason == "broker_unreachable"
+
+
+def test_the_backfill_lane_has_a_capacity_and_a_level_of_its_own() -> None:
+    levels = Levels(Settings(MDS_BACKFILL_CAPACITY=10), BACKFILL_QUEUE)  # type: ignore[call-arg]
+    seen = looks(0, ["one"])._replace(backfill=BackfillLooks(QueueStatus(9, None, 0.1), ["two"], None))
+    assert levels.at(9, seen.of_backfill, NOW) == LevelAndReason(HARD)
+    nobody = seen._replace(backfill=seen.backfill._replace(workers=[]))
+    assert levels.at(9, nobody.of_backfill, NOW) == LevelAndReason(HARD, NO_WORKERS)

@@ -18,6 +18,7 @@
   // Pixels from the plot's left edge, while a pointer is over it.
   let pointed = null;
 
+  const percent = (value) => (value === null ? "unknown" : `${Math.round(value * 100)} %`);
   const number = (value) => (value === null ? "unknown" : Math.round(value).toLocaleString("en-US"));
   const clock = (ts) => new Date(ts * 1000).toLocaleTimeString("en-GB");
   const moment = (ts) => {
@@ -57,7 +58,7 @@
   }
 
   function show(status) {
-    const { queue, health, events, dead_letters: letters } = status;
+    const { queue, backfill, health, events, dead_letters: letters } = status;
     newest = status;
     text("version", `version ${status.version}`);
     // "state: cause", made by the server, so that page, tab and `mds status` say the same.
@@ -67,11 +68,19 @@
     text("level-words", cause || "");
     document.title = `${status.headline} – ${NAME}`;
     text("depth", number(queue.depth));
-    text("utilization", queue.utilization === null ? "unknown" : `${Math.round(queue.utilization * 100)} %`);
+    text("utilization", percent(queue.utilization));
     text("reserved", number(queue.reserved));
     text("rows", number(status.rows_per_s));
     text("workers", number(status.workers));
     text("letters", number(letters.total));
+
+    text("backfill-level", backfill.reason ? `${backfill.level} (${backfill.reason})` : backfill.level);
+    byId("backfill-level").className = `state ${backfill.level}`;
+    text("backfill-problem", backfill.problem || "");
+    byId("backfill-problem").hidden = !backfill.problem;
+    text("backfill-depth", number(backfill.depth));
+    text("backfill-utilization", percent(backfill.utilization));
+    text("backfill-workers", number(backfill.workers));
 
     text("health-state", health ? health.state : "unknown");
     byId("health-state").className = `state ${health ? health.state : "unknown"}`;
