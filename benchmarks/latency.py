@@ -24,7 +24,7 @@ from market_data_store.errors import MarketDataStoreError
 LOADS = (0.1, 0.5, 0.8)
 
 #: Without the first second, in which the producer starts.
-_PERCENTILES = """
+PERCENTILES = """
     WITH waits AS (
         SELECT trade_count, extract(epoch FROM pg_xact_commit_timestamp(xmin)) * 1000 - trade_count / 1000.0 AS ms
         FROM bars_ohlcv
@@ -59,7 +59,7 @@ def latencies(
         for load in LOADS:
             rate = round(load * sustained)
             _feed(database, url, directory, round(rate * (seconds + 1)), rate)
-            p50, p99, counted = _query(database, _PERCENTILES)
+            p50, p99, counted = _query(database, PERCENTILES)
             yield Latency(broker, load, sustained, p50, p99, round(counted))
     finally:
         station.pause()
