@@ -26,7 +26,9 @@ from market_data_store.connections.urls import postgres_url, without_password
 from market_data_store.datasets import dataset_named
 from market_data_store.errors import BrokerUnavailable, SpoolInUse, SpoolUnavailable
 from market_data_store.postgres.connection import connect
+from market_data_store.producer.lanes import Lane, queue_of
 from market_data_store.producer.spool import free_path
+from market_data_store.protocol import QUEUE
 from market_data_store.wire.fields import required_names
 
 if TYPE_CHECKING:
@@ -39,8 +41,9 @@ class AsyncStoreClient:
     """`async with AsyncStoreClient() as store: await store.upsert_bars(rows)`.
 
     `db_uri` is the database for reads (default DATABASE_URL); writes go through BROKER_URL. `spool` is the directory of
-    the spools (default `MDS_HOME/spool`), with one file per client; later clients send what dead ones left there.
-    `defaults` and `client_options` are passed to `StoreClient`. A client that was not opened opens at its first write.
+    the spools (default `MDS_HOME/spool`), with one file per client; later clients of the same lane send what dead ones
+    left there. `lane`, `defaults` and `client_options` are passed to `StoreClient`. A client that was not opened opens
+    at its first write.
 
     It also serves as the pipeline's batch processor: `StoreSink(batch_processor=AsyncStoreClient(...))`,
     `overrides={"database_processor": AsyncStoreClient(...)}`.
@@ -50,16 +53,21 @@ class AsyncStoreClient:
         self,
         db_uri: str | None = None,
         *,
+        lane: Lane = "live",
         defaults: Mapping[str, Any] | None = None,
         spool: str | Path | None = None,
         **client_options: Any,
     ) -> None:
         """Raise `ConfigurationError` if no Postgres or no broker is configured; `db_uri` may have any spelling."""
+        queue = queue_of(lane)
         self._url = postgres_url(db_uri) if db_uri else settings().require_database_url()
         broker = without_password(settings().require_broker_url())
-        # A directory for each broker, so that rows for one broker never reach another.
+        # A directory for each broker, so that rows for one broker never reach another, and in it one for history, which
+        # would delay live rows.
         self._spools = Path(spool or settings().home / "spool") / sha256(broker.encode()).hexdigest()[:12]
-        self._options = {"defaults": defaults, "check": False, **client_options}
+        if queue != QUEUE:
+            self._spools /= lane
+        self._options = {"lane": lane, "defaults": defaults, "check": False, **client_options}
         self._store: StoreClient | None = None
         self._opening = asyncio.Lock()
         #: An asyncpg pool whose connections read and write JSON as objects; `aopen` sets it if asyncpg is installed.

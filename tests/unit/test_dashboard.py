@@ -70,6 +70,7 @@ def served() -> dict[str, Family]:
     definitions.start_at_zero()
     definitions.init_delivery_counters(["redis", "http"])
     definitions.set_monitor_gauges(100, Reading(1, 1, 1, {"bars": 1}, None, {"deaf": 1}, 1), BackpressureLevel.ok)
+    definitions.set_backfill_gauges(100, Reading(1, 1, 1, {"bars": 1}), BackpressureLevel.ok)
     batch_written.send(sender="test", dataset="bars", counts=Counts(written=1), messages=1, seconds=1.0, late=[1.0])
     rows_rejected.send(sender="test", dataset=None, rows=1)
     write_retried.send(sender="test", sqlstate_class="40")

@@ -36,7 +36,8 @@ def command(files: tuple[str, ...], request: Request) -> None:
     A FILE is delimited text, JSON (objects by the line, a list, or a list inside objects) or Parquet, plain or packed
     (gzip, zip, bzip2, xz, zstd). It is a path, a pattern such as '2024-*.csv', a directory (with --recursive), or - for
     standard input. Its layout is detected, and a vendor's recognised. A plan is printed before a row is sent. What
-    cannot be known is asked for: exit code 2, one line that names the option, and nothing of any file is sent.
+    cannot be known is asked for: exit code 2, one line that names the option, and nothing of any file is sent. Rows go
+    by the lane of history, where they delay no live row; --lane live sends them as live ones.
 
     Rejected rows are grouped by reason, and kept in the table dead_letters with file and line. Loading a file again
     changes nothing. A load that was interrupted goes on where it was when the same command is given again. `mds jobs`
@@ -68,12 +69,13 @@ def command(files: tuple[str, ...], request: Request) -> None:
                 console.print(line, markup=False, soft_wrap=True)
             loading = _loading()
             if request.dry_run:
-                loading.show_plans(found.files, options, as_json=request.as_json)
+                loading.show_plans(found.files, options, lane=request.lane, as_json=request.as_json)
                 return
             settings().require_broker_url()
             summary = loading.load_and_show(
                 found.files,
                 options,
+                lane=request.lane,
                 given=files,
                 restart=request.restart,
                 max_errors=request.max_errors,
@@ -97,6 +99,8 @@ def _load_letters(file: str, files: tuple[str, ...], request: Request) -> None:
     """Send the letters of a file, and say what becomes of them."""
     if files or request.options is not None or request.dry_run:
         raise click.UsageError("--letters takes a file of `mds dead-letters export`, and no other file or --dataset")
+    if request.lane != "backfill":
+        raise click.UsageError("--letters are sent by --lane backfill")
     settings().require_broker_url()
     try:
         with click.open_file(file, "rb") as lines:

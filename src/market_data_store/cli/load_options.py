@@ -12,6 +12,8 @@ import click
 
 from market_data_store.datasets import DATASETS, dataset_named
 from market_data_store.files.options import Options
+from market_data_store.producer.lanes import Lane
+from market_data_store.protocol import LANES
 from market_data_store.wire.moments import DATE, UNITS
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -24,6 +26,7 @@ class Request:
     #: None without `--dataset`.
     options: Options | None
     layouts: Path | None
+    lane: Lane
     max_errors: int | None
     dry_run: bool
     as_json: bool
@@ -75,6 +78,13 @@ _OPTIONS = (
     click.option("--recursive", is_flag=True, help="Take the files in directories, and in those below."),
     click.option("--restart", is_flag=True, help="Send all rows, also if a load of the same files was interrupted."),
     click.option("--letters", metavar="FILE", help="Send the corrected letters of `mds dead-letters export`."),
+    click.option(
+        "--lane",
+        type=click.Choice(list(LANES)),
+        default="backfill",
+        show_default=True,
+        help="The queue: live delays live rows.",
+    ),
     click.option("--max-errors", type=click.IntRange(0), metavar="N", help="Stop if more than N rows are rejected."),
     click.option("--dry-run", is_flag=True, help="Print the plan and the first rows, and send nothing."),
     click.option("--yes", is_flag=True, help="Let the last of several rows with one key win."),
@@ -84,7 +94,7 @@ _OPTIONS = (
 _NAMES = (
     *("dataset", "provider", "symbol", "interval", "values", "columns", "names", "skip", "delimiter", "decimal"),
     *("encoding", "time_unit", "time_format", "time_zone", "scale", "records", "nulls", "reader", "layouts"),
-    *("max_errors", "dry_run", "yes", "as_json", "list_readers", "recursive", "restart", "letters"),
+    *("lane", "max_errors", "dry_run", "yes", "as_json", "list_readers", "recursive", "restart", "letters"),
 )
 
 
@@ -92,6 +102,7 @@ def _request(given: Mapping[str, Any]) -> Request:
     return Request(
         options=_options(given) if given["dataset"] is not None else None,
         layouts=given["layouts"],
+        lane=given["lane"],
         max_errors=given["max_errors"],
         dry_run=given["dry_run"],
         as_json=given["as_json"],

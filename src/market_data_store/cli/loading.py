@@ -6,6 +6,7 @@ Imports DuckDB and Arrow, which take 0.3 s.
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -35,6 +36,8 @@ from market_data_store.files.positions import (
 )
 from market_data_store.files.report import plan_facts, plan_lines, preview, shown_row
 from market_data_store.postgres.connection import connect
+from market_data_store.producer import served
+from market_data_store.producer.lanes import Lane
 
 #: Plans of so many files are kept until they are sent; those of others are made again.
 _KEPT_PLANS = 50
@@ -64,26 +67,27 @@ class _Files:
         return self.plans.pop(at, None) or make_plan(self.paths[at], self.options)
 
 
-def show_plans(paths: Sequence[Path], options: Options, *, as_json: bool) -> None:
+def show_plans(paths: Sequence[Path], options: Options, *, lane: Lane, as_json: bool) -> None:
     """Print the plan and the first rows of each file."""
     facts = []
     for path in paths:
         plan = make_plan(path, options)
         rows = preview(plan)
-        facts.append({**plan_facts(plan), "first_rows": rows})
+        facts.append({**plan_facts(plan), "lane": lane, "first_rows": rows})
         if not as_json:
             _print(plan_lines(plan))
             _print([f"row           {shown_row(row)}" for row in rows])
     if as_json:
         click.echo(json.dumps(facts[0] if len(facts) == 1 else {"files": facts}, default=str))
     else:
-        console.print("nothing was sent (--dry-run)")
+        _print([_lane_line(lane), "nothing was sent (--dry-run)"])
 
 
 def load_and_show(
     paths: Sequence[Path],
     options: Options,
     *,
+    lane: Lane = "backfill",
     job_name: str = "mds load",
     given: Sequence[str] | None = None,
     restart: bool = False,
@@ -104,6 +108,8 @@ def load_and_show(
             if not (files.start.is_at_start or as_json):
                 _print([_goes_on(files, earlier)])
     _plan_all(files, quiet=as_json)
+    if not as_json:
+        _print([_lane_line(lane)])
     if max_errors is not None and files.bad_rows > max_errors:
         which = str(paths[0]) if len(paths) == 1 else f"{len(paths):,} files"
         raise InvalidMessage(
@@ -114,19 +120,19 @@ def load_and_show(
     if len(paths) > 1:
         about["files"] = len(paths)
     run = recorded(job_name, options.dataset.name, options.constants.get("provider"), about, fingerprint=fingerprint)
-    return _Loading(files, max_errors, as_json).run(run)
+    return _Loading(files, lane, max_errors, as_json).run(run)
 
 
 class _Loading:
-    def __init__(self, files: _Files, max_errors: int | None, as_json: bool) -> None:
-        self._files, self._max_errors, self._as_json = files, max_errors, as_json
+    def __init__(self, files: _Files, lane: Lane, max_errors: int | None, as_json: bool) -> None:
+        self._files, self._lane, self._max_errors, self._as_json = files, lane, max_errors, as_json
         self._is_one = len(files.paths) == 1
         #: Of each file that is loaded, in their order.
         self._summaries: list[Summary] = []
         self._facts: list[dict[str, Any]] = []
 
     def run(self, recording: Any) -> Summary:
-        with self._said(), progress() as show, session(recording) as servers:
+        with self._said(), _warnings_shown(), progress() as show, session(recording, self._lane) as servers:
             position = self._files.start
             for at in self._files.due:
                 plan = self._files.plan(at)
@@ -135,7 +141,7 @@ class _Loading:
                 here = position if position.file == content else position.within(content)
                 summary = self._load(plan, servers, here, show)
                 self._summaries[-1] = summary
-                self._facts.append({**plan_facts(plan), **outcome(summary)})
+                self._facts.append({**plan_facts(plan), "lane": self._lane, **outcome(summary)})
                 if not self._as_json:
                     (show_one if self._is_one else show_many)(summary, plan.path, plan.source.unit)
                 if summary.is_cut:
@@ -146,7 +152,11 @@ class _Loading:
                 servers.note(None)
         total = total_of(self._summaries)
         if self._as_json:
-            facts = self._facts[0] if self._is_one and self._facts else {"files": self._facts, **outcome(total)}
+            facts = (
+                self._facts[0]
+                if self._is_one and self._facts
+                else {"files": self._facts, "lane": self._lane, **outcome(total)}
+            )
             click.echo(json.dumps(facts, default=str))
         elif not self._is_one:
             show_one(total, None, "row", of=len(self._summaries))
@@ -179,6 +189,18 @@ class _Loading:
         except BrokerUnavailable as error:  # without what the client says of its rows: they are in the file
             cause = error.__cause__ if isinstance(error.__cause__, BrokerUnavailable) else error
             raise BrokerUnavailable(f"{cause}; {done(total_of(self._summaries))}") from error
+
+
+@contextmanager
+def _warnings_shown() -> Iterator[None]:
+    """Print that no worker takes the lane: the package's log goes nowhere by itself."""
+    handler, logger = logging.StreamHandler(), logging.getLogger(served.__name__)
+    handler.setLevel(logging.WARNING)
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
 
 
 def _plan_all(files: _Files, *, quiet: bool) -> None:
@@ -234,6 +256,10 @@ def _goes_on(files: _Files, earlier: Interrupted) -> str:
     return (
         f"goes on behind {where}, where run {earlier.run} was interrupted at {moment(earlier.at)}; --restart sends all"
     )
+
+
+def _lane_line(lane: Lane) -> str:
+    return f"lane          {lane}"
 
 
 def _print(lines: Sequence[str]) -> None:

@@ -1,10 +1,14 @@
-"""`mds release-held`: gives what workers have set aside back to the queue, so that version 0.4 can write it."""
+"""`mds release-held`: gives what workers have set aside, and what waits in the lane of history, to the queue of live
+rows, so that version 0.4 can write it.
+"""
 
 from __future__ import annotations
 
 import json
 import sys
 from collections import Counter
+from collections.abc import Sequence
+from contextlib import ExitStack, closing
 
 import click
 
@@ -14,7 +18,7 @@ from market_data_store.cli.terminal import console, progress
 from market_data_store.config import settings
 from market_data_store.coordinator.queue import HOLDABLE, QueueInspector
 from market_data_store.coordinator.workers import Workers
-from market_data_store.protocol import AGAIN_QUEUE, QUEUE, held_queue
+from market_data_store.protocol import BACKFILL_QUEUE, LANES, again_queue, held_queue
 from market_data_store.transport.releasing import release, releaser_of
 
 
@@ -23,11 +27,12 @@ from market_data_store.transport.releasing import release, releaser_of
 @click.option("--dry-run", is_flag=True, help="Only count the messages.")
 @click.option("--json", "as_json", is_flag=True, help="Print one object for programs.")
 def command(datasets: tuple[str, ...], dry_run: bool, as_json: bool) -> None:
-    """Give the messages that workers have set aside back to the queue store.write.
+    """Give the messages that workers have set aside, and those of history, to the queue store.write.
 
-    Use it before you go back to version 0.4, which does not read them: first stop the workers of this version, which
-    would set them aside again. Without a name, the messages of all datasets are given back, those that need a dead
-    letter (dead_letters), and those that run one at a time. Nothing is deleted, and the command may be ended at any
+    Use it before you go back to version 0.4, which reads no other queue: first stop the workers of this version, which
+    would set messages aside again, and who sends history. Without a name, the messages of all datasets are given back,
+    those that need a dead letter (dead_letters), those that run one at a time, and those that wait in store.backfill.
+    With names, only those that wait for these datasets' tables. Nothing is deleted, and the command may be ended at any
     time and run again. Its exit status is 1 if messages are left.
 
     \b
@@ -36,20 +41,20 @@ def command(datasets: tuple[str, ...], dry_run: bool, as_json: bool) -> None:
     mds release-held bars
     """
     settings().require_broker_url()
-    inspector = QueueInspector(app, QUEUE)
-    try:
-        chosen = [held_queue(name) for name in datasets or HOLDABLE] + ([] if datasets else [AGAIN_QUEUE])
-        waiting = _waiting(inspector, chosen)
-        workers = _workers_of_this_version(inspector)
+    chosen = [held_queue(name, queue) for queue in LANES.values() for name in datasets or HOLDABLE]
+    if not datasets:
+        chosen += [*map(again_queue, LANES.values()), BACKFILL_QUEUE]
+    with ExitStack() as stack:
+        inspectors = [stack.enter_context(closing(QueueInspector(app, queue))) for queue in LANES.values()]
+        waiting = _waiting(inspectors, chosen)
+        workers = max(map(_workers_of_this_version, inspectors))
         if workers and not as_json:
             click.echo(
                 f"workers of this version run ({workers}) and may set messages aside again: stop them first",
                 err=True,
             )
         released, taken = _released(waiting, chosen, dry_run=dry_run, quiet=as_json)
-        left = waiting if dry_run else _waiting(inspector, chosen)
-    finally:
-        inspector.close()
+        left = waiting if dry_run else _waiting(inspectors, chosen)
     if as_json:
         found = {"released": released, "left": left, "taken": taken, "workers": workers, "dry_run": dry_run}
         click.echo(json.dumps(found))
@@ -81,9 +86,13 @@ def _released(
         return released, releaser.taken(chosen)
 
 
-def _waiting(inspector: QueueInspector, chosen: list[str]) -> dict[str, int]:
-    found = inspector.set_aside()
-    return {queue: found[queue] for queue in chosen if queue in found}
+def _waiting(inspectors: Sequence[QueueInspector], chosen: list[str]) -> dict[str, int]:
+    found: dict[str, int] = {}
+    for inspector in inspectors:
+        found |= inspector.set_aside()
+    if BACKFILL_QUEUE in chosen:
+        found[BACKFILL_QUEUE] = inspectors[-1].waiting()
+    return {queue: found[queue] for queue in chosen if found.get(queue)}
 
 
 def _workers_of_this_version(inspector: QueueInspector) -> int:

@@ -1,4 +1,6 @@
-"""Replays dead letters: sends them through `store.write` again, after their cause has been fixed.
+"""Replays dead letters: sends them through the task `store.write` again, after their cause has been fixed.
+
+They go by the lane of history, so that many letters delay no live row.
 
 A letter leaves the table only when its row is written: the message names the letter in a header, signed by `signing`,
 and the commit that writes the row deletes the letter (`postgres.writer`). If the row is refused again, the letter
@@ -24,9 +26,9 @@ from market_data_store.dead_letters import EVERY, Letter, Where, signing
 from market_data_store.errors import BrokerUnavailable
 from market_data_store.protocol import (
     ARROW,
+    BACKFILL_QUEUE,
     ENQUEUED_AT_HEADER,
     JSON,
-    QUEUE,
     REPLAYS_HEADER,
     SERIALIZER,
     TASK,
@@ -90,7 +92,7 @@ def messages(
         try:
             if not is_declared:
                 with app.producer_or_acquire() as producer:
-                    declare_if_permitted(app, producer.connection)
+                    declare_if_permitted(app, producer.connection, BACKFILL_QUEUE)
                 is_declared = True
             yield _send_whole(app, group[0], key) if group[0].row is None else _send_rows(app, group, key)
         except (OperationalError, OSError) as error:
@@ -126,7 +128,7 @@ def _send_rows(app: Celery, letters: list[Letter], key: str) -> Sent:
         args=[first.dataset, msgspec.Raw(f"[{rows}]".encode())],
         kwargs={"defaults": msgspec.Raw(first.defaults.encode())} if first.defaults else {},
         task_id=sent.task_id,
-        queue=QUEUE,
+        queue=BACKFILL_QUEUE,
         declare=[],
         mandatory=True,
         serializer=SERIALIZER,
@@ -148,7 +150,7 @@ def _send_whole(app: Celery, letter: Letter, key: str) -> Sent:
     with app.producer_or_acquire() as producer:
         producer.publish(
             letter.body or b"",
-            routing_key=QUEUE,
+            routing_key=BACKFILL_QUEUE,
             mandatory=True,
             content_type=content_type,
             content_encoding=content_encoding,

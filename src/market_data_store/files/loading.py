@@ -21,9 +21,10 @@ from market_data_store.files.rejects import Group, Places, Rejects
 from market_data_store.files.rows import Made, made_rows
 from market_data_store.postgres.connection import connect, first_line
 from market_data_store.producer.client import StoreClient
+from market_data_store.producer.lanes import Lane, queue_of
 from market_data_store.producer.occurrences import Occurrences
 from market_data_store.producer.tables import frame_of, numbered
-from market_data_store.protocol import QUEUE, Counts
+from market_data_store.protocol import Counts
 from market_data_store.wire.fields import names_of
 from market_data_store.wire.hashes import OCCURRENCE
 
@@ -87,7 +88,7 @@ class Progress:
     summary: Summary
     #: Rows of the file.
     expected_rows: float
-    #: Messages waiting in the queue.
+    #: Messages waiting in the load's lane.
     depth: int
 
 
@@ -108,6 +109,8 @@ class Session:
     client: StoreClient
     inspector: QueueInspector
     record: Recording
+    #: Where its rows wait.
+    queue: str
 
     def note(self, position: Position | None) -> None:
         """Record how far the load has come; None when it has come to its end."""
@@ -117,16 +120,17 @@ class Session:
 
 
 @contextmanager
-def session(recording: AbstractContextManager[Recording]) -> Iterator[Session]:
-    """Connect to the servers; `recording` is entered once they answer.
+def session(recording: AbstractContextManager[Recording], lane: Lane) -> Iterator[Session]:
+    """Connect to the servers, to send rows by a lane; `recording` is entered once they answer.
 
     Raises `BrokerUnavailable` and `DatabaseUnavailable`.
     """
+    queue = queue_of(lane)
     with ExitStack() as stack:
         connection = stack.enter_context(connect(settings().require_database_url()))
-        client = stack.enter_context(StoreClient(confirm=True, check=False))
-        inspector = stack.enter_context(closing(QueueInspector(app, QUEUE)))
-        yield Session(connection, client, inspector, stack.enter_context(recording))
+        client = stack.enter_context(StoreClient(lane=lane, confirm=True, check=False))
+        inspector = stack.enter_context(closing(QueueInspector(app, queue)))
+        yield Session(connection, client, inspector, stack.enter_context(recording), queue)
 
 
 def load_file(
@@ -244,7 +248,7 @@ class _Load:
         if not done and now - self._last_change > _STALL_TIMEOUT_S:
             raise MarketDataStoreError(
                 f"nothing was stored for {_STALL_TIMEOUT_S:.0f} s; {summary.sent - summary.settled:,} rows are "
-                "waiting in the queue. Check with `mds status` that a worker is running"
+                f"waiting in {self._session.queue}. Check with `mds status` that a worker takes them"
             )
         return done
 

@@ -10,8 +10,10 @@ from market_data_store.config import settings
 from market_data_store.coordinator.queue import QueueInspector, if_answered
 from market_data_store.coordinator.watermarks import Watermarks
 from market_data_store.errors import Backpressure, BrokerUnavailable
+from market_data_store.producer.served import Served
 from market_data_store.producer.throttle import Throttle
 from market_data_store.producer.waits import Waits
+from market_data_store.protocol import QUEUE
 
 #: `close` leaves the connection behind when another thread still waits for the broker's answer after this time.
 _CLOSE_TIMEOUT_S = 3.0
@@ -23,12 +25,13 @@ class Brake:
     """Holds messages back while the queue is full. Thread-safe: one thread at a time asks the broker.
 
     With `has_spool`, rows have another place to wait. An unreachable broker then does not block the caller, and the
-    depth is read again only after the next message that was sent.
+    depth is read again only after the next message that was sent. `served` says so if no worker takes the messages.
     """
 
-    def __init__(self, throttle: Throttle, inspector: QueueInspector, *, has_spool: bool) -> None:
+    def __init__(self, throttle: Throttle, inspector: QueueInspector, *, has_spool: bool, queue: str = QUEUE) -> None:
         self._throttle = throttle
         self._inspector = inspector
+        self.served = Served(inspector, queue)
         self._has_spool = has_spool
         self._is_broker_away = False
         self._waits = Waits()
@@ -38,10 +41,10 @@ class Brake:
         self._asking = threading.Lock()
 
     @classmethod
-    def of(cls, inspector: QueueInspector, capacity: int | None, *, has_spool: bool) -> Self:
-        """Make the brake of a queue; the capacity is MDS_QUEUE_CAPACITY unless given."""
-        throttle = Throttle(capacity or settings().queue_capacity, Watermarks.of(settings()))
-        return cls(throttle, inspector, has_spool=has_spool)
+    def of(cls, inspector: QueueInspector, queue: str, capacity: int | None, *, has_spool: bool) -> Self:
+        """Make the brake of the inspector's queue; the capacity is that of the settings unless given."""
+        throttle = Throttle(capacity or settings().capacities[queue], Watermarks.of(settings()))
+        return cls(throttle, inspector, has_spool=has_spool, queue=queue)
 
     def wait_for_room(self, timeout_s: float) -> None:
         """Wait while the queue is full, and raise `Backpressure` when it still is after `timeout_s`."""
@@ -125,6 +128,7 @@ class Brake:
 
     def close(self) -> None:
         """Close the connection to the broker."""
+        self.served.stop()
         if self._asking.acquire(timeout=_CLOSE_TIMEOUT_S):
             try:
                 self._inspector.close()

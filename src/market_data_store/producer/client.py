@@ -29,6 +29,7 @@ from market_data_store.errors import Backpressure, BrokerUnavailable, InvalidMes
 from market_data_store.producer.brake import Brake
 from market_data_store.producer.confirming import MOST_BYTES, Confirming
 from market_data_store.producer.encoding import encode_defaults, listed, with_moment
+from market_data_store.producer.lanes import Lane, queue_of
 from market_data_store.producer.leaving import closed_after
 from market_data_store.producer.messages import Gathering
 from market_data_store.producer.occurrences import Occurrences
@@ -38,7 +39,7 @@ from market_data_store.producer.publishing import CONFIRM_TIMEOUT_S, Publisher
 from market_data_store.producer.results import results_of
 from market_data_store.producer.spool import Spool
 from market_data_store.producer.waits import Waits
-from market_data_store.protocol import QUEUE, Counts
+from market_data_store.protocol import Counts
 from market_data_store.wire.fields import fields_of
 
 logger = logging.getLogger(__name__)
@@ -65,6 +66,7 @@ class StoreClient:
     def __init__(
         self,
         *,
+        lane: Lane = "live",
         defaults: Mapping[str, Any] | None = None,
         max_rows: int = 500,
         max_bytes: int = 1024 * 1024,
@@ -82,13 +84,14 @@ class StoreClient:
         declare: bool = True,
         app: Celery | None = None,
     ) -> None:
-        """`linger_s` is how long the first row of a message waits for others. `spool` is the path of a file that one
-        client at a time can use; `spool_max_bytes` bounds the rows in it.
+        """`lane="backfill"` is for history, and delays no live row. `linger_s` is how long the first row of a message
+        waits for others. `spool` is the path of a file that one client at a time can use; `spool_max_bytes` bounds the
+        rows in it.
 
-        The client reads the queue's depth itself. At soft it sends at half its rate. At hard, `on_pressure` decides:
+        The client reads its lane's depth itself. At soft it sends at half its rate. At hard, `on_pressure` decides:
         `"block"` lets `write` wait for up to `pressure_timeout_s` and then raise `Backpressure`, `"raise"` raises it at
         once, `"spool"` puts the rows into the spool, where they wait for the queue, and `"ignore"` sends them.
-        `capacity` is MDS_QUEUE_CAPACITY unless given.
+        `capacity` is MDS_QUEUE_CAPACITY unless given, or MDS_BACKFILL_CAPACITY.
 
         With `confirm=True`, rows without a result are re-sent after `confirm_timeout_s`, doubled at each try up to 16
         times that, and only while the queue is at or below its lower watermark: results behind a backlog are late.
@@ -100,7 +103,7 @@ class StoreClient:
         """
         if on_pressure == "spool" and spool is None:
             raise InvalidMessage("on_pressure='spool' needs a spool; give StoreClient(spool=PATH)")
-        self._app = app or store_app
+        self._app, self._queue = app or store_app, queue_of(lane)
         if app is None:
             settings().require_broker_url()
         self._defaults = dict(defaults or {})
@@ -111,14 +114,14 @@ class StoreClient:
         self._tables_as_rows, self._closed, self._waits = tables_as_rows, False, Waits()
         #: One call of `write` at a time. The outbox has its own lock: its thread keeps sending meanwhile.
         self._writing = threading.Lock()
-        inspector = QueueInspector(self._app, QUEUE, write_timeout_s=CONFIRM_TIMEOUT_S)
-        self._brake = Brake.of(inspector, capacity, has_spool=self._has_spool)
+        inspector = QueueInspector(self._app, self._queue, write_timeout_s=CONFIRM_TIMEOUT_S)
+        self._brake = Brake.of(inspector, self._queue, capacity, has_spool=self._has_spool)
         self._clock = broker_clock(self._app)
         results = results_of(self._app, inspector) if confirm else None
         self._confirming = None if results is None else Confirming(results, confirm_timeout_s, self._brake.room)
         self._outbox = Outbox(
-            Publisher(self._app, inspector, declare=declare),
-            Gathering(max_rows, max_bytes, linger_s, clock=self._clock.now),
+            Publisher(self._app, inspector, on_sent=self._brake.served.sent, declare=declare),
+            Gathering(max_rows, max_bytes, linger_s, queue=self._queue, clock=self._clock.now),
             brake=None if on_pressure == "ignore" else self._brake,
             spool=None if spool is None else Spool(spool, spool_max_bytes),
             confirming=self._confirming,
@@ -159,7 +162,7 @@ class StoreClient:
 
         `table` is a frame of pyarrow, polars, pandas or DuckDB, any other object that gives an Arrow stream, or a
         mapping of columns. Its columns are named as the fields of rows. It is sent at once, in messages of 5,000 rows
-        that share no message with the rows of `write`.
+        (history: 2,500) that share no message with the rows of `write`.
         """
         from market_data_store.producer.tables import frame_of, table_parts  # Arrow: 40 MB that rows do not need
 
@@ -171,7 +174,7 @@ class StoreClient:
         self._refresh_clock()
         with self._writing:
             self._admit()
-            parts = table_parts(self._packing, target, frame, standard, named)
+            parts = table_parts(self._packing, target, frame, standard, named, self._queue)
             self._send(self._outbox.take(target.name, named, list(parts), columnar=True))
         return len(frame)
 

@@ -15,6 +15,8 @@ from typing import NamedTuple
 
 from kombu.utils.uuid import uuid
 
+from market_data_store.protocol import QUEUE
+
 #: Seconds between two rows' times at least, so that the later row is newer also after rounding to microseconds, and
 #: when the clock stands still.
 _STEP_S = 2e-6
@@ -51,6 +53,8 @@ class Message:
     #: How many rows the broker had taken before this message.
     before: int = 0
     columnar: bool = False
+    #: The queue of its lane.
+    queue: str = QUEUE
 
 
 class Placement(NamedTuple):
@@ -64,13 +68,22 @@ class Placement(NamedTuple):
 
 
 class Gathering:
-    """The messages that are not full. Not thread-safe. `clock` gives the time at which rows are taken."""
+    """The messages for one queue that are not full. Not thread-safe.
+
+    `clock` gives the time at which rows are taken.
+    """
 
     def __init__(
-        self, max_rows: int, max_bytes: int, linger_s: float, *, clock: Callable[[], float] = time.time
+        self,
+        max_rows: int,
+        max_bytes: int,
+        linger_s: float,
+        *,
+        queue: str = QUEUE,
+        clock: Callable[[], float] = time.time,
     ) -> None:
         self._max_rows, self._max_bytes, self._linger_s = max_rows, max_bytes, linger_s
-        self._clock = clock
+        self._queue, self._clock = queue, clock
         self._open: dict[tuple[str, bytes], Message] = {}
         self._written_at = 0.0
 
@@ -86,7 +99,7 @@ class Gathering:
         rows, size = (message.rows, message.size) if message else (0, 0)
         for count, part in parts:
             if message is None or (rows and (rows + count > self._max_rows or size + len(part) > self._max_bytes)):
-                message = Message(dataset, defaults, due=time.monotonic() + self._linger_s)
+                message = Message(dataset, defaults, due=time.monotonic() + self._linger_s, queue=self._queue)
                 rows = size = 0
             placements.append(Placement(message, count, part, self._now()))
             rows += count
@@ -95,7 +108,10 @@ class Gathering:
 
     def place_tables(self, dataset: str, defaults: bytes, parts: Iterable[Part]) -> list[Placement]:
         """As `place`, for parts that are whole messages."""
-        return [Placement(Message(dataset, defaults, columnar=True), count, part, self._now()) for count, part in parts]
+        return [
+            Placement(Message(dataset, defaults, columnar=True, queue=self._queue), count, part, self._now())
+            for count, part in parts
+        ]
 
     def _now(self) -> float:
         self._written_at = max(self._clock(), self._written_at + _STEP_S)

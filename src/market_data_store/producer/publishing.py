@@ -1,14 +1,14 @@
 """Publishes messages as `store.write` tasks; when `publish` returns, the broker has confirmed the message.
 
 RabbitMQ confirms when a quorum of the queue has the message on disk, and with `mandatory` it reports a missing queue.
-So a user who may not declare the queue can send to it, and need not read it.
+So a user who may not declare a queue can send to it, and need not read it.
 Redis has the message in its list when it answers LPUSH; when that reaches the disk depends on its configuration
 (`appendonly`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -20,7 +20,7 @@ from market_data_store.coordinator.queue import QueueInspector
 from market_data_store.coordinator.reasons import reason_of
 from market_data_store.errors import BrokerUnavailable
 from market_data_store.producer.messages import Message
-from market_data_store.protocol import ENQUEUED_AT_HEADER, QUEUE, SERIALIZER, TABLE_SERIALIZER, TASK
+from market_data_store.protocol import ENQUEUED_AT_HEADER, SERIALIZER, TABLE_SERIALIZER, TASK
 from market_data_store.transport.declaring import declare_if_permitted
 
 #: In seconds. RabbitMQ confirms within milliseconds, or not at all when it is out of memory or disk.
@@ -30,12 +30,23 @@ CONFIRM_TIMEOUT_S = 15.0
 class Publisher:
     """Publishes: on RabbitMQ over the inspector's connection, on Redis over one that the process shares.
 
-    It declares the queue on each new connection if it shall and may. Not thread-safe.
+    It declares a message's queue once on each new connection if it shall and may. `on_sent` is called with the queue of
+    each message that the broker took. Not thread-safe.
     """
 
-    def __init__(self, app: Celery, inspector: QueueInspector, *, declare: bool = True) -> None:
+    def __init__(
+        self,
+        app: Celery,
+        inspector: QueueInspector,
+        *,
+        on_sent: Callable[[str], object] = lambda queue: None,
+        declare: bool = True,
+    ) -> None:
         self._app = app
+        self._on_sent = on_sent
         self._declares = declare
+        #: Those that exist, as far as this user may see to it, on the connection of the producer.
+        self._declared: set[str] = set()
         self._inspector = inspector
         self._is_rabbitmq = is_rabbitmq(str(app.conf.broker_url))
         self._url = without_password(str(app.conf.broker_url))
@@ -45,13 +56,14 @@ class Publisher:
         """Send the message. The worker stores a result if `reply_to` is given. Raises `BrokerUnavailable`."""
         try:
             with self._connected() as producer:
+                self._declare(message.queue, producer.connection)
                 self._app.send_task(
                     TASK,
                     args=[message.dataset, parts[0] if message.columnar else msgspec.Raw(b"[%s]" % b",".join(parts))],
                     kwargs={"defaults": msgspec.Raw(message.defaults)} if message.defaults != b"{}" else {},
                     task_id=message.task_id,
-                    queue=QUEUE,
-                    declare=[],  # see `_declare_over`
+                    queue=message.queue,
+                    declare=[],  # see `_declare`
                     serializer=TABLE_SERIALIZER if message.columnar else SERIALIZER,
                     headers={ENQUEUED_AT_HEADER: message.enqueued_at, "ignore_result": reply_to is None},
                     # For Flower: no payload.
@@ -69,6 +81,7 @@ class Publisher:
             # a message without a queue, for the next message's. A new connection also declares the queue again.
             self.close()
             raise BrokerUnavailable(f"the broker at {self._url} took no message ({reason_of(error)})") from error
+        self._on_sent(message.queue)
 
     def close(self) -> None:
         """Drop the connection; the next message opens another."""
@@ -82,15 +95,18 @@ class Publisher:
         if self._is_rabbitmq:
             with self._inspector.lent() as connection:
                 if self._producer is None or self._producer.connection is not connection:
-                    self._declare_over(connection)
-                    self._producer = self._app.amqp.Producer(connection, auto_declare=False)
+                    self._produce_over(connection)
                 yield self._producer
         else:
             if self._producer is None:
-                connection = self._app.connection_for_write()
-                self._declare_over(connection)
-                self._producer = self._app.amqp.Producer(connection, auto_declare=False)
+                self._produce_over(self._app.connection_for_write())
             yield self._producer
 
-    def _declare_over(self, connection: Any) -> None:
-        self._declares = self._declares and declare_if_permitted(self._app, connection)
+    def _produce_over(self, connection: Any) -> None:
+        self._producer = self._app.amqp.Producer(connection, auto_declare=False)
+        self._declared.clear()
+
+    def _declare(self, queue: str, connection: Any) -> None:
+        if self._declares and queue not in self._declared:
+            self._declares = declare_if_permitted(self._app, connection, queue)
+            self._declared.add(queue)

@@ -36,7 +36,8 @@ CREATE TABLE messages (
     dataset TEXT NOT NULL,
     defaults BLOB NOT NULL,
     columnar INTEGER NOT NULL,
-    sent_at REAL
+    sent_at REAL,
+    queue TEXT NOT NULL DEFAULT 'store.write'
 );
 CREATE TABLE parts (
     number INTEGER PRIMARY KEY,
@@ -52,7 +53,10 @@ _PART_BYTES = 64
 #: The file of an empty spool is shrunk when it is opened or closed if it is larger than this.
 _SHRINK_BYTES = 16 * 1024 * 1024
 
-_ADD_MESSAGE = "INSERT INTO messages (task_id, dataset, defaults, columnar) VALUES (?, ?, ?, ?)"
+#: For a spool of version 0.4, which also reads and writes one that has the column.
+_ADD_QUEUE = "ALTER TABLE messages ADD COLUMN queue TEXT NOT NULL DEFAULT 'store.write'"
+_HAS_QUEUE = "SELECT count(*) FROM pragma_table_info('messages') WHERE name = 'queue'"
+_ADD_MESSAGE = "INSERT INTO messages (task_id, dataset, defaults, columnar, queue) VALUES (?, ?, ?, ?, ?)"
 _ADD_PART = "INSERT INTO parts (message, written_at, rows, body) VALUES (?, ?, ?, ?)"
 _MARK_SENT = "UPDATE messages SET sent_at = ? WHERE number = ?"
 _BODIES = "SELECT body FROM parts WHERE message = ? ORDER BY number"
@@ -60,7 +64,7 @@ _SIZE = f"SELECT coalesce(sum(length(body) + {_PART_BYTES}), 0) FROM parts WHERE
 _DROP_PARTS = "DELETE FROM parts WHERE message = ?"
 _DROP_MESSAGE = "DELETE FROM messages WHERE number = ?"
 _KEPT = f"""
-SELECT m.number, m.task_id, m.dataset, m.defaults, m.columnar, m.sent_at,
+SELECT m.number, m.task_id, m.dataset, m.defaults, m.columnar, m.sent_at, m.queue,
        sum(p.rows), sum(length(p.body)) + {_PART_BYTES} * count(*), max(p.written_at)
 FROM messages m JOIN parts p ON p.message = m.number
 GROUP BY m.number ORDER BY m.number
@@ -105,7 +109,7 @@ class Spool:
             with self._transaction() as database:
                 for message, rows, part, written_at in placements:
                     if message.number is None:
-                        values = (message.task_id, message.dataset, message.defaults, message.columnar)
+                        values = (message.task_id, message.dataset, message.defaults, message.columnar, message.queue)
                         message.number = database.execute(_ADD_MESSAGE, values).lastrowid
                         added.append(message)
                     database.execute(_ADD_PART, (message.number, written_at, rows, part))
@@ -135,8 +139,9 @@ class Spool:
                 number=number,
                 sent_at=sent,
                 columnar=bool(columnar),
+                queue=queue,
             )
-            for number, task_id, dataset, defaults, columnar, sent, count, size, at in rows
+            for number, task_id, dataset, defaults, columnar, sent, queue, count, size, at in rows
         ]
         self.bytes = sum(message.size for message in kept)
         return kept
@@ -211,6 +216,8 @@ class Spool:
             if not tables:
                 identify = f"PRAGMA application_id = {_APPLICATION_ID}; PRAGMA user_version = {_FORMAT};"
                 database.executescript(f"BEGIN; {_TABLES} {identify} COMMIT;")
+            elif not database.execute(_HAS_QUEUE).fetchone()[0]:
+                database.execute(_ADD_QUEUE)
             self._shrink(database)
         except BaseException:
             database.close()

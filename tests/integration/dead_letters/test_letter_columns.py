@@ -34,7 +34,7 @@ from market_data_store.errors import DatabaseUnavailable
 from market_data_store.postgres import schema
 from market_data_store.postgres.messages import DecodedMessage, decoded
 from market_data_store.postgres.writer import Writer
-from market_data_store.protocol import ARROW, JSON, Counts
+from market_data_store.protocol import ARROW, BACKFILL_QUEUE, JSON, Counts
 from market_data_store.service.dead_letters import create_letters
 from market_data_store.service.guard import Guard
 from market_data_store.status.database import DatabaseReader
@@ -159,7 +159,7 @@ def test_a_whole_message_is_sent_again_as_what_it_was(channel: Any, producer: Ce
 
     def fetched() -> bool:
         # kombu does not know the compression, and so it leaves the body unchanged.
-        message = channel.basic_get(QUEUE, no_ack=True)
+        message = channel.basic_get(BACKFILL_QUEUE, no_ack=True)
         if message is not None:
             (id_,) = tasks[message.headers["id"]]
             kept = message.headers.get("compression")
