@@ -215,7 +215,8 @@ def test_status_shows_database_queue_and_workers(up: Up) -> None:
     assert said["level"] == "ok"
     assert re.fullmatch(r"[\d,]+", said["dead letters"])
     assert re.fullmatch(r"1 \(\S+@\S+\)", said["workers"])
-    assert re.fullmatch(r"ok \d+ s ago, redis: delivered", said["feedback"])
+    assert re.fullmatch(r"0 waiting \(0% of 10,000\), .*; level ok; workers 1", said["backfill"])
+    assert re.fullmatch(r"ok \d+ s ago, redis: delivered, redis-backfill: delivered", said["feedback"])
 
 
 def test_status_watch_keeps_refreshing(up: Up) -> None:
@@ -226,7 +227,7 @@ def test_status_watch_keeps_refreshing(up: Up) -> None:
     for line in watching.lines()[:3]:
         assert line.startswith("status ok: producers send at full rate, database postgresql://")
         assert ", queue 0 waiting (0% of 10,000), held by workers: 0, held no dataset, level ok, workers 1 (" in line
-        assert re.search(r", feedback ok \d+ s ago, redis: delivered$", line)
+        assert re.search(r", feedback ok \d+ s ago, redis: delivered, redis-backfill: delivered$", line)
 
 
 def test_the_commands_and_the_code_of_the_readme_work(up: Up) -> None:
