@@ -16,7 +16,6 @@ from click.testing import CliRunner
 from rich.console import Console
 from support.brokers import on_redis
 from support.databases import Connection
-from support.fixtures.store import QUEUE
 from support.processes import MDS, Process, running
 from support.waiting import wait_until
 from support.workers import Worker
@@ -33,7 +32,7 @@ from market_data_store.errors import (
     MarketDataStoreError,
 )
 from market_data_store.job_tracking import JobRunTracker
-from market_data_store.protocol import Counts
+from market_data_store.protocol import BACKFILL_QUEUE, Counts
 
 #: Neither has this id.
 UNKNOWN = 4711
@@ -343,7 +342,7 @@ def test_a_load_that_is_interrupted_is_cancelled_and_one_that_is_killed_is_stuck
     content = QUOTES.replace("x", "2")
     with load(redis_url, database_url, tmp_path, content) as loading, redis.Redis.from_url(redis_url) as broker:
         # There is no worker, so it waits for one; a signal before may come while its run is being recorded.
-        wait_until(lambda: broker.llen(QUEUE), "the rows are sent", timeout_s=60)
+        wait_until(lambda: broker.llen(BACKFILL_QUEUE), "the rows are sent", timeout_s=60)
         loading.send_signal(number)
         ended = loading.wait(60)
     (run,) = tracker.get_recent_runs()

@@ -188,6 +188,20 @@ def test_a_batch_of_history_is_cut_and_one_of_live_rows_is_not(consumer: Consume
     assert consumer.handed[PROCESSES + 1 :] == [[FIRST_ROWS // 3] * 3]
 
 
+@pytest.mark.parametrize(
+    ("rows", "messages"), [(FIRST_ROWS // 2, 2), (FIRST_ROWS * 6 // 10, 2), (FIRST_ROWS * 7 // 10, 1)]
+)
+def test_a_batch_of_history_ends_where_it_is_nearest_to_its_limit(
+    rows: int, messages: int, consumer: Consumer, lanes: Lanes
+) -> None:
+    for _ in range(PROCESSES):
+        lanes.add(history(1, redelivered=True))
+    for _ in range(4):
+        lanes.add(history(rows))
+    consumer.end_one()
+    assert consumer.handed[PROCESSES:] == [[rows] * messages]
+
+
 def test_a_pool_that_runs_jobs_at_once_gets_them_one_after_the_other(consumer: Consumer, lanes: Lanes) -> None:
     def run(job: Job) -> None:
         consumer.handed.append([request.rows for request in job.requests])  # type: ignore[attr-defined]
