@@ -197,8 +197,8 @@ def test_two_versions_run_beside_each_other_through_the_migrations_and_back(stor
     wait_until(lambda: held_queue("bars") in store.held(), store.logs, timeout_s=30)
     third.container.kill()
     fourth.stop()
-    wait_until(lambda: releases_all(store), store.logs, timeout_s=30)
-    fifth = store.worker(then=True)
+    fifth = store.worker(then=True)  # on Redis it puts back what a killed worker had
+    wait_until(lambda: releases_all(store), store.logs, timeout_s=WITHIN_S)
     monitor.end()
     store.start("monitor again", *MDS_THEN, "monitor", then=True)
     store.goes_on()

@@ -109,6 +109,7 @@ def _say(released: Counter[str], left: dict[str, int], taken: Counter[str], dry_
         console.print(f"{'waiting' if dry_run else 'left'}: {count:,} in {queue}")
     for queue, count in taken.items():
         console.print(
-            f"taken: {count:,} of {queue}, by a worker that runs or was killed; what killed workers had is back in the "
-            f"queue after at most {settings().visibility_timeout_s} s (MDS_VISIBILITY_TIMEOUT_S): run this again then"
+            f"taken: {count:,} of {queue}, by a worker that runs or was killed; what killed workers had, a worker of "
+            f"any version puts back after {settings().visibility_timeout_s} s (MDS_VISIBILITY_TIMEOUT_S): run this "
+            "again then"
         )

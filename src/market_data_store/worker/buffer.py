@@ -71,8 +71,8 @@ class Buffer:
         most = min(len(self._requests), self._batch_messages)
         while end < most and rows < limit:
             following = self._requests[end][1]
-            # A large message takes long, and the ones before it must not wait for it. History ends where it is nearest to
-            # its limit: batches that are much shorter write fewer rows a second.
+            # A large message takes long, and the ones before it must not wait for it. History ends where it is nearest
+            # to its limit: batches that are much shorter write fewer rows a second.
             if end and (following >= limit or (self.pace is not None and rows + following / 2 > limit)):
                 break
             rows += following
