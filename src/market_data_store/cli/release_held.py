@@ -7,8 +7,7 @@ from __future__ import annotations
 import json
 import sys
 from collections import Counter
-from collections.abc import Sequence
-from contextlib import ExitStack, closing
+from contextlib import closing
 
 import click
 
@@ -18,7 +17,7 @@ from market_data_store.cli.terminal import console, progress
 from market_data_store.config import settings
 from market_data_store.coordinator.queue import HOLDABLE, QueueInspector
 from market_data_store.coordinator.workers import Workers
-from market_data_store.protocol import BACKFILL_QUEUE, LANES, again_queue, held_queue
+from market_data_store.protocol import BACKFILL_QUEUE, LANES, QUEUE, again_queue, held_queue
 from market_data_store.transport.releasing import release, releaser_of
 
 
@@ -44,17 +43,16 @@ def command(datasets: tuple[str, ...], dry_run: bool, as_json: bool) -> None:
     chosen = [held_queue(name, queue) for queue in LANES.values() for name in datasets or HOLDABLE]
     if not datasets:
         chosen += [*map(again_queue, LANES.values()), BACKFILL_QUEUE]
-    with ExitStack() as stack:
-        inspectors = [stack.enter_context(closing(QueueInspector(app, queue))) for queue in LANES.values()]
-        waiting = _waiting(inspectors, chosen)
-        workers = max(map(_workers_of_this_version, inspectors))
+    with closing(QueueInspector(app, QUEUE)) as inspector:
+        waiting = _waiting(inspector, chosen)
+        workers = _workers_of_this_version(inspector)
         if workers and not as_json:
             click.echo(
                 f"workers of this version run ({workers}) and may set messages aside again: stop them first",
                 err=True,
             )
         released, taken = _released(waiting, chosen, dry_run=dry_run, quiet=as_json)
-        left = waiting if dry_run else _waiting(inspectors, chosen)
+        left = waiting if dry_run else _waiting(inspector, chosen)
     if as_json:
         found = {"released": released, "left": left, "taken": taken, "workers": workers, "dry_run": dry_run}
         click.echo(json.dumps(found))
@@ -86,17 +84,15 @@ def _released(
         return released, releaser.taken(chosen)
 
 
-def _waiting(inspectors: Sequence[QueueInspector], chosen: list[str]) -> dict[str, int]:
-    found: dict[str, int] = {}
-    for inspector in inspectors:
-        found |= inspector.set_aside()
+def _waiting(inspector: QueueInspector, chosen: list[str]) -> dict[str, int]:
+    found = inspector.set_aside(QUEUE) | inspector.set_aside(BACKFILL_QUEUE)
     if BACKFILL_QUEUE in chosen:
-        found[BACKFILL_QUEUE] = inspectors[-1].waiting()
+        found[BACKFILL_QUEUE] = inspector.waiting(BACKFILL_QUEUE)
     return {queue: found[queue] for queue in chosen if found.get(queue)}
 
 
 def _workers_of_this_version(inspector: QueueInspector) -> int:
-    Workers(inspector).look()
+    Workers(inspector, BACKFILL_QUEUE).by_queue()
     return len(inspector.answers)
 
 

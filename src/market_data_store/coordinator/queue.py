@@ -123,8 +123,8 @@ class QueueInspector:
     def reserved(self, queue: str | None = None) -> int | None:
         """Count the messages that workers hold unacknowledged; None if that cannot be known.
 
-        On Redis the count covers all queues of the database, and is told of the inspector's own queue alone. Raises
-        `BrokerUnavailable`.
+        On Redis the count covers all queues of the database, and is returned for the inspector's own queue only.
+        Raises `BrokerUnavailable`.
         """
         queue = queue or self.queue
         if self._management_url:

@@ -13,11 +13,17 @@ from collections.abc import Callable
 from market_data_store.coordinator.answers import counted_troubles
 from market_data_store.coordinator.queue import QueueInspector
 from market_data_store.errors import BrokerUnavailable
+from market_data_store.protocol import LANES
 
 logger = logging.getLogger(__name__)
 
 #: Seconds between the end of one count and the start of the next.
 _INTERVAL_S = 1.0
+
+
+def unserved(queue: str) -> str:
+    """Say that no worker takes a lane's messages, and what to do."""
+    return f"no worker takes {queue}; start one without -Q, or with -Q {','.join(LANES.values())}"
 
 
 class Workers:

@@ -13,7 +13,6 @@ from market_data_store.errors import Backpressure, BrokerUnavailable
 from market_data_store.producer.served import Served
 from market_data_store.producer.throttle import Throttle
 from market_data_store.producer.waits import Waits
-from market_data_store.protocol import QUEUE
 
 #: `close` leaves the connection behind when another thread still waits for the broker's answer after this time.
 _CLOSE_TIMEOUT_S = 3.0
@@ -28,10 +27,10 @@ class Brake:
     depth is read again only after the next message that was sent. `served` says so if no worker takes the messages.
     """
 
-    def __init__(self, throttle: Throttle, inspector: QueueInspector, *, has_spool: bool, queue: str = QUEUE) -> None:
+    def __init__(self, throttle: Throttle, inspector: QueueInspector, *, has_spool: bool) -> None:
         self._throttle = throttle
         self._inspector = inspector
-        self.served = Served(inspector, queue)
+        self.served = Served(inspector)
         self._has_spool = has_spool
         self._is_broker_away = False
         self._waits = Waits()
@@ -41,10 +40,10 @@ class Brake:
         self._asking = threading.Lock()
 
     @classmethod
-    def of(cls, inspector: QueueInspector, queue: str, capacity: int | None, *, has_spool: bool) -> Self:
+    def of(cls, inspector: QueueInspector, capacity: int | None, *, has_spool: bool) -> Self:
         """Make the brake of the inspector's queue; the capacity is that of the settings unless given."""
-        throttle = Throttle(capacity or settings().capacities[queue], Watermarks.of(settings()))
-        return cls(throttle, inspector, has_spool=has_spool, queue=queue)
+        throttle = Throttle(capacity or settings().capacities[inspector.queue], Watermarks.of(settings()))
+        return cls(throttle, inspector, has_spool=has_spool)
 
     def wait_for_room(self, timeout_s: float) -> None:
         """Wait while the queue is full, and raise `Backpressure` when it still is after `timeout_s`."""

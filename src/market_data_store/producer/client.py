@@ -115,7 +115,7 @@ class StoreClient:
         #: One call of `write` at a time. The outbox has its own lock: its thread keeps sending meanwhile.
         self._writing = threading.Lock()
         inspector = QueueInspector(self._app, self._queue, write_timeout_s=CONFIRM_TIMEOUT_S)
-        self._brake = Brake.of(inspector, self._queue, capacity, has_spool=self._has_spool)
+        self._brake = Brake.of(inspector, capacity, has_spool=self._has_spool)
         self._clock = broker_clock(self._app)
         results = results_of(self._app, inspector) if confirm else None
         self._confirming = None if results is None else Confirming(results, confirm_timeout_s, self._brake.room)

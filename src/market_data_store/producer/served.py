@@ -12,9 +12,8 @@ import time
 
 from market_data_store.connections.names import causes
 from market_data_store.coordinator.queue import QueueInspector
-from market_data_store.coordinator.workers import Workers
+from market_data_store.coordinator.workers import Workers, unserved
 from market_data_store.errors import BrokerUnavailable
-from market_data_store.protocol import LANES
 
 logger = logging.getLogger(__name__)
 
@@ -28,10 +27,10 @@ _AGAIN_S = 2.0
 
 
 class Served:
-    """Whether workers take the messages of a queue. `sent` is for one thread, and takes no time."""
+    """Whether workers take the messages of the inspector's queue. `sent` is for one thread, and takes no time."""
 
-    def __init__(self, inspector: QueueInspector, queue: str) -> None:
-        self._inspector, self._queue = inspector, queue
+    def __init__(self, inspector: QueueInspector) -> None:
+        self._inspector, self._queue = inspector, inspector.queue
         self._workers = Workers(inspector)
         self._may_ask, self._is_said = True, False
         self._ask_at = 0.0
@@ -71,8 +70,7 @@ class Served:
         if is_served == self._is_said:
             self._is_said = not is_served
             if not is_served and not self._stop.is_set():
-                both = ",".join(LANES.values())
-                logger.warning("no worker takes %s; start one without -Q, or with -Q %s", self._queue, both)
+                logger.warning("%s", unserved(self._queue))
             elif is_served:
                 logger.info("a worker takes %s again", self._queue)
 

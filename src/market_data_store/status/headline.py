@@ -9,7 +9,8 @@ from market_data_core.telemetry import HealthComponent, HealthStatus
 
 from market_data_store.coordinator.feedback import BROKER_UNREACHABLE, DATASET_HELD, NO_WORKERS
 from market_data_store.coordinator.watermarks import HARD, OK, SOFT, LevelAndReason
-from market_data_store.protocol import BACKFILL_QUEUE, LANES
+from market_data_store.coordinator.workers import unserved
+from market_data_store.protocol import BACKFILL_QUEUE
 from market_data_store.status.health import is_ready
 
 Severity = Literal["ok", "warning", "critical"]
@@ -62,7 +63,7 @@ def problem_of(backfill: LevelAndReason) -> str | None:
     """Return what to do about the backfill lane, if nobody takes what waits there; it makes no headline."""
     if backfill.reason != NO_WORKERS:
         return None
-    return f"no worker takes {BACKFILL_QUEUE}; start one without -Q, or with -Q {','.join(LANES.values())}"
+    return unserved(BACKFILL_QUEUE)
 
 
 def _not_ready(health: HealthStatus) -> Iterator[str]:

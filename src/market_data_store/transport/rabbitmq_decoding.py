@@ -51,7 +51,7 @@ class Delivery(NamedTuple):
 def delivery(payload: bytes) -> Delivery:
     """Decode the payload of the method's frame; its first four bytes name the method.
 
-    Names that are not UTF-8 are no error: nobody needs them, and it would end the worker at each delivery.
+    Names that are not UTF-8 are not an error: nobody needs them, and it would end the worker at each delivery.
     """
     consumer_tag, at = _short_text(payload, 4, "replace")
     number, bits = _NUMBER_AND_FLAG.unpack_from(payload, at)

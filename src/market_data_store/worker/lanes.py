@@ -53,7 +53,7 @@ class Lanes:
             buffer.rest()
 
     def _next(self) -> Buffer | None:
-        """The buffer from which the next batch comes; None if there is no process for it."""
+        """The buffer from which the next batch comes; None if no process is free for one."""
         free = 0 if is_stopping() else self._consumer.pool.num_processes - self._jobs
         for buffer in self._buffers.values():
             if free <= 0:

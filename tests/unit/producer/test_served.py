@@ -25,6 +25,7 @@ class Broker:
     """A Redis, as far as it is asked."""
 
     def __init__(self) -> None:
+        self.queue = BACKFILL_QUEUE
         self.depth, self.asked, self.is_closed = 1, 0, False
         self.found: list[str] = []
         self.error: Exception | None = None
@@ -60,7 +61,7 @@ def said(caplog: pytest.LogCaptureFixture) -> int:
 
 def test_it_is_said_once_until_a_worker_takes_the_lane_again(broker: Broker, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
-    watch = Served(broker, BACKFILL_QUEUE)  # type: ignore[arg-type]
+    watch = Served(broker)  # type: ignore[arg-type]
     watch.sent(BACKFILL_QUEUE)
     wait_until(lambda: broker.asked > 10)
     assert said(caplog) == 1
@@ -73,7 +74,7 @@ def test_it_is_said_once_until_a_worker_takes_the_lane_again(broker: Broker, cap
 
 
 def test_nobody_is_asked_while_nothing_waits_or_for_another_lane(broker: Broker) -> None:
-    watch = Served(broker, BACKFILL_QUEUE)  # type: ignore[arg-type]
+    watch = Served(broker)  # type: ignore[arg-type]
     watch.sent(QUEUE)
     assert watch._thread is None
     broker.depth = 0
@@ -84,8 +85,8 @@ def test_nobody_is_asked_while_nothing_waits_or_for_another_lane(broker: Broker)
 
 
 def test_who_may_not_ask_asks_once(broker: Broker, caplog: pytest.LogCaptureFixture) -> None:
-    broker.error = NoPermissionError()
-    watch = Served(broker, QUEUE)  # type: ignore[arg-type]
+    broker.queue, broker.error = QUEUE, NoPermissionError()
+    watch = Served(broker)  # type: ignore[arg-type]
     watch.sent(QUEUE)
     wait_until(lambda: not watch._may_ask)
     watch.sent(QUEUE)
