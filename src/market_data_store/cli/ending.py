@@ -58,6 +58,14 @@ def came() -> int | None:
     return _Came.number
 
 
+def is_cause_of(error: BaseException) -> bool:
+    """Whether this is what became of `Ended` in foreign code: a module of C that is being imported raises ImportError."""
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, Ended):
+        cause = cause.__cause__ or cause.__context__
+    return cause is not None
+
+
 def status(number: int) -> int:
     """Return the exit status after this signal: 143 after SIGTERM, 130 after SIGINT; 0 of a command without an end."""
     return 0 if is_endless() else 128 + number

@@ -88,6 +88,10 @@ def main() -> None:
         sys.exit(WRONG_SETTINGS)
     except MarketDataStoreError as error:
         _exit(f"error: {error}", 1)
+    except Exception as error:
+        if ending.came() is None:
+            raise
+        _exit("" if ending.is_cause_of(error) else f"{type(error).__name__}: {error}", 1)
     finally:
         ending.exit_at_once()
 
@@ -98,8 +102,9 @@ def _exit(line: str, status: int) -> None:
     if number is not None:
         end = Ended(number)
         end.facts = line
-        line, status = str(end), ending.status(number)
-    click.secho(line, fg="red", err=True)
+        line, status = "" if ending.is_endless() and not line else str(end), ending.status(number)
+    if line:
+        click.secho(line, fg="red", err=True)
     sys.exit(status)
 
 

@@ -96,6 +96,27 @@ def test_a_signal_at_any_moment_leaves_no_traceback(tmp_path: Path, number: sign
                 assert last in ("", f"ended by {number.name}", f"ended by {number.name}; no row was sent")
 
 
+#: What modules of C make of any exception that is raised while they are imported.
+IMPORTED = """
+import signal
+try:
+    signal.raise_signal(signal.{})
+except BaseException as error:
+    raise ImportError("Encountered an error") from error
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_while_a_module_of_c_is_imported_is_no_error_of_imports(
+    tmp_path: Path, number: signal.Signals
+) -> None:
+    (tmp_path / "one.csv").write_text("ts,symbol,provider,name,value\n2024-01-01T00:00:00Z,A,p,n,1\n")
+    (tmp_path / "duckdb.py").write_text(IMPORTED.format(number.name))  # found before the real one
+    command = (PYTHON, "-m", "market_data_store", "load", "one.csv", "--dataset", "signals")
+    ended = run(*command, directory=tmp_path)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (128 + number, "", f"ended by {number.name}\n")
+
+
 def test_what_deletes_needs_an_answer_or_yes(database: Connection, database_url: str, tmp_path: Path) -> None:
     refused = run(*MDS, "migrate", "--down", directory=tmp_path, environment={"DATABASE_URL": database_url})
     assert refused.returncode == 2

@@ -20,6 +20,7 @@ from market_data_store.protocol import BACKFILL_QUEUE, QUEUE
 FOREIGN = """
 from celery import Celery
 app = Celery("foreign", broker=BROKER)
+app.conf.task_create_missing_queue_type = "quorum"  # RabbitMQ refuses another type than that of the queue that is there
 """
 
 
