@@ -30,7 +30,9 @@ from market_data_store.protocol import BACKFILL_QUEUE, QUEUE
 KINDS = ("tables", "json")
 #: What is wanted: milliseconds of p99, of which the larger counts, and the share of the rate.
 _P99_MS, _TIMES_QUIET, _RATE = 150.0, 2.0, 0.9
-_CAPACITY, _GIVE_UP_S, _LOOK_S = 10_000, 7_200.0, 0.25
+_GIVE_UP_S, _LOOK_S = 7_200.0, 0.25
+#: Messages that each lane may hold: so few of history that its producer is told to wait.
+_CAPACITIES = {QUEUE: 10_000, BACKFILL_QUEUE: 50}
 
 
 @dataclass(slots=True)
@@ -43,7 +45,9 @@ class Levels:
     def look(self, inspectors: dict[str, QueueInspector]) -> None:
         """Read the depths."""
         for queue, inspector in inspectors.items():
-            level = Watermarks().level(self._last.get(queue, OK), (if_answered(inspector.depth) or 0) / _CAPACITY)  # type: ignore[arg-type]
+            level = Watermarks().level(
+                self._last.get(queue, OK), (if_answered(inspector.depth) or 0) / _CAPACITIES[queue]
+            )  # type: ignore[arg-type]
             self._last[queue] = level
             self.seen[queue][level.value] += 1
 
@@ -61,7 +65,9 @@ class Bench:
     def __init__(self, stack: ExitStack, found: Servers, broker: str, directory: Path) -> None:
         self._stack, self._database, self._directory = stack, found.database, directory
         url = found.brokers[broker]
-        self._environment = environment(BROKER_URL=url, DATABASE_URL=found.database.url)
+        self._environment = environment(
+            BROKER_URL=url, DATABASE_URL=found.database.url, MDS_BACKFILL_CAPACITY=str(_CAPACITIES[BACKFILL_QUEUE])
+        )
         command = [sys.executable, "-m", *worker_command(concurrency=2)]
         self._worker = stack.enter_context(running(command, self._environment, directory / f"worker-{broker}.log"))
         self._worker.until_logged("ready.")
@@ -121,8 +127,10 @@ class Bench:
         self.clear()
         levels = Levels()
         with ExitStack() as stack:
-            history = self.history(stack, kind, rows)
             live = self.live(stack, rate, live_s) if live_s else None
+            while live is not None and live.is_running and not self._database.count():
+                time.sleep(_LOOK_S)  # its start is not what history waits for
+            history = self.history(stack, kind, rows)
             seconds = json.loads(self.until_ended(history, levels))["seconds"]
             if live is not None:
                 self.until_ended(live, Levels())

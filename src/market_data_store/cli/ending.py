@@ -59,7 +59,7 @@ def came() -> int | None:
 
 
 def is_cause_of(error: BaseException) -> bool:
-    """Whether this is what became of `Ended` in foreign code: a module of C that is being imported raises ImportError."""
+    """Whether foreign code made this of `Ended`: a module of C that is being imported raises ImportError."""
     cause: BaseException | None = error
     while cause is not None and not isinstance(cause, Ended):
         cause = cause.__cause__ or cause.__context__

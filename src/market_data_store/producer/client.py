@@ -2,8 +2,8 @@
 
 `market_data_store.store_client` is another class: its asynchronous face for market-data-pipeline.
 
-A message costs about a hundred times as much as a row: it is sent when it has 500 rows or 1 MiB, or 50 ms after its
-first row. `write` encodes and checks rows by the worker's code; `outbox` sends them.
+A message costs about a hundred times as much as a row: it is sent when it has 500 rows or 1 MiB, or 30 ms after the
+message before it. `write` encodes and checks rows by the worker's code; `outbox` sends them.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ class StoreClient:
         defaults: Mapping[str, Any] | None = None,
         max_rows: int = 500,
         max_bytes: int = 1024 * 1024,
-        linger_s: float = 0.05,
+        linger_s: float | None = None,
         confirm: bool = False,
         confirm_timeout_s: float = 60.0,
         spool: str | Path | None = None,
@@ -85,8 +85,8 @@ class StoreClient:
         app: Celery | None = None,
     ) -> None:
         """`lane="backfill"` is for history, and delays no live row. `linger_s` is how long the first row of a message
-        waits for others. `spool` is the path of a file that one client at a time can use; `spool_max_bytes` bounds the
-        rows in it.
+        waits for others; with None until 30 ms after the message before, so that a row after a pause waits for nothing.
+        `spool` is the path of a file that one client at a time can use; `spool_max_bytes` bounds the rows in it.
 
         The client reads its lane's depth itself. At soft it sends at half its rate. At hard, `on_pressure` decides:
         `"block"` lets `write` wait for up to `pressure_timeout_s` and then raise `Backpressure`, `"raise"` raises it at
@@ -162,7 +162,7 @@ class StoreClient:
 
         `table` is a frame of pyarrow, polars, pandas or DuckDB, any other object that gives an Arrow stream, or a
         mapping of columns. Its columns are named as the fields of rows. It is sent at once, in messages of 5,000 rows
-        (history: 2,500) that share no message with the rows of `write`.
+        that share no message with the rows of `write`.
         """
         from market_data_store.producer.tables import frame_of, table_parts  # Arrow: 40 MB that rows do not need
 
@@ -174,7 +174,7 @@ class StoreClient:
         self._refresh_clock()
         with self._writing:
             self._admit()
-            parts = table_parts(self._packing, target, frame, standard, named, self._queue)
+            parts = table_parts(self._packing, target, frame, standard, named)
             self._send(self._outbox.take(target.name, named, list(parts), columnar=True))
         return len(frame)
 

@@ -20,7 +20,9 @@ from market_data_store.protocol import QUEUE
 #: Seconds between two rows' times at least, so that the later row is newer also after rounding to microseconds, and
 #: when the clock stands still.
 _STEP_S = 2e-6
-
+#: Unless a client was told how long rows linger: the least seconds between two messages that are not full. So the first
+#: row after a pause, which others may not follow, goes at once.
+_PAUSE_S = 0.03
 
 #: A number of rows, and these rows encoded.
 Part = tuple[int, bytes]
@@ -70,14 +72,15 @@ class Placement(NamedTuple):
 class Gathering:
     """The messages for one queue that are not full. Not thread-safe.
 
-    `clock` gives the time at which rows are taken.
+    `linger_s` is how long a message's first row waits for others. With None it waits until `_PAUSE_S` after the message
+    before, and goes at once if that is over. `clock` gives the time at which rows are taken.
     """
 
     def __init__(
         self,
         max_rows: int,
         max_bytes: int,
-        linger_s: float,
+        linger_s: float | None,
         *,
         queue: str = QUEUE,
         clock: Callable[[], float] = time.time,
@@ -86,6 +89,7 @@ class Gathering:
         self._queue, self._clock = queue, clock
         self._open: dict[tuple[str, bytes], Message] = {}
         self._written_at = 0.0
+        self._closed_at = -math.inf
 
     def room(self, dataset: str, defaults: bytes) -> int:
         """How many rows still fit into the message that the next rows are added to."""
@@ -99,7 +103,7 @@ class Gathering:
         rows, size = (message.rows, message.size) if message else (0, 0)
         for count, part in parts:
             if message is None or (rows and (rows + count > self._max_rows or size + len(part) > self._max_bytes)):
-                message = Message(dataset, defaults, due=time.monotonic() + self._linger_s, queue=self._queue)
+                message = Message(dataset, defaults, due=self._due(time.monotonic()), queue=self._queue)
                 rows = size = 0
             placements.append(Placement(message, count, part, self._now()))
             rows += count
@@ -112,6 +116,10 @@ class Gathering:
             Placement(Message(dataset, defaults, columnar=True, queue=self._queue), count, part, self._now())
             for count, part in parts
         ]
+
+    def _due(self, now: float) -> float:
+        """When a message that begins now is closed at the latest."""
+        return max(now, self._closed_at + _PAUSE_S) if self._linger_s is None else now + self._linger_s
 
     def _now(self) -> float:
         self._written_at = max(self._clock(), self._written_at + _STEP_S)
@@ -137,6 +145,8 @@ class Gathering:
             self._open[key] = message
             if message.rows >= self._max_rows or message.size >= self._max_bytes:
                 full.append(self._open.pop(key))
+        if full:
+            self._closed_at = time.monotonic()
         return full
 
     def due(self, now: float) -> list[Message]:
@@ -144,6 +154,8 @@ class Gathering:
         full = [message for message in self._open.values() if message.due <= now]
         for message in full:
             del self._open[message.dataset, message.defaults]
+        if full:
+            self._closed_at = time.monotonic()  # `now` may be infinite
         return full
 
     @property

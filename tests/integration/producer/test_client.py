@@ -77,16 +77,25 @@ def test_a_message_goes_before_it_has_more_than_a_mebibyte(producer: Celery, tak
     assert len(messages) == 6
 
 
-def test_a_message_goes_50_ms_after_its_first_row(
+def test_a_message_goes_when_its_first_row_has_lingered(
     producer: Celery, queue: QueueInspector, taken: Taken, bars: list[Bar]
 ) -> None:
-    with StoreClient(app=producer) as client:
+    with StoreClient(app=producer, linger_s=0.05) as client:
         client.write("bars", bars[:1])
         started = time.monotonic()
         client.write("bars", bars[1:3])
         wait_until(lambda: queue.depth() == 1)
         assert 0.04 < time.monotonic() - started < 1
         assert taken() == [bars[:3]]
+
+
+def test_a_row_after_a_pause_goes_without_a_flush(producer: Celery, taken: Taken, bars: list[Bar]) -> None:
+    found: list[list[Bar]] = []
+    with StoreClient(app=producer) as client:
+        for number in range(2):
+            client.write("bars", bars[number : number + 1])
+            wait_until(lambda: found.extend(taken()) or len(found) > number, "it is sent")  # noqa: B023
+    assert found == [bars[:1], bars[1:2]]
 
 
 @on_redis

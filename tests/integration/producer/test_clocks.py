@@ -96,7 +96,10 @@ def test_a_producer_that_may_not_ask_for_the_time_uses_its_own(
         server.execute_command("ACL", "SETUSER", "timeless", "on", "nopass", "~*", "&*", "+@all", "-time")
         url = redis_url.replace("redis://", "redis://timeless:x@")
         try:
-            with Celery("timeless", broker=url, set_as_current=False) as app, StoreClient(app=app) as client:
+            with (
+                Celery("timeless", broker=url, set_as_current=False) as app,
+                StoreClient(app=app, linger_s=60) as client,
+            ):
                 for bar in bars[:3]:
                     client.write("bars", [bar])
                 client.flush()

@@ -16,7 +16,6 @@ from market_data_store.producer.encoding import encode_defaults
 from market_data_store.producer.occurrences import Occurrences
 from market_data_store.producer.packing import Packing
 from market_data_store.producer.tables import table_parts
-from market_data_store.protocol import QUEUE
 from market_data_store.wire.arrow import frame_of, unpack
 
 TICKS = DATASETS["ticks"]
@@ -83,7 +82,7 @@ def test_equal_rows_of_a_table_are_numbered_over_all_its_messages(monkeypatch: p
     rows = [TICK, {**TICK, "price": 2.0}, TICK]
     frame = frame_of(pa.Table.from_pylist(rows))
     standard, defaults = encode_defaults(TICKS, {})
-    monkeypatch.setattr("market_data_store.producer.tables._TABLE_ROWS", {QUEUE: 2})
+    monkeypatch.setattr("market_data_store.producer.tables._TABLE_ROWS", 2)
     packing = Packing(500, 1024 * 1024, check=True)
     found = [unpack(body) for _, body in table_parts(packing, TICKS, frame, standard, defaults)]
     assert [frame.objects() for _, frame, _ in found] == [
