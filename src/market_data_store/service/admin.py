@@ -52,13 +52,15 @@ class ExpiredAnswer(BaseModel):
     chunks: int | None
 
 
+def _with_names(schema: dict[str, Any]) -> None:
+    schema["enum"] = [*DATASETS, LETTERS]
+
+
 class RetentionRequest(Body):
     """What to apply; an empty object applies all of MDS_RETENTION_DAYS."""
 
     dry_run: bool = Field(default=False, description="Only count, delete nothing.")
-    dataset: str | None = Field(
-        default=None, description="Only this dataset.", json_schema_extra={"enum": [*DATASETS, LETTERS]}
-    )
+    dataset: str | None = Field(default=None, description="Only this dataset.", json_schema_extra=_with_names)
     expected: list[ExpiredAnswer] | None = Field(
         default=None,
         description="What the dry run has answered as `expired`; required unless this is one. Deletes that and nothing "
