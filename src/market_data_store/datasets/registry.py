@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from threading import Lock
 
-from market_data_store.config import settings
+from market_data_store.config import settings_without_local_servers
 from market_data_store.datasets.catalogue import BUILT_IN
 from market_data_store.datasets.declaration import Dataset
 from market_data_store.errors import InvalidMessage, Reason
@@ -35,7 +35,9 @@ class Registry(Mapping[str, Dataset]):
                     from market_data_store.config.declarations import declarations
                     from market_data_store.datasets.declared import declared
 
-                    self._declared = declared(declarations(settings().datasets))
+                    # `mds up` makes tables before there are the servers that `settings` remembers.
+                    given = settings_without_local_servers()
+                    self._declared = declared(declarations(given.datasets))
         return self._declared
 
     def forget(self) -> None:

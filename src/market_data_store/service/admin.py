@@ -101,7 +101,7 @@ def create_admin(settings: Settings, sampler: Sampler, guard: Guard) -> APIBluep
     @admin.post("/migrate", responses={"200": RevisionChange})
     def migrate() -> Answer:
         """Run the migrations that are due."""
-        before, after = schema.upgrade(settings.migration_url)
+        before, after = schema.upgrade(settings.migration_url, lambda step: logger.info("admin: %s", step))
         logger.info("admin: migrated from %s to %s", before.current, after.current)
         return RevisionChange(before=before.current, after=after.current).model_dump()
 

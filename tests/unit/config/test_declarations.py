@@ -94,6 +94,13 @@ def test_a_built_in_dataset_is_found_without_a_look_at_declarations(directory: P
     assert dataset_named("book").name == "book"
 
 
+def test_a_look_at_declarations_leaves_the_settings_to_be_read_later(directory: Path) -> None:
+    """`mds up` makes the tables of declared datasets before it names its servers."""
+    (directory / "datasets.toml").write_text(BOOK)
+    assert "book" in DATASETS
+    assert config.settings.cache_info().currsize == 0
+
+
 def test_an_unknown_name_is_told_the_declared_ones(directory: Path) -> None:
     (directory / "datasets.toml").write_text(BOOK)
     with pytest.raises(InvalidMessage, match=r"dataset: 'boook' is unknown; use one of bars, .*, signals, book"):
