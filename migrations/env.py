@@ -5,10 +5,7 @@ from alembic import context
 from sqlalchemy import create_engine, pool, text
 
 from market_data_store.config import settings
-from market_data_store.postgres.tables import metadata
-
-#: If two `release` processes run at once, the second one waits and then finds nothing left to do.
-ADVISORY_LOCK = 0x6D6473  # "mds"
+from market_data_store.postgres.tables import ADVISORY_LOCK, metadata
 
 
 def run() -> None:

@@ -26,6 +26,7 @@ RUN = (
     "docs/reading.md",
     "examples/README.md",
     "docs/files.md",
+    "docs/own-datasets.md",
     "docs/dead-letters.md",
     "docs/jobs.md",
     "docs/pipeline.md",

@@ -17,7 +17,7 @@ import psycopg
 import pytest
 from celery import Celery
 
-from market_data_store.coordinator.queue import HOLDABLE
+from market_data_store.coordinator.queue import holdable
 from market_data_store.protocol import LANES, again_queue, held_queue
 from support.databases import empty, new_database
 from support.waiting import wait_until
@@ -31,7 +31,7 @@ SHARED_HOST = "shared"
 OUR_QUEUES = tuple(
     name
     for queue in LANES.values()
-    for name in (queue, again_queue(queue), *(held_queue(dataset, queue) for dataset in HOLDABLE))
+    for name in (queue, again_queue(queue), *(held_queue(dataset, queue) for dataset in holdable()))
 )
 #: A worker that is not idle after this was left in disorder by the test before.
 _IDLE_TIMEOUT_S = 5.0

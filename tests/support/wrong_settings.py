@@ -57,6 +57,7 @@ WRONG = {
     "MDS_MONITOR_METRICS_PORT": "9100.5",
     "MDS_RETENTION_DAYS": "ticks=0",
     "MDS_ANY_YEAR": "1900",
+    "MDS_DATASETS": "nowhere/datasets.toml",
     "MDS_HOME": "/dev/null",
 }
 

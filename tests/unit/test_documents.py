@@ -103,6 +103,7 @@ NOT_FILES = {
     ".mds/passwords",
     ".mds/postgres/cluster/pg_hba.conf.before",
     "celery.py",
+    "datasets.toml",
     "deploy/.env",
     ".mds/spool",
     "MDS_HOME/spool",

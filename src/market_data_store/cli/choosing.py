@@ -2,16 +2,47 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import datetime
 from typing import Any, TypeVar
 
 import click
 
+from market_data_store.datasets import DATASETS
 from market_data_store.errors import InvalidRead
 from market_data_store.wire.bounds import moment_of
 
 C = TypeVar("C", bound=Callable[..., Any])
+
+
+class NameOf(click.ParamType):  # type: ignore[type-arg]  # of click 8.1 it takes none
+    """One of some names that are looked up when they are needed: declarations take a moment to read."""
+
+    name = "choice"
+
+    def __init__(self, names: Callable[[], Iterable[str]]) -> None:
+        self._names = names
+
+    @property
+    def _choice(self) -> Any:
+        return click.Choice([*self._names()])
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the name; fails for another text."""
+        return self._choice.convert(value, param, ctx)
+
+    def get_metavar(self, *args: Any, **named: Any) -> str | None:
+        """Return what the help shows."""
+        found: str | None = self._choice.get_metavar(*args, **named)
+        return found
+
+    def shell_complete(self, *args: Any, **named: Any) -> Any:
+        """Return what a shell may complete."""
+        return self._choice.shell_complete(*args, **named)
+
+
+#: The name of a dataset.
+DATASET = NameOf(lambda: DATASETS)
 
 
 def names(what: str) -> Callable[[C], C]:
@@ -32,7 +63,7 @@ def names(what: str) -> Callable[[C], C]:
 
 def chosen(dataset: str, **names: tuple[str, ...]) -> dict[str, Any]:
     """Return the names that were given, as criteria of `postgres.selection`; None for those that were not."""
-    if names["interval"] and dataset != "bars":
+    if names["interval"] and "interval" not in DATASETS[dataset].table.columns:
         raise click.UsageError(f"--interval {names['interval'][0]}: {dataset} have no interval; only bars do")
     return {name: list(values) or None for name, values in names.items()}
 

@@ -1,14 +1,19 @@
-"""`mds datasets`: lists the datasets with their fields."""
+"""`mds datasets`: lists the datasets with their fields, and checks declarations of a user's own."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from typing import Any
 
 import click
 
+from market_data_store.cli.choosing import DATASET
 from market_data_store.cli.columns import aligned
+from market_data_store.cli.terminal import printable
+from market_data_store.config.declarations import declaration_in
 from market_data_store.datasets import DATASETS, Dataset
+from market_data_store.datasets.declared import declared
 from market_data_store.wire.fields import Field, fields_of
 
 #: What a user calls the types of Postgres.
@@ -16,6 +21,7 @@ _KINDS = {
     "text": "text",
     "text[]": "list of texts",
     "float8": "number",
+    "float8[]": "list of numbers",
     "int8": "integer",
     "int4": "integer",
     "bool": "true or false",
@@ -25,31 +31,81 @@ _KINDS = {
 }
 
 
-@click.command("datasets")
-@click.argument("dataset", required=False, type=click.Choice(list(DATASETS)))
-@click.option("--json", "as_json", is_flag=True, help="Print a list for programs.")
-def command(dataset: str | None, as_json: bool) -> None:
-    """List the fields of DATASET, or of all datasets, with their kinds and the other names that they may have.
+class _Datasets(click.Group):
+    """Takes the name of a dataset where other groups take that of a command only."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        if not args or args[0] not in (*self.commands, *ctx.help_option_names):
+            args = ["list", *args]
+        return super().parse_args(ctx, args)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command:
+        return super().get_command(ctx, cmd_name) or list_
+
+
+@click.group("datasets", cls=_Datasets)
+def command() -> None:
+    """List the fields of all datasets, or of one, with their kinds and the other names that they may have.
 
     A row needs the fields of the key and those that are required; a field that is filled in may be left out. Rows with
     equal keys are one row. Fields that a dataset does not know are kept in metadata. Needs no server.
+
+    Datasets of your own are declared in a file, see docs/own-datasets.md.
 
     \b
     mds datasets
     mds datasets bars
     mds datasets --json
+    mds datasets check datasets.toml
     """
-    wanted = [found for name, found in DATASETS.items() if dataset in (None, name)]
+
+
+@command.command("list")
+@click.argument("dataset", required=False, type=DATASET)
+@click.option("--json", "as_json", is_flag=True, help="Print a list for programs.")
+def list_(dataset: str | None, as_json: bool) -> None:
+    """List the fields of DATASET, or of all datasets; `list` may be left out."""
+    _show([DATASETS[name] for name in DATASETS if dataset in (None, name)], as_json=as_json)
+
+
+@command.command("check")
+@click.argument("file")
+@click.option("--json", "as_json", is_flag=True, help="Print a list for programs.")
+def check(file: str, as_json: bool) -> None:
+    """Check the declarations in FILE, a path or shipped:NAME, and show the datasets as the store understands them.
+
+    Prints a line for each thing that is wrong, and then ends with status 2. Needs no server, and looks at no other
+    declaration.
+
+    \b
+    mds datasets check datasets.toml
+    """
+    found = declared([declaration_in(file)])
+    _show(found.values(), as_json=as_json)
+    if not found:
+        click.echo(f"{printable(file)}: declares no dataset", err=True)
+
+
+def _show(datasets: Iterable[Dataset], *, as_json: bool) -> None:
     if as_json:
-        click.echo(json.dumps([_object(each) for each in wanted], indent=2))
+        click.echo(json.dumps([_object(each) for each in datasets], indent=2))
         return
-    for number, each in enumerate(wanted):
+    for number, each in enumerate(datasets):
         if number:
             click.echo()
         click.echo(f"{each.name}: table {each.table.name}, key {', '.join(each.key)}")
-        cells = [(f.name, _KINDS[f.kind.copy_type], _need(f), ", ".join(f.rule.aliases)) for f in fields_of(each)]
+        cells = [(f.name, _kind(f), _need(f), ", ".join(f.rule.aliases)) for f in fields_of(each)]
         for line in aligned(("field", "kind", "needed", "other names"), cells):
             click.echo(f"  {line}")
+
+
+def _kind(f: Field) -> str:
+    if f.kind.digits is not None:
+        precision, scale = f.kind.digits
+        return f"exact number ({precision}, {scale})"
+    if f.kind.copy_type == "jsonb" and not f.rule.keeps_unknown:
+        return "object or list"
+    return _KINDS[f.kind.copy_type]
 
 
 def _need(f: Field) -> str:
@@ -62,7 +118,7 @@ def _object(dataset: Dataset) -> dict[str, Any]:
     fields = [
         {
             "name": f.name,
-            "kind": _KINDS[f.kind.copy_type],
+            "kind": _kind(f),
             "key": f.key,
             "required": f.required,
             "aliases": list(f.rule.aliases),

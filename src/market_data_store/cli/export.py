@@ -8,11 +8,11 @@ from pathlib import Path
 import click
 from rich.console import Console
 
-from market_data_store.cli.choosing import chosen, names, time
+from market_data_store.cli.choosing import DATASET, chosen, names, time
 from market_data_store.cli.ending import Ended
 from market_data_store.cli.terminal import printable, progress
 from market_data_store.config import settings
-from market_data_store.datasets import DATASETS, dataset_named
+from market_data_store.datasets import dataset_named
 from market_data_store.files import exporting
 from market_data_store.files.exporting import Exported
 from market_data_store.files.nearest import what_there_is
@@ -21,7 +21,7 @@ from market_data_store.postgres.connection import connect
 
 
 @click.command("export")
-@click.argument("dataset", type=click.Choice(list(DATASETS)))
+@click.argument("dataset", type=DATASET)
 @click.argument("file", type=click.Path(dir_okay=False, allow_dash=True, path_type=Path))
 @names("rows")
 @click.option("--start", callback=time, metavar="TIME", help="Only rows from this time (ts) on; default zone: UTC.")

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from market_data_store.cli.choosing import chosen, names
+from market_data_store.cli.choosing import DATASET, chosen, names
 from market_data_store.cli.columns import aligned
 from market_data_store.config import settings
 from market_data_store.datasets import DATASETS
@@ -16,7 +16,7 @@ from market_data_store.postgres.series import newest_rows
 
 
 @click.command("head")
-@click.argument("dataset", type=click.Choice(list(DATASETS)))
+@click.argument("dataset", type=DATASET)
 @names("rows")
 @click.option("-n", "--limit", type=click.IntRange(1), default=10, show_default=True, help="Maximum number of rows.")
 @click.option("--json", "as_json", is_flag=True, help="Print a list of rows as `mds export` writes them.")

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import click
 
-from market_data_store.datasets import DATASETS
+from market_data_store.cli.choosing import DATASET
 from market_data_store.dead_letters import Where
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -43,7 +43,7 @@ class Chosen:
 
 
 _FILTERS = (
-    click.option("--dataset", type=click.Choice(list(DATASETS)), help="Only letters of rows of this dataset."),
+    click.option("--dataset", type=DATASET, help="Only letters of rows of this dataset."),
     click.option("--reason", metavar="TEXT", help="Only letters with this text in their reason."),
     click.option("--job", type=click.IntRange(1), metavar="ID", help="Only letters of this load, see `mds jobs`."),
     click.option("--since", type=_Moment(), help="Only letters kept at this time or later, such as 2026-11-26T14:30."),

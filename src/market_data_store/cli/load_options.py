@@ -10,7 +10,8 @@ from typing import Any, TypeVar
 
 import click
 
-from market_data_store.datasets import DATASETS, dataset_named
+from market_data_store.cli.choosing import DATASET
+from market_data_store.datasets import dataset_named
 from market_data_store.files.options import Options
 from market_data_store.producer.lanes import Lane
 from market_data_store.protocol import LANES
@@ -56,7 +57,7 @@ def load_options(function: F) -> F:
 
 
 _OPTIONS = (
-    click.option("--dataset", type=click.Choice(list(DATASETS)), help="Dataset of the rows."),
+    click.option("--dataset", type=DATASET, help="Dataset of the rows."),
     click.option("--provider", help="Provider of all rows."),
     click.option("--symbol", help="Symbol of all rows."),
     click.option("--interval", help="Interval of all bars, such as 1m."),

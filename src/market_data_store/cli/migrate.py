@@ -17,7 +17,7 @@ from market_data_store.postgres.schema import Revisions
 
 @click.command("migrate")
 @click.option("--down", is_flag=True, help="Undo the newest migration. This deletes the data in its tables.")
-@click.option("--status", is_flag=True, help="Only show the database's revision.")
+@click.option("--status", is_flag=True, help="Only show the database's revision, and what is due.")
 @click.option("--yes", is_flag=True, help="With --down: do not ask for confirmation.")
 @click.option(
     "--wait",
@@ -28,7 +28,7 @@ from market_data_store.postgres.schema import Revisions
     help="Seconds to wait for a database that does not answer.",
 )
 def command(down: bool, status: bool, yes: bool, wait_s: float) -> None:
-    """Bring the database's schema up to date.
+    """Bring the database's schema up to date, and the tables of datasets of your own.
 
     Without a terminal, --down needs --yes.
 
@@ -40,13 +40,16 @@ def command(down: bool, status: bool, yes: bool, wait_s: float) -> None:
     if status:
         found = schema.revisions(url)
         console.print(f"revision {found.current or 'none'} of {found.head}: {found.state}")
-        sys.exit(0 if found.up_to_date else 1)
+        tables = schema.due_tables(url)
+        for line in tables:
+            console.print(f"due: {line}", markup=False)
+        sys.exit(0 if found.up_to_date and not tables else 1)
     if not down:
         wait_for_server(url, wait_s, say)
     try:
         if down:
             _confirm_down(url, yes)
-        before, after = schema.downgrade(url) if down else schema.upgrade(url)
+        before, after = schema.downgrade(url) if down else schema.upgrade(url, click.echo)
     except Ended as end:
         end.facts = "the step that was running is undone; see `mds migrate --status`"
         raise

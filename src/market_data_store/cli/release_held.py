@@ -12,17 +12,18 @@ from contextlib import closing
 import click
 
 from market_data_store.app import app
+from market_data_store.cli.choosing import NameOf
 from market_data_store.cli.ending import Ended
 from market_data_store.cli.terminal import console, progress
 from market_data_store.config import settings
-from market_data_store.coordinator.queue import HOLDABLE, QueueInspector
+from market_data_store.coordinator.queue import QueueInspector, holdable
 from market_data_store.coordinator.workers import Workers
 from market_data_store.protocol import BACKFILL_QUEUE, LANES, QUEUE, again_queue, held_queue
 from market_data_store.transport.releasing import release, releaser_of
 
 
 @click.command("release-held")
-@click.argument("datasets", metavar="[DATASET]...", nargs=-1, type=click.Choice(HOLDABLE))
+@click.argument("datasets", metavar="[DATASET]...", nargs=-1, type=NameOf(holdable))
 @click.option("--dry-run", is_flag=True, help="Only count the messages.")
 @click.option("--json", "as_json", is_flag=True, help="Print one object for programs.")
 def command(datasets: tuple[str, ...], dry_run: bool, as_json: bool) -> None:
@@ -40,7 +41,7 @@ def command(datasets: tuple[str, ...], dry_run: bool, as_json: bool) -> None:
     mds release-held bars
     """
     settings().require_broker_url()
-    chosen = [held_queue(name, queue) for queue in LANES.values() for name in datasets or HOLDABLE]
+    chosen = [held_queue(name, queue) for queue in LANES.values() for name in datasets or holdable()]
     if not datasets:
         chosen += [*map(again_queue, LANES.values()), BACKFILL_QUEUE]
     with closing(QueueInspector(app, QUEUE)) as inspector:

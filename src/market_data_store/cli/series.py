@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from market_data_store.cli.choosing import chosen, names
+from market_data_store.cli.choosing import DATASET, chosen, names
 from market_data_store.cli.columns import aligned
 from market_data_store.cli.terminal import moment
 from market_data_store.config import settings
@@ -18,7 +18,7 @@ from market_data_store.postgres.series import Series, series_of
 
 
 @click.command("series")
-@click.argument("dataset", required=False, type=click.Choice(list(DATASETS)))
+@click.argument("dataset", required=False, type=DATASET)
 @names("series")
 @click.option("--count", is_flag=True, help="Count the rows instead of estimating them; this reads the whole table.")
 @click.option("--json", "as_json", is_flag=True, help="Print a list for programs.")
@@ -36,7 +36,7 @@ def command(dataset: str | None, count: bool, as_json: bool, **given: tuple[str,
     """
     datasets = [name for name in DATASETS if dataset in (None, name)]
     if dataset is None and given["interval"]:
-        datasets = ["bars"]
+        datasets = [name for name in datasets if "interval" in DATASETS[name].key]
     with connect(settings().require_database_url()) as connection:
         found = [
             (name, each)

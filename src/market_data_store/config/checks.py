@@ -16,7 +16,7 @@ from market_data_store.errors import LETTERS
 
 #: A variable whose name begins so is one of the store's.
 PREFIX = "MDS_"
-#: The datasets, by their names. They are declared in `datasets`, which needs SQLAlchemy; a test compares.
+#: The built-in datasets, by their names. They are declared in `datasets`, which needs SQLAlchemy; a test compares.
 DATASET_NAMES = ("bars", "ticks", "quotes", "options", "fundamentals", "news", "signals")
 #: Variables without effect, and what to know of each.
 REMOVED = {
@@ -103,6 +103,17 @@ def file(value: Any) -> Any:
     return value
 
 
+def files(value: Any) -> Any:
+    """Read paths of files, and names that are none, with commas between; raises `ValueError` for a missing file."""
+    if not isinstance(value, str):
+        return value
+    paths = tuple(path.strip() for path in value.split(",") if path.strip())
+    missing = [path for path in paths if not path.startswith("shipped:") and not _is(Path.is_file, path)]
+    if missing:
+        raise ValueError(f"{missing[0]!r}: no such file")
+    return paths
+
+
 def directory(value: Any) -> Any:
     """Accept the path of a directory, which need not exist; raises `ValueError` for something else."""
     if isinstance(value, str) and _is(Path.exists, value) and not _is(Path.is_dir, value):
@@ -133,12 +144,17 @@ def removed(given: Collection[str]) -> Iterator[str]:
     return (f"{name} {what}" for name, what in REMOVED.items() if name in given)
 
 
-def contradictions(given: Mapping[str, Any]) -> Iterator[str]:
-    """Yield a line for each combination that cannot work; `given` has the values of the fields of `config.Settings`."""
+def contradictions(given: Mapping[str, Any], declared: Callable[[], Collection[str]]) -> Iterator[str]:
+    """Yield a line for each combination that cannot work; `given` has the values of the fields of `config.Settings`.
+
+    `declared` returns the names of the datasets that users declare.
+    """
     yield from out_of_order(given["ok_at"], given["soft_above"], given["hard_from"], given["hard_until"])
-    for name in given["retention_days"]:
-        if name not in (*DATASET_NAMES, LETTERS):
-            known = ", ".join((*DATASET_NAMES, LETTERS))
+    others = [name for name in given["retention_days"] if name not in (*DATASET_NAMES, LETTERS)]
+    own = sorted(declared()) if others else []
+    for name in others:
+        if name not in own:
+            known = ", ".join((*DATASET_NAMES, *own, LETTERS))
             yield f"MDS_RETENTION_DAYS: {name!r} is not a dataset; use one of {known}"
     yield from _open_without_a_secret(given["environment"], given["host"], given["admin_token"])
     if given["http_broadcast"] and not given["http_endpoint"]:

@@ -17,6 +17,7 @@ from typing import Any
 from pydantic import AliasChoices, ValidationError
 
 from market_data_store.config import checks, owned_files
+from market_data_store.config.declarations import declared_names
 from market_data_store.config.variables import GIVEN, Settings, names
 from market_data_store.errors import ConfigurationError
 
@@ -42,7 +43,7 @@ def _read(local_servers: Path | None = None) -> Settings:
         lines = (_wrong_value(each, given) for each in error.errors())
         wrong += {line.partition(":")[0]: line for line in lines}.values()  # one for a variable of two fields
     else:
-        wrong += checks.contradictions(found.model_dump())
+        wrong += checks.contradictions(found.model_dump(), lambda: declared_names(found.datasets))
     finally:
         GIVEN.reset(reading)
     if wrong:

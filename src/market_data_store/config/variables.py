@@ -42,6 +42,7 @@ HostNames = Annotated[tuple[str, ...], NoDecode, BeforeValidator(checks.host_nam
 Days = Annotated[int, Field(ge=1, le=36_500)]
 DaysByDataset = Annotated[dict[str, Days], NoDecode, BeforeValidator(checks.days_by_dataset)]
 Password = Annotated[str, BeforeValidator(checks.password)]
+Files = Annotated[tuple[str, ...], NoDecode, BeforeValidator(checks.files)]
 Directory = Annotated[Path, BeforeValidator(checks.directory)]
 
 
@@ -160,6 +161,8 @@ class Settings(BaseSettings):
     retention_days: DaysByDataset = _env("MDS_RETENTION_DAYS", default={})
     #: Whether rows may have times before 1900 and after 2100, which mostly are mistakes.
     any_year: bool = _env("MDS_ANY_YEAR", default=False)
+    #: Files that declare datasets beside the built-in ones; without any, `datasets.toml` in the working directory.
+    datasets: Files = _env("MDS_DATASETS", default=())
     #: The directory for the data of `mds up`'s servers and for the spools of `AsyncStoreClient`.
     home: Directory = _env("MDS_HOME", default=Path(".mds"))
 

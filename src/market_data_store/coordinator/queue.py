@@ -31,12 +31,15 @@ from market_data_store.protocol import LANES, MALFORMED, again_queue, held_queue
 
 T = TypeVar("T")
 
-#: What messages may wait for: each dataset, and the table of dead letters.
-HOLDABLE = (*DATASETS, LETTERS)
 #: Seconds for any one answer.
 DEADLINE_S = 1.0
 #: Seconds that a question waits for those of other threads.
 _TURN_S = 2 * DEADLINE_S
+
+
+def holdable() -> tuple[str, ...]:
+    """Return what messages may wait for: each dataset, and the table of dead letters."""
+    return (*DATASETS, LETTERS)
 
 
 class Reading(NamedTuple):
@@ -48,7 +51,7 @@ class Reading(NamedTuple):
     reserved: int | None
     #: Live workers that consume the queue.
     workers: int | None
-    #: Messages that wait for each of `HOLDABLE` whose table takes no row.
+    #: Messages that wait for each of `holdable()` whose table takes no row.
     held: Mapping[str, int] | None = None
     #: Why the broker takes no write; None if it takes writes, or if that is unknown.
     refusal: str | None = None
@@ -106,9 +109,9 @@ class QueueInspector:
             return self._counting.seldom(connection, queue)  # of a lane that may have no worker yet
 
     def held(self, queue: str | None = None) -> dict[str, int]:
-        """Count the messages that wait for each of `HOLDABLE` whose table takes no row; raises `BrokerUnavailable`."""
+        """Count the messages that wait for each of `holdable()` that takes no row; raises `BrokerUnavailable`."""
         with self.lent() as connection:
-            names = {held_queue(name, queue or self.queue): name for name in HOLDABLE}
+            names = {held_queue(name, queue or self.queue): name for name in holdable()}
             counts = self._counting.each_beside(connection, names)
         return {names[each]: count for each, count in counts.items() if count}
 

@@ -1,6 +1,5 @@
 """The datasets: which there are, and how one is declared."""
 
-from market_data_store.datasets.catalogue import DATASETS, dataset_named
 from market_data_store.datasets.declaration import (
     ENQUEUED_AT,
     MAX_KEY_LENGTH,
@@ -9,6 +8,7 @@ from market_data_store.datasets.declaration import (
     Rule,
     metadata,
 )
+from market_data_store.datasets.registry import DATASETS, dataset_named
 
 __all__ = [
     "DATASETS",

@@ -1,4 +1,4 @@
-"""The datasets: for each, its table, key, aliases and limits, in one place.
+"""The built-in datasets: for each, its table, key, aliases and limits, in one place.
 
 A new dataset needs one entry here and one migration; the decoder and the writer follow from the declaration.
 Columns are listed in the order in which they are copied.
@@ -31,9 +31,8 @@ from market_data_store.datasets.declaration import (
     ts_column,
     venue_column,
 )
-from market_data_store.errors import InvalidMessage, Reason
 
-DATASETS: Mapping[str, Dataset] = MappingProxyType(
+BUILT_IN: Mapping[str, Dataset] = MappingProxyType(
     {
         dataset.name: dataset
         for dataset in (
@@ -152,11 +151,3 @@ DATASETS: Mapping[str, Dataset] = MappingProxyType(
         )
     }
 )
-
-
-def dataset_named(name: object) -> Dataset:
-    """Return the dataset with this name; raise `InvalidMessage`, which lists the known names, if there is none."""
-    if isinstance(name, str) and name in DATASETS:
-        return DATASETS[name]
-    known = ", ".join(DATASETS)
-    raise InvalidMessage(Reason.of("dataset: {} is unknown; use one of {known}", repr(str(name)[:80]), known=known))

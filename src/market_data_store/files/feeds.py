@@ -12,6 +12,9 @@ from market_data_store.files.times import Reading
 from market_data_store.wire.fields import Field
 from market_data_store.wire.text import SPACES
 
+#: Kinds whose cells a worker reads as they are: lists of numbers are JSON, and exact numbers lose no digit.
+_TEXTS = ("text", "jsonb", "text[]", "float8[]", "numeric")
+_JSONS = ("jsonb", "text[]", "float8[]")
 #: DuckDB's types that need no text.
 _NUMERIC = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "UTINYINT", "USMALLINT", "UINTEGER", "FLOAT", "DOUBLE")
 _PLAIN = Style()
@@ -67,9 +70,12 @@ class Feed:
     @property
     def own_text(self) -> str:
         """SQL of the text of the cells, made of the columns of the file."""
-        parts = [f"c{at}" if self.type == "VARCHAR" else f"c{at}::VARCHAR" for at in self.columns]
         copy_type = self.field.kind.copy_type
-        as_it_is = copy_type in ("text", "jsonb", "text[]") or (self.is_number and not self.style.is_rich)
+        # Of a list, a text of DuckDB's is no JSON.
+        as_json = copy_type in _JSONS and self.type.endswith((")", "]"))
+        cast = "to_json({})::VARCHAR" if as_json else "{}" if self.type == "VARCHAR" else "{}::VARCHAR"
+        parts = [cast.format(f"c{at}") for at in self.columns]
+        as_it_is = copy_type in _TEXTS or (self.is_number and not self.style.is_rich)
         if len(parts) == 1 and as_it_is:  # a cast to a number ignores spaces
             return parts[0]
         trimmed = [f"trim({part}, {_SPACES})" for part in parts]
@@ -127,7 +133,7 @@ class Feed:
     def is_odd(self) -> str:
         """SQL that says whether the cells hold something that cannot be read."""
         copy_type = self.field.kind.copy_type
-        if copy_type in ("text", "jsonb", "text[]") or self.is_sequence or (self.is_time and self.reading is None):
+        if copy_type in _TEXTS or self.is_sequence or (self.is_time and self.reading is None):
             return "false"
         if copy_type == "float8" and self.is_numeric_column:
             return "false"
@@ -192,6 +198,11 @@ class Variant:
         for columns in filter(None, (texts, numbers, values)):
             table = f"(SELECT *, {', '.join(columns)} FROM {table})"
         return table
+
+    @property
+    def sequence(self) -> Feed | None:
+        """The feed of numbers or ids, if any."""
+        return next((feed for feed in self.feeds if feed.is_sequence), None)
 
     @property
     def key_names(self) -> tuple[str, ...]:

@@ -127,6 +127,8 @@ class Matching:
                 for cell in self.cells(columns[0])
             )
             scale = layout.scale[f.name] if whole or layout.scale_if != "integers" else None
+        if scale is not None and f.kind.digits is not None:
+            raise Undecided(f"--scale {f.name}: an exact number is stored as it is written; scale it where it is read")
         return Feed(f, columns, said, type_, scale=scale, pads_clock=clock)
 
     def _by_name(self, f: Field) -> tuple[int, ...] | None:

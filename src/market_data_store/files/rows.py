@@ -15,6 +15,7 @@ from market_data_store.errors import InvalidMessage
 from market_data_store.files.duck import batches, database
 from market_data_store.files.feeds import LINE, ODD, SKIP, Feed, Variant
 from market_data_store.files.planned import Plan
+from market_data_store.files.tables import quoted
 from market_data_store.wire.arrow import Frame
 
 #: An integer as it is exported.
@@ -72,9 +73,10 @@ def _of_variant(
 
 
 def _columns(plan: Plan, variant: Variant, *, is_clean: bool) -> str:
-    columns = [f"{_typed(feed)} AS {feed.name}" for feed in variant.feeds if feed.name != "metadata"]
-    if "seq" in variant.by_name:
-        text = variant.by_name["seq"].value
+    columns = [f"{_typed(feed)} AS {quoted(feed.name)}" for feed in variant.feeds if feed.name != "metadata"]
+    sequence = variant.sequence
+    if sequence is not None:
+        text = sequence.value
         columns.append(
             f"CASE WHEN regexp_full_match({text}, '{_INTEGER}') THEN TRY_CAST({text} AS BIGINT) END AS \"{_SEQUENCE}\""
         )
@@ -118,7 +120,7 @@ def _divided(
 ) -> Iterator[Made]:
     constants = {**variant.constants, **plan.times_defaults}
     if is_clean and lost is None:
-        yield from _tables(constants, made, rows)
+        yield from _tables(variant, constants, made, rows)
         return
     if is_clean:
         line = odd = pa.nulls(len(made), pa.string())
@@ -130,7 +132,7 @@ def _divided(
         if lost is not None:
             good = pc.and_(good, pc.invert(lost))
     plain = made.drop_columns([name for name in made.column_names if name.startswith("#") and name != _SEQUENCE])
-    yield from _tables(constants, plain.filter(good), rows.filter(good))
+    yield from _tables(variant, constants, plain.filter(good), rows.filter(good))
     bad = pc.invert(good) if is_clean else pc.and_(pc.invert(good), pc.invert(skip))
     if not names_broken:
         bad = pc.and_(bad, line.is_null())
@@ -187,18 +189,19 @@ def _hoisted(constants: dict[str, str], made: pa.Table) -> tuple[dict[str, str],
     return constants, made
 
 
-def _tables(constants: dict[str, str], made: pa.Table, rows: pa.Array) -> Iterator[Made]:
+def _tables(variant: Variant, constants: dict[str, str], made: pa.Table, rows: pa.Array) -> Iterator[Made]:
     if not len(made):
         return
     constants, made = _hoisted(constants, made)
-    if _SEQUENCE not in made.column_names:
+    sequence = variant.sequence
+    if sequence is None:
         yield Made(constants, rows, table=made)
         return
     # An integer is itself; any other text is an id, which the worker hashes.
-    texts, integers = made.column("seq"), made.column(_SEQUENCE)
+    texts, integers = made.column(sequence.name), made.column(_SEQUENCE)
     is_integer = pc.or_(integers.is_valid(), texts.is_null())
     for mask, column in ((is_integer, integers), (pc.invert(is_integer), texts)):
         if pc.any(mask).as_py():
             part = made.filter(mask)
-            part = part.set_column(made.column_names.index("seq"), "seq", column.filter(mask))
+            part = part.set_column(made.column_names.index(sequence.name), sequence.name, column.filter(mask))
             yield Made(constants, rows.filter(mask.combine_chunks()), table=part.drop_columns([_SEQUENCE]))

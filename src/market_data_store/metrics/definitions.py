@@ -8,7 +8,7 @@ from typing import Any
 from market_data_core.telemetry import BackpressureLevel
 from prometheus_client import Counter, Gauge, Histogram
 
-from market_data_store.coordinator.queue import HOLDABLE, Reading
+from market_data_store.coordinator.queue import Reading, holdable
 from market_data_store.datasets import DATASETS
 from market_data_store.protocol import Counts
 from market_data_store.signals import batch_written, rows_rejected, write_retried
@@ -143,7 +143,7 @@ def _set_known(gauges: Iterable[tuple[Gauge, int | None]]) -> None:
 
 def _set_held(gauge: Gauge, reading: Reading) -> None:
     if reading.held is not None:
-        for dataset in HOLDABLE:
+        for dataset in holdable():
             gauge.labels(dataset).set(reading.held.get(dataset, 0))
 
 

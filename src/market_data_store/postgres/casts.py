@@ -19,6 +19,8 @@ TYPE_NAMES: Mapping[str, str] = MappingProxyType(
         "text": "text",
         "text[]": "text[]",
         "float8": "double precision",
+        "float8[]": "double precision[]",
+        "numeric": "numeric",
         "int8": "bigint",
         "int4": "integer",
         "bool": "boolean",
@@ -41,6 +43,18 @@ class StoredType:
     modifier: int
     #: Whether equal values are the same value; not so for texts of some collations.
     exact: bool = True
+
+    @property
+    def digits(self) -> tuple[int, int]:
+        """The precision and the scale of a numeric type that has a modifier."""
+        # As numeric.c packs them; the scale has 11 bits and a sign.
+        return (self.modifier - 4) >> 16 & 0xFFFF, ((self.modifier - 4) & 0x7FF ^ 1024) - 1024
+
+    def holds_digits(self, precision: int, scale: int) -> bool:
+        """Whether it is a numeric type that holds all numbers of another one."""
+        own_precision, own_scale = self.digits
+        is_wide = own_scale >= scale and own_precision - own_scale >= precision - scale
+        return self.kind == "numeric" and (self.modifier < 0 or is_wide)
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,9 +136,7 @@ def _to_numeric(declared: str, stored: StoredType) -> Cast:
     store = "CAST({value}::text AS {type})"
     if stored.modifier < 0:
         return Cast(declared, stored, store)
-    # As numeric.c packs them; the scale has 11 bits and a sign.
-    precision = (stored.modifier - 4) >> 16 & 0xFFFF
-    scale = ((stored.modifier - 4) & 0x7FF ^ 1024) - 1024
+    precision, scale = stored.digits
     return Cast(
         declared, stored, store, f"abs(round({{value}}::text::numeric, {scale})) < 1e{precision - scale}::numeric"
     )
@@ -159,6 +171,7 @@ _CASTS: Mapping[str, Mapping[str, _Make]] = MappingProxyType(
         "float8": {"float4": _double_to_real, "int2": _int2, "int4": _int4, "int8": _int8, "numeric": _to_numeric},
         "int8": {"int2": _int2, "int4": _int4, **_INTEGERS},
         "int4": {"int2": _int2, "int8": _plain, **_INTEGERS},
+        "numeric": {"numeric": _to_numeric},
         "timestamptz": {"timestamptz": _rounded},
         "jsonb": {"json": _to_json},
     }

@@ -24,7 +24,7 @@ from market_data_store.datasets import ENQUEUED_AT, Dataset
 from market_data_store.errors import DatasetUnavailable
 from market_data_store.postgres.casts import TYPE_NAMES, Cast, StoredType, cast_of
 from market_data_store.postgres.connection import first_line
-from market_data_store.postgres.statements import Casts, Statements, one_line, statements_of, types_of
+from market_data_store.postgres.statements import Casts, Statements, digits_of, one_line, statements_of, types_of
 from market_data_store.postgres.transactions import LOCK_WAIT_AGAIN_S, LOCK_WAIT_S, begin, ended
 
 #: The lock is the one that the write takes anyway: whoever alters the table waits for it, and it waits for him. The
@@ -76,7 +76,7 @@ _TABLE = """
 #: INSERT and UPDATE, as pg_relation_is_updatable numbers them.
 _WRITES = 8 | 4
 #: By COPY's names, the kind of the declared types; a varchar without a limit has the same bytes as a text.
-_KINDS = {"text[]": ("_text",), "text": ("text", "varchar")}
+_KINDS = {"text[]": ("_text",), "float8[]": ("_float8",), "text": ("text", "varchar")}
 #: In a line that says what is the matter, at most this many columns.
 _MAX_NAMED = 3
 
@@ -97,6 +97,11 @@ class _Column:
     stored: StoredType
     generated: bool
     updatable: bool
+
+    @property
+    def is_written(self) -> bool:
+        """Whether it takes values."""
+        return self.updatable and not self.generated
 
 
 class _Unfit(Exception):
@@ -216,7 +221,11 @@ def _casts(dataset: Dataset, columns: Mapping[str, _Column], names: Collection[s
     problems: list[tuple[str, str]] = []
     for name in names:
         try:
-            cast = _cast(name, types_of(dataset)[name], columns.get(name), is_key=name in dataset.key, writes=writes)
+            column = columns.get(name)
+            digits = digits_of(dataset).get(name)
+            if column is not None and digits is not None and column.stored.holds_digits(*digits) and column.is_written:
+                continue
+            cast = _cast(name, types_of(dataset)[name], column, is_key=name in dataset.key, writes=writes)
         except _Unfit as unfit:
             problems.append(unfit.args)
         else:
@@ -233,7 +242,7 @@ def _cast(name: str, declared: str, column: _Column | None, *, is_key: bool, wri
     needed = f"the store needs {TYPE_NAMES[declared]}"
     if column is None:
         raise _Unfit("42703", f"{name} is missing; {needed}")
-    if writes and (column.generated or not column.updatable):
+    if writes and not column.is_written:
         raise _Unfit("428C9", f"{name} is {column.type} and made by the table itself; {needed} that it can write")
     stored = column.stored
     if stored.kind in _KINDS.get(declared, (declared,)) and stored.modifier < 0 and stored.exact:

@@ -62,14 +62,20 @@ def _values(column: pa.Array, *, adapted: bool = False) -> list[Any]:
     elif pa.types.is_date(column.type):
         ticks, since, wrap = column.cast(pa.int32()), UNIX_TO_EPOCH_DAYS, _Date
     elif pa.types.is_list(column.type):
-        return [None if texts is None else _array_text(texts) for texts in column.to_pylist()]
+        return [None if items is None else _array_text(items) for items in column.to_pylist()]
     else:
         return list(column.to_pylist())
     numbers: list[Any] = pc.subtract(ticks, pa.scalar(since, ticks.type)).to_pylist()
     return [value if value is None else wrap(value) for value in numbers] if adapted else numbers
 
 
-def _array_text(texts: list[str]) -> str:
-    """Return an array of texts in Postgres's form."""
-    escaped = (text.replace("\\", "\\\\").replace('"', '\\"') for text in texts)
-    return "{" + ",".join(f'"{text}"' for text in escaped) + "}"
+def _array_text(items: list[Any]) -> str:
+    """Return an array of texts or numbers in Postgres's form."""
+    return "{" + ",".join(map(_item_text, items)) + "}"
+
+
+def _item_text(item: Any) -> str:
+    if isinstance(item, str):
+        escaped = item.replace("\\", "\\\\").replace('"', '\\"')
+        return f'"{escaped}"'
+    return "NULL" if item is None else repr(item)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -18,8 +18,10 @@ from alembic.util import CommandError
 from sqlalchemy.exc import SQLAlchemyError
 
 from market_data_store.config import resource, settings_without_local_servers
+from market_data_store.datasets import DATASETS
 from market_data_store.errors import ConfigurationError, MigrationFailed
 from market_data_store.postgres.connection import connect
+from market_data_store.postgres.declared_tables import due, upgrade_tables
 from market_data_store.postgres.dropping import Dropped, dropped
 
 #: Alembic's context is global to the process.
@@ -73,16 +75,29 @@ def _revisions() -> tuple[str, frozenset[str]]:
     return scripts.get_current_head() or "", frozenset(script.revision for script in scripts.walk_revisions())
 
 
-def upgrade(url: str) -> tuple[Revisions, Revisions]:
-    """Run the migrations that are due; returns the revisions before and after.
+def upgrade(url: str, say: Callable[[str], None] = lambda line: None) -> tuple[Revisions, Revisions]:
+    """Run the migrations that are due, and make the declared tables; returns the revisions before and after.
 
-    Safe to call again, and in several processes at once. Raises `DatabaseUnavailable`, and `MigrationFailed` when a
-    migration has failed and was rolled back.
+    `say` gets a line for each step of the latter. Safe to call again, and in several processes at once. Raises
+    `DatabaseUnavailable`, and `MigrationFailed` when a migration has failed and was rolled back, or a declared dataset
+    does not fit its table.
     """
+    own = DATASETS.declared.values()
     before = revisions(url)
     with _migrating():
         command.upgrade(_config(url), "head")
+    if own:
+        upgrade_tables(url, own, say)
     return before, revisions(url)
+
+
+def due_tables(url: str) -> list[str]:
+    """Return a line for each step that is due for the tables of declared datasets; raises `DatabaseUnavailable`."""
+    own = DATASETS.declared.values()
+    if not own:
+        return []
+    with connect(url) as connection:
+        return list(due(connection, own))
 
 
 def downgrade(url: str) -> tuple[Revisions, Revisions]:

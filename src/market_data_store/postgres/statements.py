@@ -110,6 +110,12 @@ def types_of(dataset: Dataset) -> Mapping[str, str]:
 
 
 @cache
+def digits_of(dataset: Dataset) -> Mapping[str, tuple[int, int]]:
+    """Return precision and scale of each column of exact numbers."""
+    return {f.name: f.kind.digits for f in fields_of(dataset) if f.kind.digits is not None}
+
+
+@cache
 def statements_of(dataset: Dataset, casts: Casts = ()) -> Statements:
     """Compose the SQL for a dataset, some of whose columns are stored in other types than the declared ones."""
     parts = parts_of(dataset, casts)

@@ -23,7 +23,10 @@ from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 
 from market_data_store.datasets.declaration import ENQUEUED_AT, metadata
 
-__all__ = ["attempts", "dead_letters", "first_takes", "job_runs", "metadata", "replay_keys"]
+__all__ = ["ADVISORY_LOCK", "attempts", "dead_letters", "first_takes", "job_runs", "metadata", "replay_keys"]
+
+#: Whoever migrates takes this lock: of two processes the second one waits, and then finds nothing left to do.
+ADVISORY_LOCK = 0x6D6473  # "mds"
 
 #: Rows and messages that can never be written, with everything that a replay needs. `row` is `json`, not `jsonb`: a row
 #: may be here because it holds what jsonb refuses (\u0000). `body` is a message that is unusable as a whole.

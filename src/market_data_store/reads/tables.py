@@ -1,7 +1,8 @@
 """Windows of a dataset as a `pyarrow.Table`: every value exact, at the speed of a copy.
 
 Columns have one Arrow type each, whatever their owner has made of them in Postgres: `timestamp[us, tz=UTC]`, `double`,
-`int64`, `int32`, `bool`, `date32`, `string` (JSON too) and `list<string>`. What is null in Postgres is null.
+`int64`, `int32`, `bool`, `date32`, `string` (JSON too), `list<string>`, and for users' own datasets `decimal128` and
+`list<double>`. What is null in Postgres is null.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from market_data_store.errors import InvalidMessage, InvalidRead
 from market_data_store.postgres.connection import connect
 from market_data_store.postgres.selection import NAMES, check_columns, listed, names_in, selection
 from market_data_store.postgres.streaming import streamed
+from market_data_store.wire.arrow_types import arrow_type
 from market_data_store.wire.bounds import Bound, moment_of
 from market_data_store.wire.fields import fields_of
 
@@ -28,7 +30,7 @@ Database = str | psycopg.Connection[Any]
 
 #: The name of the type of times, as the kinds of columns have it: without a zone.
 _TIME = "timestamp[us]"
-_TYPES = {_TIME: pa.timestamp("us", tz="UTC"), "list<string>": pa.list_(pa.string())}
+_TYPES = {_TIME: pa.timestamp("us", tz="UTC")}
 
 
 def table(
@@ -129,13 +131,27 @@ def _single(criteria: Mapping[str, Any]) -> dict[str, str]:
 
 def _complete(batch: pa.RecordBatch, known: Mapping[str, str], schema: pa.Schema) -> pa.RecordBatch:
     """Return the batch with the known columns, and without the notes that the driver makes in its schema."""
-    columns = [pa.repeat(known[name], len(batch)) if name in known else batch.column(name) for name in schema.names]
+    columns = [
+        pa.repeat(known[field.name], len(batch)) if field.name in known else _typed(batch.column(field.name), field)
+        for field in schema
+    ]
     return pa.RecordBatch.from_arrays(columns, schema=schema)
+
+
+def _typed(column: pa.Array, field: pa.Field) -> pa.Array:
+    """Return a column; the driver has exact numbers as texts. Raises `InvalidRead` for one that is too wide."""
+    if not pa.types.is_decimal(field.type):
+        return column
+    try:
+        return column.cast(pa.string()).cast(field.type)
+    except pa.ArrowInvalid as error:
+        reason = f"{field.name}: a stored number does not fit {field.type}; declare it as wide as the table has it"
+        raise InvalidRead(reason) from error
 
 
 def _schema_of(dataset: Dataset, names: Sequence[str]) -> pa.Schema:
     types = {f.name: f.kind.arrow_type for f in fields_of(dataset)} | {ENQUEUED_AT: _TIME}
-    return pa.schema([(name, _TYPES.get(types[name]) or pa.type_for_alias(types[name])) for name in names])
+    return pa.schema([(name, _TYPES.get(types[name]) or arrow_type(types[name])) for name in names])
 
 
 @contextmanager

@@ -52,13 +52,15 @@ class ExpiredAnswer(BaseModel):
     chunks: int | None
 
 
+def _with_names(schema: dict[str, Any]) -> None:
+    schema["enum"] = [*DATASETS, LETTERS]
+
+
 class RetentionRequest(Body):
     """What to apply; an empty object applies all of MDS_RETENTION_DAYS."""
 
     dry_run: bool = Field(default=False, description="Only count, delete nothing.")
-    dataset: str | None = Field(
-        default=None, description="Only this dataset.", json_schema_extra={"enum": [*DATASETS, LETTERS]}
-    )
+    dataset: str | None = Field(default=None, description="Only this dataset.", json_schema_extra=_with_names)
     expected: list[ExpiredAnswer] | None = Field(
         default=None,
         description="What the dry run has answered as `expired`; required unless this is one. Deletes that and nothing "
@@ -99,7 +101,7 @@ def create_admin(settings: Settings, sampler: Sampler, guard: Guard) -> APIBluep
     @admin.post("/migrate", responses={"200": RevisionChange})
     def migrate() -> Answer:
         """Run the migrations that are due."""
-        before, after = schema.upgrade(settings.migration_url)
+        before, after = schema.upgrade(settings.migration_url, lambda step: logger.info("admin: %s", step))
         logger.info("admin: migrated from %s to %s", before.current, after.current)
         return RevisionChange(before=before.current, after=after.current).model_dump()
 

@@ -24,7 +24,10 @@ from market_data_store.service.guard import Answer, Body, Guard, Problem, proble
 logger = logging.getLogger(__name__)
 
 _MAX_ID = 2**63 - 1
-_NAMES: Any = {"enum": [*DATASETS]}
+
+
+def _with_names(schema: dict[str, Any]) -> None:
+    schema["enum"] = [*DATASETS]
 
 
 class Listed(BaseModel):
@@ -68,7 +71,7 @@ class Page(BaseModel):
 class Where(BaseModel):
     """Which letters to list."""
 
-    dataset: str | None = Field(default=None, json_schema_extra=_NAMES)
+    dataset: str | None = Field(default=None, json_schema_extra=_with_names)
     after: int = Field(default=0, ge=0, le=_MAX_ID)
     limit: int = Field(default=100, ge=1, le=1_000)
 
@@ -83,7 +86,7 @@ class Selection(Body):
     """Which letters to replay or purge: by id, of one dataset, or all."""
 
     ids: list[int] | None = Field(default=None, min_length=1, max_length=10_000)
-    dataset: str | None = Field(default=None, json_schema_extra=_NAMES)
+    dataset: str | None = Field(default=None, json_schema_extra=_with_names)
     all: bool = False
 
     @model_validator(mode="after")

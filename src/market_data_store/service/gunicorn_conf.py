@@ -15,12 +15,14 @@ from market_data_store.config import settings
 from market_data_store.config.starting import exit_on_wrong_settings, silence_http_clients
 from market_data_store.connections.addresses import with_port
 from market_data_store.coordinator.cluster import refuse_cluster
+from market_data_store.datasets import DATASETS
 from market_data_store.errors import ConfigurationError
 from market_data_store.metrics import multiprocess
 
 with exit_on_wrong_settings():
     settings().require_database_url()
     settings().require_broker_url()
+    len(DATASETS)  # reads the declarations
 bind = with_port(settings().bind_host, settings().port or settings().app_port)
 worker_class = "market_data_store.service.slow_clients.Worker"
 threads = 8

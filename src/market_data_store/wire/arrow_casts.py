@@ -88,6 +88,34 @@ def small_integers(first: int, last: int) -> Cast:
     return cast
 
 
+def exact_numbers(precision: int, scale: int) -> Cast:
+    """Make the cast for exact numbers; raises Arrow's error for one that does not fit. Floats are left unread."""
+
+    def cast(column: Any) -> Any:
+        arrow = _pyarrow()
+        types = arrow.types
+        if types.is_integer(column.type) or types.is_large_string(column.type):
+            column = column.cast(arrow.string())
+        if not types.is_string(column.type) and not types.is_decimal(column.type):
+            return None
+        return column.cast(arrow.decimal128(precision, scale))
+
+    return cast
+
+
+def number_lists(column: Any) -> Any:
+    """Return lists of finite numbers from -2**63 to 2**63."""
+    arrow = _pyarrow()
+    types = arrow.types
+    if not (types.is_list(column.type) or types.is_large_list(column.type) or types.is_fixed_size_list(column.type)):
+        return None
+    if not types.is_floating(column.type.value_type) and not types.is_integer(column.type.value_type):
+        return None
+    lists = column.cast(arrow.list_(arrow.float64()), safe=False)
+    fits = _between(lists.flatten(), -_LARGEST, _LARGEST)
+    return lists if arrow.compute.all(fits, min_count=0).as_py() else None
+
+
 def times(unit: str | None) -> Cast:
     """Make the cast for times, which returns a pair, see `arrow_times`."""
 

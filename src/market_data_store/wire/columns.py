@@ -20,6 +20,7 @@ import pyarrow.compute as pc
 from market_data_store.datasets import ENQUEUED_AT, Dataset
 from market_data_store.wire.alone import Alone, Positions
 from market_data_store.wire.arrow import NO_VALUE, json_values
+from market_data_store.wire.arrow_types import arrow_type
 from market_data_store.wire.fields import NO_VALUES, Field, fields_of
 from market_data_store.wire.hashes import content_hashes
 from market_data_store.wire.moments import TIME_UNIT, UNIX_TO_EPOCH_US, nanos_of
@@ -62,8 +63,7 @@ def _schema_of(dataset: Dataset) -> pa.Schema:
     """Return the schema of `DecodedRows.rows`; times are UTC."""
     types = {f.name: f.kind.arrow_type for f in fields_of(dataset)}
     types |= {ENQUEUED_AT: "timestamp[us]", MESSAGE: "int32", POSITION: "int32"}
-    lists = {"list<string>": pa.list_(pa.string())}
-    return pa.schema([(name, lists.get(type_) or pa.type_for_alias(type_)) for name, type_ in types.items()])
+    return pa.schema([(name, arrow_type(type_)) for name, type_ in types.items()])
 
 
 def decode(dataset: Dataset, messages: Sequence[SentRows], enqueued_at: Sequence[int]) -> DecodedRows:
@@ -213,8 +213,8 @@ def _given(f: Field, sent: list[Any] | pa.Array, type_: pa.DataType | None) -> l
     column: Any = sent
     if isinstance(sent, list):
         try:
-            if f.kind.copy_type in ("jsonb", "text[]"):
-                raise ValueError("objects and lists are read one by one")
+            if not f.kind.is_plain:
+                raise ValueError("objects, lists and exact numbers are read one by one")
             column = pa.array(sent, type_)
             if type_ is None and pa.types.is_floating(column.type) and bool in set(map(type, sent)):
                 raise ValueError("to Arrow, a boolean among floats is a float")
@@ -261,7 +261,7 @@ def _read(f: Field, values: list[Any], type_: pa.DataType) -> tuple[pa.Array, pa
     """Return what `_stored` does, for single values."""
     present = [value for value in values if value is not None]
     try:
-        if f.kind.is_text and f.kind.copy_type != "text[]":  # msgspec accepts NUL characters
+        if f.kind.is_text and f.kind.is_plain:  # msgspec accepts NUL characters
             raise ValueError("texts are read one by one")
         wire = msgspec.convert(present, list[f.kind.wire], strict=False)  # type: ignore[name-defined]
         stored, beyond = f.kind.finish(wire), f.kind.beyond(wire)

@@ -18,7 +18,8 @@ import msgspec
 
 from market_data_store.datasets import Dataset, Rule
 from market_data_store.wire.hashes import OCCURRENCE
-from market_data_store.wire.kinds import Kind, kind_of
+from market_data_store.wire.kind import Kind
+from market_data_store.wire.kinds import kind_of
 from market_data_store.wire.reasons import WrongValue
 from market_data_store.wire.text import name_of
 
@@ -114,6 +115,12 @@ def fields_of(dataset: Dataset, time_unit: str | None = None) -> Fields:
 def required_names(dataset: Dataset) -> frozenset[str]:
     """Return the names of fields that reject their row when their value is NaN; elsewhere NaN is null."""
     return frozenset(name for f in fields_of(dataset) if f.required for name in f.names)
+
+
+@cache
+def exact_names(dataset: Dataset) -> frozenset[str]:
+    """Return the names of fields whose numbers are exact: of which no digit may be lost on the way."""
+    return frozenset(name for f in fields_of(dataset) if f.kind.digits is not None for name in f.names)
 
 
 @cache

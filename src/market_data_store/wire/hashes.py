@@ -9,6 +9,7 @@ version 0.4 makes the same hash of it.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from decimal import MAX_PREC, Context, Decimal
 from hashlib import blake2b
 from typing import Any
 
@@ -17,6 +18,7 @@ import msgspec
 #: The field with a row's number among equal rows without an id. In `defaults`, 1 says that the producer has numbered
 #: them; a worker numbers the rows of other messages.
 OCCURRENCE = "#occurrence"
+_ALL_DIGITS = Context(prec=MAX_PREC)
 
 
 def hash63(content: bytes) -> int:
@@ -33,13 +35,20 @@ def content_hashes(
     has any.
     """
     encode = msgspec.json.Encoder(order="deterministic").encode
-    contents = zip(*(columns[name] for name in names if name != "*"), strict=True)
+    contents = zip(*(_hashable(columns[name]) for name in names if name != "*"), strict=True)
     if "*" not in names or not unknown:
         yield from map(hash63, map(encode, contents))
         return
     for content, extra in zip(contents, unknown, strict=True):
         rest = {k: v for k, v in extra.items() if v is not None}
         yield hash63(encode((content, rest) if rest else content))
+
+
+def _hashable(column: list[Any]) -> list[Any]:
+    """Return exact numbers without the zeros at their ends, of which a wider column has more; others as they are."""
+    if not isinstance(next((value for value in column if value is not None), None), Decimal):
+        return column
+    return [None if value is None else f"{value.normalize(_ALL_DIGITS):f}" for value in column]
 
 
 def number_of(value: Any) -> int | None:

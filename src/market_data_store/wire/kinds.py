@@ -9,23 +9,24 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Annotated, Any
 
 import msgspec
-from sqlalchemy import BigInteger, Boolean, Column, DateTime, Integer, Text
+from sqlalchemy import BigInteger, Boolean, Column, DateTime, Integer, Numeric, Text
 from sqlalchemy.dialects.postgresql import ARRAY, DATE, DOUBLE_PRECISION, JSONB
 
 from market_data_store.datasets import MAX_KEY_LENGTH, MAX_TEXT_LENGTH, Rule
-from market_data_store.errors import ConfigurationError, Reason
+from market_data_store.errors import ConfigurationError
 from market_data_store.wire import arrow_casts, moments
 from market_data_store.wire.hashes import hash63
+from market_data_store.wire.kind import Finish, Kind
+from market_data_store.wire.own_kinds import document_kind, list_kind, metadata_kind, numeric_kind
 from market_data_store.wire.reasons import (
     boolean_problem,
     date_problem,
     integer_problem,
-    json_problem,
     letters_problem,
     number_problem,
     small_integer_problem,
@@ -33,7 +34,7 @@ from market_data_store.wire.reasons import (
     texts_problem,
     ts_problem,
 )
-from market_data_store.wire.text import has_nul, json_cell, list_cell, name_of
+from market_data_store.wire.text import list_cell, name_of
 
 #: A number beyond 64 bits is a mistake in any field, even in one stored as double precision. NaN fails too.
 _Number = Annotated[float, msgspec.Meta(ge=-(2.0**63), le=2.0**63)]
@@ -43,40 +44,6 @@ _TIME = str | int | float
 _IntegerOrId = _Integer | Annotated[str, msgspec.Meta(min_length=1)]
 
 _CANONICAL_INTEGER = re.compile("0|-?[1-9][0-9]{0,18}")
-
-#: Converts decoded values, none of them None, to stored ones; raises ValueError.
-Finish = Callable[[list[Any]], list[Any]]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Kind:
-    """How values of one kind of column are read, stored and exported."""
-
-    #: The type that msgspec decodes from JSON.
-    wire: Any
-    #: Makes the reason for a value that is not accepted, without the field's name.
-    problem: Callable[[Any], Reason]
-    #: Postgres's name of the type, and the Arrow type that pgpq encodes as that type.
-    copy_type: str
-    arrow_type: str
-    #: Converts an Arrow column to stored values, see `arrow_casts`.
-    cast: arrow_casts.Cast
-    finish: Finish = list
-    #: For times: returns the nanoseconds beyond each microsecond that `finish` returns. `cast` returns both.
-    beyond: Callable[[list[Any]], list[int]] = lambda values: []
-    #: Converts one value to what `wire` accepts, where Celery's JSON or Python objects have another form of it.
-    prepare: Callable[[Any], Any] = lambda value: value
-    #: Converts a CSV cell to its JSON value, for kinds where the cell's text would mean something else in JSON.
-    from_csv: Callable[[str], Any] | None = None
-    #: SQL by which an export writes the column {0}, and that for CSV where it differs.
-    export: str = "{0}"
-    export_csv: str | None = None
-    #: Whether the text `null` is a text; msgspec would read it as no value.
-    is_text: bool = False
-    #: Whether a text that is stored as a number could not be read back from it.
-    loses: Callable[[str], bool] | None = None
-    #: Makes the stored value from the hash of a row's content, for a row without a value.
-    from_hash: Callable[[int], Any] = lambda value: value
 
 
 def kind_of(column: Column[Any], time_unit: str | None = None) -> Kind:
@@ -102,7 +69,7 @@ def _text(column: Column[Any]) -> Kind:
         copy_type="text",
         arrow_type="string",
         cast=arrow_casts.texts(limit, trimmed=rule.trimmed, numbered=rule.numbered),
-        finish=_names if rule.trimmed else list if column.nullable else _filled,
+        finish=_names if rule.trimmed else _finish_of(numbered=rule.numbered, nullable=bool(column.nullable)),
         prepare=_without_spaces if rule.trimmed else lambda value: value,
         is_text=True,
         from_hash=lambda value: f"{value:016x}",
@@ -140,8 +107,11 @@ def _integer(column: Column[Any]) -> Kind:
 
 
 def _array(column: Column[Any]) -> Kind:
-    if not isinstance(column.type, ARRAY) or type(column.type.item_type) is not Text:
-        raise ConfigurationError(f"{column}: only arrays of Text are supported")
+    item = column.type.item_type if isinstance(column.type, ARRAY) else None
+    if isinstance(item, DOUBLE_PRECISION):
+        return list_kind()
+    if type(item) is not Text:
+        raise ConfigurationError(f"{column}: only arrays of Text and of doubles are supported")
     return Kind(
         wire=list[str | int] | str,
         problem=texts_problem,
@@ -152,6 +122,7 @@ def _array(column: Column[Any]) -> Kind:
         from_csv=list_cell,
         export="to_json({0})",  # CSV too: JSON, not Postgres's own form
         is_text=True,
+        is_plain=False,
     )
 
 
@@ -165,6 +136,12 @@ def _names(column: list[Any]) -> list[Any]:
     if not all(names.values()):
         raise ValueError("empty")
     return [names[value] for value in column]
+
+
+def _finish_of(*, numbered: bool, nullable: bool) -> Finish:
+    if numbered:
+        return lambda column: _filled([value if isinstance(value, str) else str(value) for value in column])
+    return list if nullable else _filled
 
 
 def _filled(column: list[Any]) -> list[Any]:
@@ -244,11 +221,16 @@ def _date(unit: str | None) -> Kind:
     )
 
 
-def _json_texts(column: list[Any]) -> list[Any]:
-    stored = [msgspec.json.encode(value) for value in column]
-    if any(len(value) > MAX_TEXT_LENGTH or has_nul(value) for value in stored):
-        raise ValueError("too long or with NUL")
-    return [value.decode() for value in stored]
+def _numeric(column: Column[Any]) -> Kind:
+    precision, scale = column.type.precision, column.type.scale  # type: ignore[attr-defined]
+    if precision is None or scale is None:
+        raise ConfigurationError(f"{column}: a numeric column needs precision and scale")
+    return numeric_kind(precision, scale)
+
+
+def _json(column: Column[Any]) -> Kind:
+    rule: Rule = column.info["rule"]
+    return metadata_kind() if rule.keeps_unknown else document_kind()
 
 
 _DOUBLE = Kind(
@@ -260,15 +242,6 @@ _DOUBLE = Kind(
     # Many readers, `mds load` among them, take JSON's -0 for an integer and lose its sign.
     export="CASE WHEN {0} = 0 AND {0}::text = '-0' THEN json '-0.0' ELSE to_json({0}) END",
     export_csv="CASE WHEN {0} = 0 AND {0}::text = '-0' THEN '-0.0' ELSE {0}::text END",
-)
-_JSON = Kind(
-    wire=dict[str, Any],
-    problem=json_problem,
-    copy_type="jsonb",
-    arrow_type="string",
-    cast=arrow_casts.unread,
-    finish=_json_texts,
-    from_csv=json_cell,
 )
 _BOOLEAN = Kind(
     wire=bool,
@@ -289,6 +262,7 @@ _KINDS: Mapping[type, Callable[[Column[Any]], Kind]] = MappingProxyType(
         DOUBLE_PRECISION: lambda _: _DOUBLE,
         DateTime: lambda _: _time(None),
         DATE: lambda _: _date(None),
-        JSONB: lambda _: _JSON,
+        Numeric: _numeric,
+        JSONB: _json,
     }
 )

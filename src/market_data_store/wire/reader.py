@@ -15,7 +15,7 @@ import msgspec
 
 from market_data_store.datasets import Dataset
 from market_data_store.errors import InvalidMessage, Reason
-from market_data_store.wire.fields import Field, Fields, fields_of, names_of
+from market_data_store.wire.fields import Field, Fields, exact_names, fields_of, names_of
 from market_data_store.wire.hashes import OCCURRENCE, content_hashes, number_of
 from market_data_store.wire.moments import TIME_UNIT, nanos_of, unit_named
 from market_data_store.wire.reasons import WrongValue, json_problem, occurrence_problem, reason_of, shown
@@ -56,7 +56,7 @@ def read_row(
     `occurrence` is its number among equal rows of its message, if its producer has not numbered them.
     """
     try:
-        row = _loads(raw) if isinstance(raw, msgspec.Raw) else raw
+        row = _loads(dataset, raw) if isinstance(raw, msgspec.Raw) else raw
         return _stored(dataset, row, standard, enqueued_at, occurrence)
     except RecursionError:
         # Kept as one string: Postgres's JSON parser limits the depth too.
@@ -135,7 +135,7 @@ def ids_by_number(dataset: Dataset, made: Field, raw: Any, standard: Mapping[str
 
     Many equal rows differ in nothing else, and to read each again would take 50 us.
     """
-    row = _loads(raw) if isinstance(raw, msgspec.Raw) else raw
+    row = _loads(dataset, raw) if isinstance(raw, msgspec.Raw) else raw
     columns, hashed, _ = _read(dataset, row, standard, 0, None)
     if columns[made.name] != [None] or row.get(OCCURRENCE) is not None:
         return None
@@ -250,8 +250,23 @@ def _wire_value(f: Field, value: Any) -> Any:
     return None if f.is_missing(value) else value
 
 
-def _loads(text: msgspec.Raw) -> Any:
-    """Read a row as an object; if possible, only a field that cannot be read becomes `Unreadable`."""
+def _loads(dataset: Dataset, text: msgspec.Raw) -> Any:
+    """Read a row as an object, in which exact numbers are texts: a float would lose digits."""
+    row = _loads_object(text)
+    names = exact_names(dataset)
+    if names and isinstance(row, dict):
+        inexact = [name for name in names & row.keys() if isinstance(row[name], float | Unreadable)]
+        if inexact:
+            try:
+                fields = msgspec.json.decode(text, type=dict[str, msgspec.Raw])
+            except ValueError:  # with NaN in it
+                return row
+            row |= {name: bytes(fields[name]).decode() for name in inexact}
+    return row
+
+
+def _loads_object(text: msgspec.Raw) -> Any:
+    """Read a row; if possible, only a field that cannot be read becomes `Unreadable`."""
     try:
         return json.loads(bytes(text), parse_float=read_float)
     except ValueError:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from datetime import datetime
+from decimal import Decimal, InvalidOperation
 from typing import Any
 
 from market_data_store.datasets import MAX_TEXT_LENGTH
@@ -83,6 +84,40 @@ def texts_problem(value: Any) -> Reason:
     """Say what is wrong with a list of texts."""
     template = "{} is not a list of texts, or too long, or holds a NUL character; send a JSON list of strings"
     return Reason.of(template, shown(value))
+
+
+def exact_problem(precision: int, scale: int) -> Callable[[Any], Reason]:
+    """Make a function that says what is wrong with a number of so many digits, and so many after the point."""
+
+    def problem(value: Any) -> Reason:
+        try:
+            number = Decimal(str(value))
+        except InvalidOperation:  # booleans too
+            return Reason.of("{} is not a number", shown(value))
+        if not number.is_finite():
+            return Reason.of("{} is not a finite number", shown(value))
+        template = "{} does not fit numeric({precision},{scale}): {before} digits before the point, {scale} after it"
+        return Reason.of(template, shown(value), precision=precision, scale=scale, before=precision - scale)
+
+    return problem
+
+
+def numbers_problem(value: Any) -> Reason:
+    """Say what is wrong with a list of numbers."""
+    template = "{} is not a list of numbers of at most 64 bits; send a JSON list such as [1.5, 2]"
+    return Reason.of(template, shown(value))
+
+
+def document_problem(value: Any) -> Reason:
+    """Say what is wrong with JSON of any form."""
+    if not isinstance(value, dict | list | str):
+        return Reason.of("{} is not an object or a list", shown(value))
+    return Reason.of(
+        "{} is not the JSON of an object or a list, is longer than {limit:,} bytes, or holds a NUL character or a "
+        "non-finite number",
+        shown(value),
+        limit=MAX_TEXT_LENGTH,
+    )
 
 
 def ts_problem(value: Any) -> Reason:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import chain, groupby
@@ -22,13 +22,13 @@ import msgspec
 
 from market_data_store.datasets import Dataset
 from market_data_store.errors import InvalidMessage, Reason
-from market_data_store.wire.fields import Fields, fields_of, names_of
+from market_data_store.wire.fields import Fields, exact_names, fields_of, names_of
 from market_data_store.wire.hashes import OCCURRENCE, number_of
 from market_data_store.wire.moments import TIME_UNIT, nanos_of
 from market_data_store.wire.reader import Reject, read_row, stored_defaults
 from market_data_store.wire.reasons import shown
 from market_data_store.wire.sizes import MOST_ROWS, require_few, row_number
-from market_data_store.wire.text import has_nul, read_float
+from market_data_store.wire.text import Unreadable, has_nul, read_float
 from market_data_store.wire.unknown import Joined, with_unknown
 
 #: Rows with more fields than this are decoded one by one, without a shape.
@@ -168,20 +168,20 @@ def read_rows(dataset: Dataset, rows: bytes | list[Any], defaults: Mapping[str, 
             require_few(row_number(text), len(text))
         shape, structs = _structs(dataset, text, standard)
         if shape is not None:
-            return SentRows(standard, shape, structs, _reader(text))
-        rows = list(_split(text))
+            return SentRows(standard, shape, structs, _reader(text, exact_names(dataset)))
+        rows = list(_split(text, exact_names(dataset)))
     require_few(len(rows), 0)
     listed = rows
     return SentRows(standard, None, listed, lambda positions: _picked(listed, positions))
 
 
-def _reader(text: bytes) -> Callable[[Sequence[int]], list[Any]]:
+def _reader(text: bytes, exact: Collection[str]) -> Callable[[Sequence[int]], list[Any]]:
     """Return `SentRows.at` for this text, which is split once, and only if a row of it is refused."""
     rows: list[Any] = []
 
     def at(positions: Sequence[int]) -> list[Any]:
         if not rows:
-            rows.extend(_split(text))
+            rows.extend(_split(text, exact))
         return _picked(rows, positions)
 
     return at
@@ -268,8 +268,11 @@ def _names_of_first_row(text: bytes) -> frozenset[str]:
     return frozenset(first)
 
 
-def _split(text: bytes) -> Iterator[Any]:
-    """Yield the rows: as `msgspec.Raw`, or as objects if only Python's parser accepts the text (NaN, 1e400)."""
+def _split(text: bytes, exact: Collection[str]) -> Iterator[Any]:
+    """Yield the rows: as `msgspec.Raw`, or as objects if only Python's parser accepts the text (NaN, 1e400).
+
+    In the latter the numbers of `exact` fields are texts.
+    """
     try:
         yield from msgspec.json.decode(text, type=list[msgspec.Raw])
     except (ValueError, RecursionError):
@@ -279,7 +282,14 @@ def _split(text: bytes) -> Iterator[Any]:
             raise InvalidMessage(Reason.of("rows: not readable as JSON")) from error
         if not isinstance(rows, list):
             raise InvalidMessage(Reason.of("rows: expected a list of objects, got {}", shown(rows))) from None
-        yield from rows
+        yield from _with_digits(rows, text, exact) if exact else rows
+
+
+def _with_digits(rows: list[Any], text: bytes, exact: Collection[str]) -> Iterator[Any]:
+    for row, written in zip(rows, json.loads(text, parse_float=str), strict=True):
+        if isinstance(row, dict):
+            row |= {name: written[name] for name in exact if isinstance(row.get(name), float | Unreadable)}
+        yield row
 
 
 def _unwrapped(text: bytes) -> bytes:

@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any, Protocol, TypeVar
 
-from market_data_store.coordinator.queue import HOLDABLE
+from market_data_store.coordinator.queue import holdable
 from market_data_store.errors import LETTERS, Reason
 from market_data_store.protocol import again_queue, held_queue
 from market_data_store.transport.moving import Move, Mover, MoveRefused, counted_turns
@@ -168,7 +168,7 @@ class Aside:
     def tried(self, message: Any, outcome: Outcome) -> None:
         """Let a dataset's messages flow back if this one was its probe, and was written, or has its letter."""
         origin = origin_of(message)
-        for dataset in HOLDABLE if origin else ():
+        for dataset in holdable() if origin else ():
             done = (Succeeded, Failed) if dataset == LETTERS else Succeeded
             if held_queue(dataset, lane_of(message)) == origin and isinstance(outcome, done):
                 self._held.release(dataset)

@@ -16,7 +16,7 @@ from collections import deque
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from market_data_store.coordinator.queue import HOLDABLE
+from market_data_store.coordinator.queue import holdable
 from market_data_store.errors import LETTERS
 from market_data_store.protocol import LANES, QUEUE, held_queue
 from market_data_store.worker.envelope import Hold
@@ -92,8 +92,8 @@ class HeldDatasets:
     def begin_round(self, waiting: Mapping[str, int]) -> None:
         """Begin a round, given how many messages wait in which queue."""
         self._rest()
-        waits = {name for name in HOLDABLE for lane in LANES.values() if waiting.get(held_queue(name, lane))}
-        held = [name for name in HOLDABLE if name in self.known or name in waits]
+        waits = {name for name in holdable() for lane in LANES.values() if waiting.get(held_queue(name, lane))}
+        held = [name for name in holdable() if name in self.known or name in waits]
         self._probes.extend(name for name in held if name not in self.flowing)
 
     def next_probe(self) -> str | None:
@@ -113,7 +113,7 @@ class HeldDatasets:
 
 def held_queues(lane: str = QUEUE) -> list[str]:
     """The queues in which messages of a lane wait while their dataset is held."""
-    return [held_queue(name, lane) for name in HOLDABLE]
+    return [held_queue(name, lane) for name in holdable()]
 
 
 def _named(dataset: str) -> str:

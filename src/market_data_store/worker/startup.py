@@ -16,6 +16,7 @@ from market_data_store.app import app
 from market_data_store.config import settings
 from market_data_store.config.starting import exit_on_wrong_settings
 from market_data_store.coordinator.cluster import refuse_cluster
+from market_data_store.datasets import DATASETS
 from market_data_store.errors import ConfigurationError
 from market_data_store.metrics import multiprocess
 from market_data_store.metrics.server import MetricsServer
@@ -41,6 +42,7 @@ def _require_what_a_worker_needs(conf: Any, options: dict[str, Any], **_: Any) -
     with exit_on_wrong_settings():
         settings().require_broker_url()
         settings().require_database_url()
+        len(DATASETS)  # reads the declarations: a wrong one is said before a message is taken
         _require_processes(options.get("pool") or options.get("pool_cls") or conf.worker_pool)
         refuse_cluster(app)
 

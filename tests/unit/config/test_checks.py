@@ -11,7 +11,7 @@ from support.wrong_settings import CONTRADICTIONS, UNKNOWN, WRONG
 from market_data_store import config
 from market_data_store.config import Settings
 from market_data_store.config.checks import DATASET_NAMES
-from market_data_store.datasets.catalogue import DATASETS
+from market_data_store.datasets.catalogue import BUILT_IN
 from market_data_store.errors import ConfigurationError
 
 Lines = Callable[..., list[str]]
@@ -140,4 +140,4 @@ def test_unusual_values_that_work_are_taken(lines: Lines, given: dict[str, str])
 
 
 def test_the_names_of_the_datasets_are_those_of_the_catalogue() -> None:
-    assert set(DATASET_NAMES) == DATASETS.keys()
+    assert set(DATASET_NAMES) == BUILT_IN.keys()
