@@ -16,9 +16,8 @@ from market_data_store.config import Settings
 from market_data_store.coordinator.feedback import FeedbackEvent
 from market_data_store.coordinator.queue import QueueInspector
 from market_data_store.coordinator.receivers import Receiver, receivers_of
-from market_data_store.datasets import DATASETS
-from market_data_store.errors import LETTERS, BrokerUnavailable
-from market_data_store.postgres import retention, schema
+from market_data_store.errors import BrokerUnavailable
+from market_data_store.postgres import aging, retention, schema
 from market_data_store.postgres.connection import connect
 from market_data_store.postgres.retention import Expired
 from market_data_store.protocol import QUEUE
@@ -57,7 +56,7 @@ class RetentionRequest(Body):
 
     dry_run: bool = Field(default=False, description="Only count, delete nothing.")
     dataset: str | None = Field(
-        default=None, description="Only this dataset.", json_schema_extra={"enum": [*DATASETS, LETTERS]}
+        default=None, description="Only this dataset.", json_schema_extra={"enum": [*aging.NAMES]}
     )
     expected: list[ExpiredAnswer] | None = Field(
         default=None,

@@ -21,6 +21,7 @@ from market_data_store.errors import DatabaseUnavailable
 from market_data_store.postgres.connection import connect, unavailable
 from market_data_store.postgres.schema import Revisions, revisions_of
 from market_data_store.postgres.series import Summary
+from market_data_store.postgres.upkeep_runs import RETENTION, Run, last
 from market_data_store.status.stored import Stored
 
 #: Seconds over which rows per second are measured; Postgres updates its statistics once a second.
@@ -54,6 +55,8 @@ class DatabaseStatus:
     reasons: Sequence[ReasonCount] | None
     #: By dataset.
     stored: Mapping[str, Summary] = field(default_factory=dict)
+    #: The last run of retention; None before the first, and where it may not be read.
+    retention: Run | None = None
 
 
 class DatabaseReader:
@@ -82,7 +85,8 @@ class DatabaseReader:
                 rows_per_s = self._rows_per_s(self._connection)
                 letters, reasons = self._dead_letters(self._connection)
                 stored = self._stored.look(self._connection)
-                return DatabaseStatus(latency_ms, revisions, rows_per_s, letters, reasons, stored)
+                run = _retention(self._connection)
+                return DatabaseStatus(latency_ms, revisions, rows_per_s, letters, reasons, stored, run)
         except psycopg.Error as error:
             self.close()
             raise unavailable(error) from error
@@ -130,6 +134,15 @@ def _counted(connection: psycopg.Connection[Any]) -> _Letters:
             return total, summary(connection)
     except (psycopg.errors.UndefinedTable, psycopg.errors.UndefinedColumn, psycopg.errors.QueryCanceled):
         return total, None  # not migrated, locked, or too many for the time
+
+
+def _retention(connection: psycopg.Connection[Any]) -> Run | None:
+    try:
+        with connection.transaction():
+            connection.execute(_TIMEOUT)
+            return last(connection, RETENTION)
+    except (psycopg.errors.UndefinedTable, psycopg.errors.InsufficientPrivilege, psycopg.errors.QueryCanceled):
+        return None
 
 
 @contextmanager

@@ -106,6 +106,10 @@
       make("span", "", each.reason),
     ]));
 
+    const { retention } = status;
+    text("retention-time", retention && retention.ended_ts !== null ? moment(retention.ended_ts) : "");
+    text("retention-said", retention ? retention.said : "No run yet; does mds monitor run, with DATABASE_URL?");
+
     for (const point of status.history) seen.set(Math.round(point[0]), point);
     for (const second of seen.keys()) if (second < status.ts - HISTORY_S) seen.delete(second);
     plot();
