@@ -132,9 +132,15 @@ def _database(look: DatabaseStatus | Away) -> dict[str, str]:
         "schema": f"revision {look.revisions.current or 'none'}, {look.revisions.state}",
         "stored": _stored(look.stored),
         "rows/s": _UNKNOWN if look.rows_per_s is None else f"{look.rows_per_s:,.0f}",
-        "dead letters": _UNKNOWN if look.dead_letters is None else f"{look.dead_letters:,}",
+        "dead letters": _letters(look),
         "retention": _retention(look.retention),
     }
+
+
+def _letters(look: DatabaseStatus) -> str:
+    if look.dead_letters is None:
+        return _UNKNOWN
+    return f"{look.dead_letters:,}" + (f", the oldest of {moment(look.oldest_letter)}" if look.oldest_letter else "")
 
 
 def _retention(run: Run | None) -> str:

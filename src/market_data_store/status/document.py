@@ -41,7 +41,7 @@ def document_of(sample: Sample, settings: Settings) -> dict[str, Any]:
         "events": None if feedback is None else _events(feedback),
         "stored": None if database is None else _stored(database),
         "retention": None if database is None or database.retention is None else _retention(database.retention),
-        "dead_letters": {"total": None if database is None else database.dead_letters, "reasons": _reasons(database)},
+        "dead_letters": _letters(database),
     }
 
 
@@ -95,6 +95,15 @@ def _retention(run: Run) -> dict[str, Any]:
         "said": run.said,
         "found": [{"dataset": each.dataset, "rows": each.rows, "chunks": each.chunks} for each in run.found],
         "errors": dict(run.errors),
+    }
+
+
+def _letters(database: DatabaseStatus | None) -> dict[str, Any]:
+    oldest = None if database is None else database.oldest_letter
+    return {
+        "total": None if database is None else database.dead_letters,
+        "oldest_ts": None if oldest is None else oldest.timestamp(),
+        "reasons": _reasons(database),
     }
 
 

@@ -97,6 +97,7 @@
       make("span", "", `${number(event.queue_size)} of ${number(event.capacity)}${event.reason ? `, ${event.reason}` : ""}`),
     ]));
 
+    text("oldest-letter", letters.oldest_ts ? `The oldest is of ${moment(letters.oldest_ts)}.` : "");
     const reasons = letters.reasons;
     text("no-letters", reasons === null ? "Unknown: the database does not answer." : reasons.length ? "" : "None.");
     fill("reasons", (reasons || []).map((each) => [
