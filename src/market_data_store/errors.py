@@ -9,6 +9,8 @@ from dataclasses import dataclass
 
 #: The table of dead letters. It is held like a dataset: the messages wait that need a letter.
 LETTERS = "dead_letters"
+#: The table of job runs. It is no dataset either, but what is old in it goes too.
+JOB_RUNS = "job_runs"
 
 
 class MarketDataStoreError(Exception):

@@ -28,7 +28,7 @@ DEPLOY = Path(__file__).parents[2] / "deploy"
 SERVICES: dict[str, Any] = yaml.safe_load((DEPLOY / "compose.yaml").read_text())["services"]
 VARIABLES = (
     *("POSTGRES_PASSWORD", "DB_ADMIN_PASSWORD", "WORKER_PASSWORD", "WEB_PASSWORD"),
-    *("VALKEY_PASSWORD", "ADMIN_TOKEN"),
+    *("MONITOR_PASSWORD", "VALKEY_PASSWORD", "ADMIN_TOKEN"),
 )
 SECRETS = {name: f"{name.title().replace('_', '')}0123456789" for name in VARIABLES}
 SECRETS["FLOWER_BASIC_AUTH"] = "operator:Fl0werOfTheseTests"
@@ -143,7 +143,7 @@ def test_a_row_is_written_by_a_role_that_can_do_no_more(composed: Composed) -> N
             with pytest.raises(psycopg.errors.InsufficientPrivilege):
                 worker.execute(statement)
         roles = "SELECT rolname, rolsuper FROM pg_roles WHERE rolname LIKE 'mds_%' ORDER BY rolname"
-        names = ("mds_admin", "mds_operator", "mds_reader", "mds_web", "mds_worker")
+        names = ("mds_admin", "mds_monitor", "mds_operator", "mds_reader", "mds_web", "mds_worker")
         assert worker.execute(roles.encode()).fetchall() == [(name, False) for name in names]
 
 

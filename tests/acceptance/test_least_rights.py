@@ -82,8 +82,8 @@ class Store:
     feedback: str
 
     def variables(self, user: str) -> dict[str, str]:
-        role = user if user in ("worker", "web", "operator") else "reader"
-        database = {} if user in ("producer", "monitor", "flower") else {"DATABASE_URL": as_user(self.postgres, role)}
+        role = user if user in ("worker", "web", "monitor", "operator") else "reader"
+        database = {} if user in ("producer", "flower") else {"DATABASE_URL": as_user(self.postgres, role)}
         urls = {"BROKER_URL": as_user(self.broker, user), "REDIS_URL": as_user(self.feedback, user)}
         return {**database, **urls, **SOON}
 
@@ -352,7 +352,7 @@ def test_a_rabbitmq_refuses_everything_else(store: Store, running_store: Running
     assert permitted == PERMITTED[user]
 
 
-@pytest.mark.parametrize("role", ["worker", "web", "operator", "reader"])
+@pytest.mark.parametrize("role", ["worker", "web", "monitor", "operator", "reader"])
 def test_postgres_refuses_everything_else(store: Store, role: str) -> None:
     forbidden = [*FORBIDDEN]
     if role != "worker":

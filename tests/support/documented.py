@@ -38,6 +38,7 @@ ELSEWHERE = {
     "pip install": "installs packages",
     ".venv/bin/pip install": "installs packages",
     "mds load FILE": "the form of the command; the examples below it are run",
+    "EDITOR=": "edits a letter; tests/integration/dead_letters/test_edited_letters.py",
     "mds up": "runs until it is ended; tests/acceptance/test_mds.py",
     "curl ": "tests/acceptance/test_mds.py compares each answer",
     "python -c": "declares a queue on RabbitMQ; tests/integration/transport/test_rabbitmq.py",

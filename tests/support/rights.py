@@ -21,7 +21,7 @@ from support import processes, rabbitmq
 DOCUMENT = Path(__file__).parents[2] / "docs/least-rights.md"
 #: Each has a user of its name at the brokers.
 USERS = ("producer", "worker", "monitor", "web", "operator", "flower")
-ROLES = ("admin", "worker", "web", "operator", "reader")
+ROLES = ("admin", "worker", "web", "monitor", "operator", "reader")
 #: What no role but that of the migrations may do.
 FORBIDDEN = (
     "CREATE TABLE other ()",
@@ -158,7 +158,7 @@ def _postgres_knows(url: str) -> bool:
         if owner.execute("SELECT FROM pg_roles WHERE rolname = 'mds_worker'").rowcount == 0:
             for line in documented("CREATE ROLE "):
                 owner.execute(line.encode())
-        if owner.execute("SELECT FROM pg_tables WHERE tablename = 'first_takes'").rowcount == 0:
+        if owner.execute("SELECT FROM pg_tables WHERE tablename = 'upkeep_runs'").rowcount == 0:
             return False
         for line in grants(owner.info.dbname, Roles(**{name: f"mds_{name}" for name in ROLES if name != "admin"})):
             owner.execute(line.encode())

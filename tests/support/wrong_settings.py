@@ -56,6 +56,8 @@ WRONG = {
     "MDS_WORKER_METRICS_PORT": "-1",
     "MDS_MONITOR_METRICS_PORT": "9100.5",
     "MDS_RETENTION_DAYS": "ticks=0",
+    "MDS_RETENTION_AUTO": "daily",
+    "MDS_UPKEEP_INTERVAL_S": "0",
     "MDS_ANY_YEAR": "1900",
     "MDS_DATASETS": "nowhere/datasets.toml",
     "MDS_HOME": "/dev/null",

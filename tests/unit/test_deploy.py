@@ -23,7 +23,8 @@ UNIT_OPTIONS = {"release": ["--wait", "300"], "worker": ["-n", "worker%i@%%h"]}
 #: What Celery reads, and what Postgres's and Valkey's containers do.
 NOT_OURS = {"CELERY_WORKER_CONCURRENCY"}
 SERVERS = {
-    "postgres": {"POSTGRES_PASSWORD", "POSTGRES_DB", "DB_ADMIN_PASSWORD", "WORKER_PASSWORD", "WEB_PASSWORD"},
+    "postgres": {"POSTGRES_PASSWORD", "POSTGRES_DB", "DB_ADMIN_PASSWORD", "WORKER_PASSWORD", "WEB_PASSWORD"}
+    | {"MONITOR_PASSWORD"},
     "valkey": {"REDISCLI_AUTH"},
 }
 #: What each service of compose.yaml knows, besides passwords of its own.
@@ -32,9 +33,9 @@ SECRETS = {
     "grants": {"DB_ADMIN_PASSWORD"},
     "worker": {"WORKER_PASSWORD", "VALKEY_PASSWORD"},
     "web": {"WEB_PASSWORD", "VALKEY_PASSWORD", "ADMIN_TOKEN"},
-    "monitor": {"VALKEY_PASSWORD"},
+    "monitor": {"MONITOR_PASSWORD", "VALKEY_PASSWORD"},
     "flower": {"VALKEY_PASSWORD", "FLOWER_BASIC_AUTH"},
-    "postgres": {"POSTGRES_PASSWORD", "DB_ADMIN_PASSWORD", "WORKER_PASSWORD", "WEB_PASSWORD"},
+    "postgres": {"POSTGRES_PASSWORD", "DB_ADMIN_PASSWORD", "WORKER_PASSWORD", "WEB_PASSWORD", "MONITOR_PASSWORD"},
     "valkey": {"VALKEY_PASSWORD"},
 }
 

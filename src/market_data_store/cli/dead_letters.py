@@ -1,4 +1,4 @@
-"""`mds dead-letters`: list, count, replay and delete rows and messages that could not be written."""
+"""`mds dead-letters`: list, count, correct, replay and delete rows and messages that could not be written."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from market_data_store import dead_letters
+from market_data_store.cli import editing
 from market_data_store.cli.ending import Ended
 from market_data_store.cli.letters import Chosen, filtered, selected
 from market_data_store.cli.replaying import replayed, show_outcome
@@ -42,9 +43,13 @@ def command() -> None:
     mds dead-letters show 17
     mds dead-letters replay --dataset bars
     mds dead-letters replay --job 7 --reason "provider: missing" --set provider=CME
+    mds dead-letters edit 17
     mds dead-letters export letters.ndjson --job 7
     mds dead-letters purge --id 17 --id 18
     """
+
+
+command.add_command(editing.command)
 
 
 @command.command("list")

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import click
 
 from market_data_store.cli.choosing import DATASET
-from market_data_store.dead_letters import Where
+from market_data_store.dead_letters import Where, stored_id
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -46,6 +46,7 @@ _FILTERS = (
     click.option("--dataset", type=DATASET, help="Only letters of rows of this dataset."),
     click.option("--reason", metavar="TEXT", help="Only letters with this text in their reason."),
     click.option("--job", type=click.IntRange(1), metavar="ID", help="Only letters of this load, see `mds jobs`."),
+    click.option("--task", metavar="ID", help="Only letters of the message with this task id."),
     click.option("--since", type=_Moment(), help="Only letters kept at this time or later, such as 2026-11-26T14:30."),
     click.option("--until", type=_Moment(), help="Only letters kept before this time."),
 )
@@ -67,7 +68,7 @@ def selected(command: F) -> F:
 
 
 def _with(command: F, options: tuple[Any, ...], chosen: Callable[[Mapping[str, Any]], Chosen]) -> F:
-    names = ("ids", "dataset", "reason", "job", "since", "until", "every")
+    names = ("ids", "dataset", "reason", "job", "task", "since", "until", "every")
 
     def with_chosen(**given: Any) -> Any:
         own = {name: given.pop(name) for name in names if name in given}
@@ -84,7 +85,8 @@ def _with(command: F, options: tuple[Any, ...], chosen: Callable[[Mapping[str, A
 
 def _filters(given: Mapping[str, Any]) -> Chosen:
     where = {name: given[name] for name in ("reason", "job", "since", "until")}
-    return Chosen(None, given["dataset"], Where(**where))
+    task = None if given["task"] is None else stored_id(given["task"])
+    return Chosen(None, given["dataset"], Where(**where, task=task))
 
 
 def _selection(given: Mapping[str, Any]) -> Chosen:

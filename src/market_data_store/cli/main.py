@@ -32,6 +32,7 @@ _COMMANDS = MappingProxyType(
         "migrate": ("migrate", "Bring the database's schema up to date."),
         "monitor": ("monitor", "Watch the queue and publish feedback to producers."),
         "release-held": ("release_held", "Give what workers have set aside back to the queue."),
+        "retention": ("retention", "Delete what is older than MDS_RETENTION_DAYS."),
         "series": ("series", "List what is stored: providers, symbols, times, rows."),
         "status": ("status", "Show the state of broker, workers and database."),
         "up": ("up", "Run the whole store on this machine until Ctrl-C."),

@@ -1,4 +1,4 @@
-"""`mds monitor`: watches both lanes and publishes feedback."""
+"""`mds monitor`: watches both lanes, publishes feedback, and does the upkeep of the database."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ from market_data_store.metrics.definitions import (
 )
 from market_data_store.metrics.server import monitor_metrics
 from market_data_store.protocol import BACKFILL_QUEUE
+from market_data_store.upkeep import schedule
 
 logger = logging.getLogger(__name__)
 
@@ -51,7 +52,7 @@ def command() -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     at_hangup(lambda *_: stop.set())
-    with monitor_metrics(), connected(configured, count_delivery) as receivers:
+    with monitor_metrics(), connected(configured, count_delivery) as receivers, schedule.running(configured):
         init_delivery_counters(name for name in receivers if name != "log")  # a line of log cannot fail
         logger.info("Publishing feedback to: %s", ", ".join(receivers))
         loop.run(stop)

@@ -19,6 +19,7 @@ from market_data_store.connections.urls import without_password
 from market_data_store.coordinator.cluster import refuse_cluster
 from market_data_store.coordinator.watermarks import LevelAndReason
 from market_data_store.postgres.series import Summary
+from market_data_store.postgres.upkeep_runs import Run
 from market_data_store.status.database import DatabaseStatus
 from market_data_store.status.document import document_of
 from market_data_store.status.headline import Severity, problem_of
@@ -126,13 +127,26 @@ def _reached(look: DatabaseStatus | QueueStatus | Away) -> str:
 
 def _database(look: DatabaseStatus | Away) -> dict[str, str]:
     if isinstance(look, Away):
-        return dict.fromkeys(("schema", "stored", "rows/s", "dead letters"), _UNKNOWN)
+        return dict.fromkeys(("schema", "stored", "rows/s", "dead letters", "retention"), _UNKNOWN)
     return {
         "schema": f"revision {look.revisions.current or 'none'}, {look.revisions.state}",
         "stored": _stored(look.stored),
         "rows/s": _UNKNOWN if look.rows_per_s is None else f"{look.rows_per_s:,.0f}",
-        "dead letters": _UNKNOWN if look.dead_letters is None else f"{look.dead_letters:,}",
+        "dead letters": _letters(look),
+        "retention": _retention(look.retention),
     }
+
+
+def _letters(look: DatabaseStatus) -> str:
+    if look.dead_letters is None:
+        return _UNKNOWN
+    return f"{look.dead_letters:,}" + (f", the oldest of {moment(look.oldest_letter)}" if look.oldest_letter else "")
+
+
+def _retention(run: Run | None) -> str:
+    if run is None or run.ended_at is None:
+        return "no run yet; is `mds monitor` running, with DATABASE_URL?"
+    return f"{moment(run.ended_at)}: {run.said}"
 
 
 def _stored(stored: Mapping[str, Summary]) -> str:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from market_data_store.connections.addresses import is_loopback
-from market_data_store.errors import LETTERS
+from market_data_store.errors import JOB_RUNS, LETTERS
 
 #: A variable whose name begins so is one of the store's.
 PREFIX = "MDS_"
@@ -150,11 +150,11 @@ def contradictions(given: Mapping[str, Any], declared: Callable[[], Collection[s
     `declared` returns the names of the datasets that users declare.
     """
     yield from out_of_order(given["ok_at"], given["soft_above"], given["hard_from"], given["hard_until"])
-    others = [name for name in given["retention_days"] if name not in (*DATASET_NAMES, LETTERS)]
+    others = [name for name in given["retention_days"] if name not in (*DATASET_NAMES, LETTERS, JOB_RUNS)]
     own = sorted(declared()) if others else []
     for name in others:
         if name not in own:
-            known = ", ".join((*DATASET_NAMES, *own, LETTERS))
+            known = ", ".join((*DATASET_NAMES, *own, LETTERS, JOB_RUNS))
             yield f"MDS_RETENTION_DAYS: {name!r} is not a dataset; use one of {known}"
     yield from _open_without_a_secret(given["environment"], given["host"], given["admin_token"])
     if given["http_broadcast"] and not given["http_endpoint"]:

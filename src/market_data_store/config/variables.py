@@ -159,6 +159,10 @@ class Settings(BaseSettings):
     monitor_metrics_port: int = _env("MDS_MONITOR_METRICS_PORT", default=0, ge=0, le=65_535)
     #: How many days a dataset's rows are kept, `ticks=30,quotes=7`; those of other datasets are kept for ever.
     retention_days: DaysByDataset = _env("MDS_RETENTION_DAYS", default={})
+    #: Whether the monitor deletes by itself what is older; otherwise it only says what it would delete.
+    retention_auto: bool = _env("MDS_RETENTION_AUTO", default=False)
+    #: Seconds from the start of one such run to the next.
+    upkeep_interval_s: float = _env("MDS_UPKEEP_INTERVAL_S", default=3_600.0, ge=1.0, le=604_800.0)
     #: Whether rows may have times before 1900 and after 2100, which mostly are mistakes.
     any_year: bool = _env("MDS_ANY_YEAR", default=False)
     #: Files that declare datasets beside the built-in ones; without any, `datasets.toml` in the working directory.

@@ -19,6 +19,10 @@ from market_data_store.wire.reader import stored_defaults
 _object = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 
+#: msgspec takes no union with `Raw`.
+_NOTHING = msgspec.Raw()
+
+
 class Exported(msgspec.Struct, omit_defaults=True):
     """A letter in a file, one a line: `row` is to be corrected, the rest says what is wrong and where it was."""
 
@@ -29,7 +33,7 @@ class Exported(msgspec.Struct, omit_defaults=True):
     file: str | None = None
     line: int | None = None
     #: Fills what the row leaves out; the same for all rows of one message.
-    defaults: msgspec.Raw | None = None
+    defaults: msgspec.Raw = _NOTHING
 
 
 _decode = msgspec.json.Decoder(Exported).decode
@@ -39,7 +43,7 @@ def exported(letter: Letter) -> bytes | None:
     """Return a letter as a line of a file; None if it does not hold a row."""
     if letter.row is None:
         return None
-    defaults = None if letter.defaults is None else msgspec.Raw(letter.defaults.encode())
+    defaults = _NOTHING if letter.defaults is None else msgspec.Raw(letter.defaults.encode())
     row = msgspec.Raw(letter.row.encode())
     known = (letter.dataset, letter.reason, letter.file, letter.line)
     return msgspec.json.encode(Exported(letter.id, row, *known, defaults))
@@ -63,10 +67,27 @@ def corrections(lines: Iterable[bytes], name: str) -> Iterator[tuple[int, Export
         yield found.letter, found
 
 
+def text_of(letter: Letter) -> str | None:
+    """Return a letter as an indented text to be edited; None if it does not hold a row."""
+    line = exported(letter)
+    return None if line is None else msgspec.json.format(line, indent=2).decode() + "\n"
+
+
+def edited(letter: Letter, text: str) -> Letter:
+    """Return the letter with the row and the defaults of an edited text; raises `InvalidMessage`."""
+    try:
+        found = _decode(text.encode())
+    except (msgspec.DecodeError, UnicodeEncodeError) as error:
+        raise InvalidMessage(f"letter {letter.id}: {error}; change `row` only, and keep it JSON") from error
+    if found.letter != letter.id:
+        raise InvalidMessage(f"letter {letter.id}: `letter` is {found.letter}; change `row` only")
+    return corrected(letter, found)
+
+
 def corrected(letter: Letter, by: Exported) -> Letter:
     """Return the letter with the row and the defaults of the file."""
-    defaults = None if by.defaults is None else bytes(by.defaults).decode()
-    return replace(letter, row=bytes(by.row).decode(), defaults=defaults)
+    defaults = bytes(by.defaults).decode()
+    return replace(letter, row=bytes(by.row).decode(), defaults=None if defaults in ("", "null") else defaults)
 
 
 def with_values(letter: Letter, values: Mapping[str, str]) -> Letter | None:

@@ -37,6 +37,8 @@ _PAGE = sql.SQL(f"{_LISTED} {{selected}} {_NEXT}")
 _WHOLE = sql.SQL(f"{_LISTED}, {_PAYLOAD} {{selected}} {_NEXT}")
 _COUNT = sql.SQL("SELECT count(*) {selected}")
 _COUNT_PARTIAL = sql.SQL("SELECT count(*) {selected} AND row IS NULL AND (body IS NULL OR length(body) < body_bytes)")
+#: Ids are given in the order in which letters are kept.
+_OLDEST = "SELECT created_at FROM dead_letters ORDER BY id LIMIT 1"
 _PURGE = sql.SQL("DELETE {selected}")
 _OUTCOME = """
     SELECT count(*) FILTER (WHERE refused_at < %s), count(*) FILTER (WHERE refused_at >= %s)
@@ -122,6 +124,12 @@ def count(
     """Count letters: those with these ids, those of one dataset, or all; or of them those that no replay sends."""
     query = _COUNT_PARTIAL if only_partial else _COUNT
     return int(connection.execute(*selection(query, ids, dataset, where)).fetchall()[0][0])
+
+
+def oldest(connection: psycopg.Connection[Any]) -> datetime | None:
+    """Return when the oldest letter was kept; None without letters."""
+    rows = connection.execute(_OLDEST).fetchall()
+    return rows[0][0] if rows else None
 
 
 def page(

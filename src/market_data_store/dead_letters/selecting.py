@@ -1,4 +1,4 @@
-"""Which letters are meant: by id, dataset, reason, job, and the time at which they were kept."""
+"""Which letters are meant: by id, dataset, reason, job, task, and the time at which they were kept."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ _MEANINGS = {
     "dataset": sql.SQL("dataset = %(dataset)s"),
     "reason": sql.SQL("strpos(lower(concat_ws(' ', reason, pattern)), lower(%(reason)s)) > 0"),
     "job": sql.SQL("job = %(job)s"),
+    "task": sql.SQL("task_id = %(task)s"),
     "since": sql.SQL("created_at >= %(since)s"),
     "until": sql.SQL("created_at < %(until)s"),
 }
@@ -28,6 +29,8 @@ class Where:
     reason: str | None = None
     #: The id of the load's run in `job_runs`.
     job: int | None = None
+    #: The id of their message's task, as it is stored (`stored_id`).
+    task: str | None = None
     #: Kept at this time or later, and before that one.
     since: datetime | None = None
     until: datetime | None = None

@@ -18,6 +18,7 @@ _SUMMARY = sql.SQL("""
 GROUPS = {
     "job": sql.SQL("job, file"),
     "dataset": sql.SQL("dataset"),
+    "task": sql.SQL("task_id"),
     "day": sql.SQL("(created_at AT TIME ZONE 'UTC')::date"),
 }
 _GROUPED = sql.SQL("""

@@ -88,6 +88,26 @@ LOOKED = Gauge(
     "Unix time at which the monitor last looked at the queue",
     multiprocess_mode="livemostrecent",
 )
+UPKEEP_LEADS = Gauge(
+    "mds_upkeep_leads", "1 if this monitor has the lease of the upkeep, else 0", multiprocess_mode="livemostrecent"
+)
+RETENTION_RUN = Gauge(
+    "mds_retention_last_run_timestamp_seconds",
+    "Unix time at which retention last ended, as the monitor that leads the upkeep knows",
+    multiprocess_mode="livemostrecent",
+)
+RETENTION_FAILED = Gauge(
+    "mds_retention_failed_datasets",
+    "Datasets of which the last run of retention could not delete or count what is too old",
+    multiprocess_mode="livemostrecent",
+)
+EXPIRED = Counter("mds_retention_deleted_total", "What retention has deleted", ["dataset", "unit"])
+LETTERS_STOCK = Gauge("mds_dead_letters", "Dead letters that are kept", multiprocess_mode="livemostrecent")
+LETTERS_OLDEST = Gauge(
+    "mds_dead_letters_oldest_timestamp_seconds",
+    "Unix time at which the oldest dead letter was kept; now without letters",
+    multiprocess_mode="livemostrecent",
+)
 EVENTS = Counter("mds_feedback_events_total", "Attempts to deliver a feedback event", ["receiver", "outcome"])
 
 _LEVELS = {BackpressureLevel.ok: 0, BackpressureLevel.soft: 1, BackpressureLevel.hard: 2}
@@ -163,6 +183,31 @@ def set_monitor_gauges(capacity: int, reading: Reading, level: BackpressureLevel
     BROKER_UP.set(reading.depth is not None)
     BROKER_WRITABLE.set(reading.refusal is None)
     LOOKED.set_to_current_time()
+
+
+def set_retention_gauges(ended_at: float, failed: int) -> None:
+    """Set what the monitor that leads the upkeep knows of the last run: when it ended, and where it failed."""
+    RETENTION_RUN.set(ended_at)
+    RETENTION_FAILED.set(failed)
+
+
+def start_retention_at_zero(datasets: Iterable[str]) -> None:
+    """Create the counters of these datasets at 0, for the same reason as `start_at_zero`."""
+    for dataset in datasets:
+        for unit in ("rows", "chunks"):
+            EXPIRED.labels(dataset, unit)
+
+
+def count_expired(dataset: str, unit: str, number: int) -> None:
+    """Count `rows` or `chunks` that retention has deleted."""
+    EXPIRED.labels(dataset, unit).inc(number)
+
+
+def set_letters_gauges(stock: int | None, oldest_at: float | None) -> None:
+    """Set how many letters there are, and when the oldest was kept; a number that is unknown keeps its last value."""
+    if stock is not None:
+        LETTERS_STOCK.set(stock)
+        LETTERS_OLDEST.set_to_current_time() if oldest_at is None else LETTERS_OLDEST.set(oldest_at)
 
 
 def init_delivery_counters(receivers: Iterable[str]) -> None:

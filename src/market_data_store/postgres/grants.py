@@ -11,17 +11,26 @@ from dataclasses import dataclass
 from psycopg import sql
 
 from market_data_store.datasets import DATASETS
-from market_data_store.postgres.tables import attempts, dead_letters, first_takes, job_runs, replay_keys
+from market_data_store.postgres.tables import (
+    attempts,
+    dead_letters,
+    first_takes,
+    job_runs,
+    leases,
+    replay_keys,
+    upkeep_runs,
+)
 
 _VERSION = "alembic_version"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Roles:
-    """The names of the roles: of the worker, of web, of people's commands, and of programs that only read."""
+    """The names of the roles: of worker, web, monitor, of people's commands, and of programs that only read."""
 
     worker: str
     web: str
+    monitor: str
     operator: str
     reader: str
 
@@ -30,7 +39,7 @@ def grants(database: str, roles: Roles) -> Iterator[str]:
     """Yield the statements; all can be run again, which is needed when a migration has made a table."""
     rows = [dataset.table.name for dataset in DATASETS.values()]
     own = [table.name for table in (dead_letters, attempts, first_takes)]
-    for role in (roles.worker, roles.web, roles.operator, roles.reader):
+    for role in (roles.worker, roles.web, roles.monitor, roles.operator, roles.reader):
         # The worker stages rows in temporary tables.
         connect = "CONNECT, TEMPORARY" if role == roles.worker else "CONNECT"
         yield _text("GRANT {} ON DATABASE {} TO {}", sql.SQL(connect), sql.Identifier(database), sql.Identifier(role))
@@ -43,8 +52,12 @@ def grants(database: str, roles: Roles) -> Iterator[str]:
     yield _on("DELETE", rows, roles.web)
     for role in (roles.web, roles.operator):
         yield _on("SELECT, DELETE", [dead_letters.name], role)
-        yield _on("SELECT", [job_runs.name], role)
+        yield _on("SELECT", [job_runs.name, upkeep_runs.name], role)
         yield _on("SELECT, INSERT", [replay_keys.name], role)  # the first replay makes the key
+    # The upkeep deletes what is too old.
+    yield _on("DELETE", rows, roles.monitor)
+    yield _on("SELECT, DELETE", [dead_letters.name, job_runs.name], roles.monitor)
+    yield _on("SELECT, INSERT, UPDATE, DELETE", [leases.name, upkeep_runs.name], roles.monitor)
     yield _on("INSERT, UPDATE", [job_runs.name], roles.operator)
     # A load says in which file and line it found what was rejected.
     yield _on("UPDATE (job, file, line)", [dead_letters.name], roles.operator)

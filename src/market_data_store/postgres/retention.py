@@ -1,29 +1,21 @@
-"""Retention: deletes rows and dead letters that are older than their limit, on request only."""
+"""Retention: what is older than MDS_RETENTION_DAYS, dataset by dataset: counted, or deleted.
+
+`upkeep` runs it on a schedule; `mds retention` and `POST /retention/apply` on request.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from types import MappingProxyType
 from typing import Any
 
 import psycopg
-from psycopg import sql
 
-from market_data_store.datasets import DATASETS
-from market_data_store.errors import LETTERS, ConfigurationError
-from market_data_store.postgres.found import check_types
-
-#: Letters go by when they were kept; they have a time of their own.
-_TIMES = {LETTERS: "created_at"}
-_COUNT = sql.SQL("SELECT count(*) FROM {} WHERE {} < %s")
-_DELETE = sql.SQL("DELETE FROM {} WHERE {} < %s")
-# TimescaleDB's; the first says whether it is installed.
-_TIMESCALE = "SELECT count(*) FROM pg_extension WHERE extname = 'timescaledb'"
-_HYPERTABLE = "SELECT count(*) FROM timescaledb_information.hypertables WHERE hypertable_name = %s"
-_SHOW_CHUNKS = "SELECT show_chunks(%s::regclass, older_than => %s)"
-_DROP_CHUNKS = "SELECT drop_chunks(%s::regclass, older_than => %s)"
+from market_data_store.errors import ConfigurationError
+from market_data_store.postgres import aging
+from market_data_store.postgres.aging import Guard
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +26,63 @@ class Expired:
     older_than: datetime
     rows: int | None = None
     chunks: int | None = None
+
+    @property
+    def number(self) -> int | None:
+        """The number of rows or chunks; None if there are too many to count."""
+        return self.rows if self.chunks is None else self.chunks
+
+    def __add__(self, other: Expired) -> Expired:
+        """Return what both have deleted of the same dataset."""
+        return replace(self, rows=_sum(self.rows, other.rows), chunks=_sum(self.chunks, other.chunks))
+
+    def __str__(self) -> str:
+        """Return such as `1,234 rows of ticks`."""
+        what, number = ("chunk", self.chunks) if self.chunks is not None else ("row", self.rows)
+        if number is None:
+            return f"too many rows of {self.dataset} to count"
+        return f"{number:,} {what}{'' if number == 1 else 's'} of {self.dataset}"
+
+
+def limits_of(days: Mapping[str, int]) -> dict[str, datetime]:
+    """Return the times before which rows are too old now; raises `ConfigurationError` for an unknown dataset."""
+    for name in days:
+        if name not in aging.names():
+            raise ConfigurationError(
+                f"MDS_RETENTION_DAYS: {name!r} is not a dataset; use one of {', '.join(aging.names())}"
+            )
+    now = datetime.now(UTC)
+    return {name: now - timedelta(days=number) for name, number in days.items()}
+
+
+def count(connection: psycopg.Connection[Any], name: str, older_than: datetime, *, timeout_s: float = 0.0) -> Expired:
+    """Count what is older than a time in a dataset, the letters or the job runs.
+
+    With a timeout, a number that cannot be found in time is None. Raises `DatasetUnavailable` for a table whose `ts` is
+    no longer a time with a zone.
+    """
+    try:
+        if aging.has_chunks(connection, name):
+            return Expired(name, older_than, chunks=aging.old_chunks(connection, name, older_than, timeout_s))
+        return Expired(name, older_than, rows=aging.old_rows(connection, name, older_than, timeout_s))
+    except psycopg.errors.QueryCanceled:
+        if not timeout_s:
+            raise
+        return Expired(name, older_than)
+
+
+def delete(
+    connection: psycopg.Connection[Any], name: str, older_than: datetime, guard: Guard = lambda: None
+) -> Iterator[Expired]:
+    """Delete what is older; yields what each transaction has deleted. Raises what `count` raises.
+
+    `guard` is called in each transaction before something is deleted; what it raises ends the work.
+    """
+    if aging.has_chunks(connection, name):
+        yield Expired(name, older_than, chunks=aging.drop_chunks(connection, name, older_than, guard))
+        return
+    for rows in aging.delete(connection, name, older_than, guard):
+        yield Expired(name, older_than, rows=rows)
 
 
 def apply(
@@ -47,38 +96,20 @@ def apply(
 
     `limits` are the times of an earlier dry run, by dataset, so that what was counted then is deleted now.
 
-    Each dataset has its own transaction. Raises `ConfigurationError` for an unknown dataset before anything is deleted,
-    and `DatasetUnavailable` for a table whose `ts` is no longer a time with a zone.
+    Rows are deleted in batches, each in a transaction of its own. Raises `ConfigurationError` for an unknown dataset
+    before anything is deleted, and `DatasetUnavailable` for a table whose `ts` is no longer a time with a zone.
     """
-    for name in days:
-        if name not in (*DATASETS, LETTERS):
-            known = ", ".join((*DATASETS, LETTERS))
-            raise ConfigurationError(f"MDS_RETENTION_DAYS: {name!r} is not a dataset; use one of {known}")
-    now = datetime.now(UTC)
-    has_chunks = bool(_number(connection, _TIMESCALE, []))
-    until = {name: now - timedelta(days=n) for name, n in days.items()}
-    return [
-        _expire(connection, name, min(limits.get(name, limit), limit), dry_run, has_chunks)
-        for name, limit in until.items()
-    ]
+    until = {name: min(limits.get(name, limit), limit) for name, limit in limits_of(days).items()}
+    if dry_run:
+        return [count(connection, name, limit) for name, limit in until.items()]
+    return [total(name, limit, delete(connection, name, limit)) for name, limit in until.items()]
 
 
-def _expire(
-    connection: psycopg.Connection[Any], name: str, older_than: datetime, dry_run: bool, has_chunks: bool
-) -> Expired:
-    dataset = DATASETS.get(name)
-    table = name if dataset is None else dataset.table.name
-    with connection.transaction():
-        if dataset is not None:
-            check_types(connection, dataset, ["ts"])  # else the session's time zone would decide what is deleted
-        if has_chunks and _number(connection, _HYPERTABLE, [table]):
-            found = connection.execute(_SHOW_CHUNKS if dry_run else _DROP_CHUNKS, [table, older_than]).fetchall()
-            return Expired(name, older_than, chunks=len(found))
-        old = (_COUNT if dry_run else _DELETE).format(sql.Identifier(table), sql.Identifier(_TIMES.get(name, "ts")))
-        if dry_run:
-            return Expired(name, older_than, rows=_number(connection, old, [older_than]))
-        return Expired(name, older_than, rows=connection.execute(old, [older_than]).rowcount)
+def total(name: str, older_than: datetime, parts: Iterable[Expired]) -> Expired:
+    """Add up what the transactions of one dataset have deleted."""
+    found = sum(parts, start=Expired(name, older_than))
+    return found if found.number is not None else replace(found, rows=0)
 
 
-def _number(connection: psycopg.Connection[Any], query: Any, parameters: list[Any]) -> int:
-    return int(connection.execute(query, parameters).fetchall()[0][0])
+def _sum(one: int | None, other: int | None) -> int | None:
+    return one if other is None else other + (one or 0)

@@ -18,6 +18,7 @@ from psycopg import sql
 
 from market_data_store.datasets import Dataset
 from market_data_store.postgres.found import check_types
+from market_data_store.postgres.key_index import BY_INDEX, KEYS, has_index, prefix
 from market_data_store.postgres.selection import NAMES, conditions, listed, output_of
 
 #: Up to this number, the rows of a series are counted; above, they are estimated.
@@ -27,15 +28,7 @@ _SAMPLED_PAGES = 2_000
 
 #: For each key without its time, the first and the last time: `stored`, to be selected from.
 _FOUND = """
-    WITH RECURSIVE keys AS (
-        (SELECT {names}, ts AS first FROM {table} ORDER BY {names}, ts LIMIT 1)
-        UNION ALL
-        SELECT next.* FROM keys CROSS JOIN LATERAL (
-            SELECT {names_of_each}, ts FROM {table} AS each
-            WHERE ({names_of_each}, each.ts) > ({names_of_keys}, 'infinity')
-            ORDER BY {names_of_each}, each.ts LIMIT 1
-        ) AS next
-    ), stored AS (
+    {keys}, stored AS (
         SELECT keys.*, newest.ts AS last FROM (SELECT * FROM keys LIMIT {most}) AS keys CROSS JOIN LATERAL (
             SELECT ts FROM {table} AS each
             WHERE ({names_of_each}, each.ts) <= ({names_of_keys}, 'infinity')
@@ -80,18 +73,6 @@ _NEWEST_OF_ALL = """
     SELECT {output} FROM {table} AS stored CROSS JOIN LATERAL (SELECT {values}) AS exported
     WHERE {criteria} ORDER BY stored.ts DESC, {key_of_stored} LIMIT {limit}
 """
-#: Whether the key's index, in the key's order, can be used.
-_HAS_INDEX = """
-    SELECT to_regclass('pg_dist_partition') IS NULL AND EXISTS (
-        SELECT FROM pg_index JOIN pg_class ON pg_class.oid = indexrelid JOIN pg_am ON pg_am.oid = relam
-        WHERE indrelid = to_regclass({name}) AND indisvalid AND indpred IS NULL AND amname = 'btree'
-          AND 0 = ALL ((indoption::int2[])[0:{length} - 1])
-          AND {names}::text[] = ARRAY(
-              SELECT attname::text FROM unnest((indkey::int2[])[0:{length} - 1]) WITH ORDINALITY AS part (attnum, place)
-              JOIN pg_attribute USING (attnum) WHERE attrelid = indrelid ORDER BY place
-          )
-    )
-"""
 #: Pages of the table with its partitions, or with what inherits from it.
 _PAGES = """
     WITH RECURSIVE parts (oid) AS (
@@ -105,9 +86,6 @@ _SAMPLE = """
     SELECT {as_texts}, count(*) FROM {table} AS stored TABLESAMPLE SYSTEM ({percent}) REPEATABLE (0)
     WHERE {criteria} GROUP BY {series_of_stored}
 """
-#: A plan that reads the whole table is never the better one here; Postgres may think so of a table that it has no
-#: statistics of.
-_BY_INDEX = "SET LOCAL enable_seqscan = off"
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,10 +126,10 @@ def series_of(
     """
     with connection.transaction():
         check_types(connection, dataset, dataset.key)
-        if count or not _has_index(connection, dataset):
+        if count or not has_index(connection, dataset):
             counted = connection.execute(_composed(_COUNT, dataset, criteria)).fetchall()
             return [_series(dataset, row, row[-1], exact=True) for row in counted]
-        connection.execute(_BY_INDEX)
+        connection.execute(BY_INDEX)
         found = connection.execute(_composed(_SERIES, dataset, criteria)).fetchall()
         connection.execute("SET LOCAL enable_seqscan = on")
         share, sampled = _NOTHING
@@ -174,9 +152,9 @@ def summary_of(connection: psycopg.Connection[Any], dataset: Dataset, most: int)
     The caller has a transaction open, which may have a time limit. Raises `DatasetUnavailable`.
     """
     check_types(connection, dataset, dataset.key)
-    if not _has_index(connection, dataset):
+    if not has_index(connection, dataset):
         return Summary(None, None)
-    connection.execute(_BY_INDEX)
+    connection.execute(BY_INDEX)
     ((keys, series, newest),) = connection.execute(_composed(_SUMMARY, dataset, {}, most=most + 1)).fetchall()
     if keys > most:
         return Summary(None, None)
@@ -187,20 +165,15 @@ def newest_rows(
     connection: psycopg.Connection[Any], dataset: Dataset, criteria: Mapping[str, Any], limit: int
 ) -> list[dict[str, Any]]:
     """Return the rows with the newest times, newest first, as an export as NDJSON has them."""
-    in_keys = all(name in _prefix(dataset) for name in NAMES if listed(criteria.get(name)))
+    in_keys = all(name in prefix(dataset) for name in NAMES if listed(criteria.get(name)))
     with connection.transaction():
         check_types(connection, dataset, [str(column.name) for column in dataset.columns])
-        by_index = in_keys and _has_index(connection, dataset)
+        by_index = in_keys and has_index(connection, dataset)
         if by_index:
-            connection.execute(_BY_INDEX)
+            connection.execute(BY_INDEX)
         connection.execute("SET LOCAL timezone = 'UTC'")
         query = _composed(_NEWEST if by_index else _NEWEST_OF_ALL, dataset, criteria, limit=limit)
         return [row for (row,) in connection.execute(query).fetchall()]
-
-
-def _prefix(dataset: Dataset) -> list[str]:
-    """Return the key's columns in front of the time."""
-    return list(dataset.key[: dataset.key.index("ts")])
 
 
 def _series(dataset: Dataset, row: tuple[Any, ...], rows: int, *, exact: bool) -> Series:
@@ -210,15 +183,7 @@ def _series(dataset: Dataset, row: tuple[Any, ...], rows: int, *, exact: bool) -
 
 
 def _names(dataset: Dataset) -> list[str]:
-    return [name for name in NAMES if name in _prefix(dataset)]
-
-
-def _has_index(connection: psycopg.Connection[Any], dataset: Dataset) -> bool:
-    key = [*_prefix(dataset), "ts"]
-    table = sql.Literal(sql.Identifier(dataset.table.name).as_string(None))
-    query = sql.SQL(_HAS_INDEX).format(name=table, names=sql.Literal(key), length=sql.Literal(len(key)))
-    ((found,),) = connection.execute(query).fetchall()
-    return bool(found)
+    return [name for name in NAMES if name in prefix(dataset)]
 
 
 def _sampled(connection: psycopg.Connection[Any], dataset: Dataset, criteria: Mapping[str, Any]) -> _Sample:
@@ -230,7 +195,7 @@ def _sampled(connection: psycopg.Connection[Any], dataset: Dataset, criteria: Ma
 
 
 def _composed(template: str, dataset: Dataset, criteria: Mapping[str, Any], **numbers: float) -> sql.Composed:
-    names, series = _prefix(dataset), _names(dataset)
+    names, series = prefix(dataset), _names(dataset)
 
     def joined(columns: list[str], alias: str = "", suffix: str = "") -> sql.Composed:
         of = (alias,) if alias else ()
@@ -243,12 +208,13 @@ def _composed(template: str, dataset: Dataset, criteria: Mapping[str, Any], **nu
         "names_of_each": joined(names, "each"),
         "names_of_keys": joined(names, "keys"),
         "backwards": joined([*names, "ts"], "each", " DESC"),
+        "after": sql.SQL(""),
         "most": sql.SQL("ALL"),
         **{name: sql.Literal(number) for name, number in numbers.items()},
     }
     return sql.SQL(template).format(
         **parts,
-        found=sql.SQL(_FOUND).format(**parts),
+        found=sql.SQL(_FOUND).format(**parts, keys=sql.SQL(KEYS).format(**parts)),
         series=joined(series),
         series_of_each=joined(series, "each"),
         series_of_stored=joined(series, "stored"),

@@ -1,4 +1,4 @@
-"""The store's own tables, which are not datasets: dead letters, keys of replays, attempts, first takes, job runs.
+"""The store's own tables, which are not datasets: dead letters, keys of replays, first takes, job runs, upkeep.
 
 Importing this module completes `metadata`; a test compares the migrations with it.
 """
@@ -23,7 +23,17 @@ from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 
 from market_data_store.datasets.declaration import ENQUEUED_AT, metadata
 
-__all__ = ["ADVISORY_LOCK", "attempts", "dead_letters", "first_takes", "job_runs", "metadata", "replay_keys"]
+__all__ = [
+    "ADVISORY_LOCK",
+    "attempts",
+    "dead_letters",
+    "first_takes",
+    "job_runs",
+    "leases",
+    "metadata",
+    "replay_keys",
+    "upkeep_runs",
+]
 
 #: Whoever migrates takes this lock: of two processes the second one waits, and then finds nothing left to do.
 ADVISORY_LOCK = 0x6D6473  # "mds"
@@ -115,4 +125,24 @@ job_runs = Table(
     # A run that is `running` and has not been updated for long is stuck.
     Column("updated_at", DateTime(timezone=True), nullable=False, server_default=text("now()")),
     Index("job_runs_started_at", "started_at"),
+)
+#: Who may do what only one process may do, and until when, see the module `leases`.
+leases = Table(
+    "leases",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("holder", Text, nullable=False),
+    Column("expires_at", DateTime(timezone=True), nullable=False),
+)
+#: What each service of the upkeep did last, see the module `upkeep_runs`.
+upkeep_runs = Table(
+    "upkeep_runs",
+    metadata,
+    Column("service", Text, primary_key=True),
+    Column("holder", Text, nullable=False),
+    Column("started_at", DateTime(timezone=True), nullable=False),
+    Column("ended_at", DateTime(timezone=True), nullable=False),
+    Column("settings", JSONB, nullable=False),
+    Column("found", JSONB, nullable=False),
+    Column("errors", JSONB, nullable=False),
 )

@@ -16,9 +16,8 @@ from market_data_store.config import Settings
 from market_data_store.coordinator.feedback import FeedbackEvent
 from market_data_store.coordinator.queue import QueueInspector
 from market_data_store.coordinator.receivers import Receiver, receivers_of
-from market_data_store.datasets import DATASETS
-from market_data_store.errors import LETTERS, BrokerUnavailable
-from market_data_store.postgres import retention, schema
+from market_data_store.errors import BrokerUnavailable
+from market_data_store.postgres import aging, retention, schema
 from market_data_store.postgres.connection import connect
 from market_data_store.postgres.retention import Expired
 from market_data_store.protocol import QUEUE
@@ -53,7 +52,7 @@ class ExpiredAnswer(BaseModel):
 
 
 def _with_names(schema: dict[str, Any]) -> None:
-    schema["enum"] = [*DATASETS, LETTERS]
+    schema["enum"] = [*aging.names()]
 
 
 class RetentionRequest(Body):

@@ -19,13 +19,14 @@ from market_data_store.config import settings
 from market_data_store.coordinator.cluster import refuse_cluster
 from market_data_store.coordinator.watermarks import LevelAndReason
 from market_data_store.errors import InvalidMessage, MarketDataStoreError
-from market_data_store.metrics.definitions import set_backfill_level_gauge, set_level_gauge
+from market_data_store.metrics.definitions import set_backfill_level_gauge, set_letters_gauges, set_level_gauge
 from market_data_store.service import metrics
 from market_data_store.service.admin import create_admin
 from market_data_store.service.dead_letters import create_letters
 from market_data_store.service.guard import Answer, Guard, Problem, problem
 from market_data_store.service.page import create_page
 from market_data_store.service.protection import protect
+from market_data_store.status.database import DatabaseStatus
 from market_data_store.status.health import is_ready
 from market_data_store.status.sampler import Sampler
 
@@ -51,7 +52,7 @@ def create_app() -> Flask:
         doc_ui=False,
         static_folder=None,
     )
-    sampler = Sampler(configured, on_level=_set_level_gauges)
+    sampler = Sampler(configured, on_level=_set_level_gauges, on_database=_set_letters_gauges)
     app.extensions["status_sampler"] = sampler
     metrics.install(app)
     guard = Guard(configured)
@@ -86,6 +87,11 @@ def create_app() -> Flask:
 def _set_level_gauges(live: LevelAndReason, backfill: LevelAndReason) -> None:
     set_level_gauge(live.level)
     set_backfill_level_gauge(backfill.level)
+
+
+def _set_letters_gauges(found: DatabaseStatus) -> None:
+    oldest = found.oldest_letter
+    set_letters_gauges(found.dead_letters, None if oldest is None else oldest.timestamp())
 
 
 def _wrong_request(error: ValidationError) -> Response:

@@ -10,7 +10,8 @@ from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from datetime import datetime
+from typing import Any, NamedTuple
 
 import psycopg
 
@@ -21,6 +22,7 @@ from market_data_store.errors import DatabaseUnavailable
 from market_data_store.postgres.connection import connect, unavailable
 from market_data_store.postgres.schema import Revisions, revisions_of
 from market_data_store.postgres.series import Summary
+from market_data_store.postgres.upkeep_runs import RETENTION, Run, last
 from market_data_store.status.stored import Stored
 
 #: Seconds over which rows per second are measured; Postgres updates its statistics once a second.
@@ -37,8 +39,12 @@ _TIMEOUT = f"SET LOCAL statement_timeout = {int(_STATEMENT_TIMEOUT_S * 1000)}"
 _CHANGED_ROWS = "SELECT coalesce(sum(n_tup_ins + n_tup_upd), 0) FROM pg_stat_user_tables WHERE relname = ANY(%s)"
 
 
-#: The number of dead letters, and their reasons.
-_Letters = tuple[int | None, Sequence[ReasonCount] | None]
+class _Letters(NamedTuple):
+    """The number of dead letters, when the oldest was kept, and their reasons; None for what is unknown."""
+
+    total: int | None = None
+    oldest: datetime | None = None
+    reasons: Sequence[ReasonCount] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +58,12 @@ class DatabaseStatus:
     #: None without a schema.
     dead_letters: int | None
     reasons: Sequence[ReasonCount] | None
+    #: When the oldest dead letter was kept; None without letters too.
+    oldest_letter: datetime | None = None
     #: By dataset.
     stored: Mapping[str, Summary] = field(default_factory=dict)
+    #: The last run of retention; None before the first, and where it may not be read.
+    retention: Run | None = None
 
 
 class DatabaseReader:
@@ -63,7 +73,7 @@ class DatabaseReader:
         self._url = url
         self._connection: psycopg.Connection[Any] | None = None
         self._totals: deque[tuple[float, int]] = deque()
-        self._letters: _Letters = None, None
+        self._letters = _Letters()
         self._letters_due = float("-inf")
         self._stored = Stored()
 
@@ -80,9 +90,19 @@ class DatabaseReader:
                 revisions = revisions_of(self._connection)
                 latency_ms = (time.monotonic() - started) * 1e3
                 rows_per_s = self._rows_per_s(self._connection)
-                letters, reasons = self._dead_letters(self._connection)
+                letters = self._dead_letters(self._connection)
                 stored = self._stored.look(self._connection)
-                return DatabaseStatus(latency_ms, revisions, rows_per_s, letters, reasons, stored)
+                run = _retention(self._connection)
+                return DatabaseStatus(
+                    latency_ms,
+                    revisions,
+                    rows_per_s,
+                    letters.total,
+                    letters.reasons,
+                    oldest_letter=letters.oldest,
+                    stored=stored,
+                    retention=run,
+                )
         except psycopg.Error as error:
             self.close()
             raise unavailable(error) from error
@@ -119,17 +139,26 @@ class DatabaseReader:
 
 def _counted(connection: psycopg.Connection[Any]) -> _Letters:
     """Count the letters, in total and by reason; None for what Postgres could not count in time."""
-    total = None
+    found = _Letters()
     try:
         with connection.transaction():
             connection.execute(_TIMEOUT)
-            total = dead_letters.count(connection)
+            found = _Letters(dead_letters.count(connection), dead_letters.oldest(connection))
         # Two transactions: counting a million takes 0.1 s, and grouping them by reason 0.5 s or more.
         with connection.transaction():
             connection.execute(_TIMEOUT)
-            return total, summary(connection)
+            return found._replace(reasons=summary(connection))
     except (psycopg.errors.UndefinedTable, psycopg.errors.UndefinedColumn, psycopg.errors.QueryCanceled):
-        return total, None  # not migrated, locked, or too many for the time
+        return found  # not migrated, locked, or too many for the time
+
+
+def _retention(connection: psycopg.Connection[Any]) -> Run | None:
+    try:
+        with connection.transaction():
+            connection.execute(_TIMEOUT)
+            return last(connection, RETENTION)
+    except (psycopg.errors.UndefinedTable, psycopg.errors.InsufficientPrivilege, psycopg.errors.QueryCanceled):
+        return None
 
 
 @contextmanager

@@ -7,6 +7,7 @@ from typing import Any
 
 from market_data_store.config import Settings
 from market_data_store.coordinator.watermarks import LevelAndReason, Watermarks
+from market_data_store.postgres.upkeep_runs import Run
 from market_data_store.protocol import BACKFILL_QUEUE, QUEUE
 from market_data_store.status.database import DatabaseStatus
 from market_data_store.status.headline import problem_of
@@ -39,7 +40,8 @@ def document_of(sample: Sample, settings: Settings) -> dict[str, Any]:
         "history": [[round(point.ts, 3), point.depth, point.level] for point in sample.history],
         "events": None if feedback is None else _events(feedback),
         "stored": None if database is None else _stored(database),
-        "dead_letters": {"total": None if database is None else database.dead_letters, "reasons": _reasons(database)},
+        "retention": None if database is None or database.retention is None else _retention(database.retention),
+        "dead_letters": _letters(database),
     }
 
 
@@ -83,6 +85,25 @@ def _stored(database: DatabaseStatus) -> dict[str, Any]:
     return {
         name: {"series": found.series, "newest": None if found.newest is None else found.newest.isoformat()}
         for name, found in database.stored.items()
+    }
+
+
+def _retention(run: Run) -> dict[str, Any]:
+    return {
+        "ended_ts": None if run.ended_at is None else run.ended_at.timestamp(),
+        "automatic": run.automatic,
+        "said": run.said,
+        "found": [{"dataset": each.dataset, "rows": each.rows, "chunks": each.chunks} for each in run.found],
+        "errors": dict(run.errors),
+    }
+
+
+def _letters(database: DatabaseStatus | None) -> dict[str, Any]:
+    oldest = None if database is None else database.oldest_letter
+    return {
+        "total": None if database is None else database.dead_letters,
+        "oldest_ts": None if oldest is None else oldest.timestamp(),
+        "reasons": _reasons(database),
     }
 
 

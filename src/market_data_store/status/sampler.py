@@ -19,6 +19,7 @@ from prometheus_client import REGISTRY
 from market_data_store.config import Settings
 from market_data_store.coordinator.watermarks import LevelAndReason
 from market_data_store.protocol import BACKFILL_QUEUE
+from market_data_store.status.database import DatabaseStatus
 from market_data_store.status.headline import Headline, headline
 from market_data_store.status.health import health_of
 from market_data_store.status.history import INTERVAL_S, SEED_EVENTS, History, Point
@@ -40,6 +41,8 @@ _DATABASE_INTERVAL_S = 1.0
 
 #: Gets the level of live rows, and that of the backfill lane.
 OnLevels = Callable[[LevelAndReason, LevelAndReason], None]
+#: Gets what was read from Postgres.
+OnDatabase = Callable[[DatabaseStatus], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,13 +66,21 @@ class Sample:
 class Sampler:
     """Returns the newest looks, and what follows from them, without asking the servers. Thread-safe.
 
-    `on_level` is called with the level of each lane, live first, after each look at the queues. `log` says whether to
-    log when a part goes away or comes back.
+    `on_level` is called with the level of each lane, live first, after each look at the queues, and `on_database` after
+    each look at Postgres. `log` says whether to log when a part goes away or comes back.
     """
 
-    def __init__(self, settings: Settings, *, on_level: OnLevels | None = None, log: bool = True) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        on_level: OnLevels | None = None,
+        on_database: OnDatabase | None = None,
+        log: bool = True,
+    ) -> None:
         self._settings = settings
         self._on_level = on_level or (lambda *_: None)
+        self._on_database = on_database or (lambda _: None)
         self._log = log
         self._lock = threading.Lock()
         self._running: _Threads | None = None
@@ -100,20 +111,23 @@ class Sampler:
     def _started(self) -> _Threads:
         with self._lock:
             if self._running is None:
-                self._running = _Threads(self._settings, self._on_level, log=self._log)
+                self._running = _Threads(self._settings, self._on_level, self._on_database, log=self._log)
             return self._running
 
 
 class _Threads:
-    def __init__(self, settings: Settings, on_level: OnLevels, *, log: bool) -> None:
+    def __init__(self, settings: Settings, on_level: OnLevels, on_database: OnDatabase, *, log: bool) -> None:
         self._settings = settings
         self._on_level = on_level
+        self._on_database = on_database
         self._reader = StatusReader(settings)
         self._levels, self._backfill_levels = Levels(settings), Levels(settings, BACKFILL_QUEUE)
         self._history = History()
         self._started = time.monotonic()
         self._workers = _Part("workers", self._reader.workers, deadline_s=_WORKERS_DEADLINE_S, log=False)
-        self._database = _Part("database", self._reader.database, interval_s=_DATABASE_INTERVAL_S, log=log)
+        self._database = _Part(
+            "database", self._reader.database, interval_s=_DATABASE_INTERVAL_S, after=self._tell, log=log
+        )
         self._feedback = _Part("feedback", self._look_at_feedback, log=log)
         self._queue = _Part("queue", self._reader.queue, after=self._record, log=log)
         self._parts: tuple[_Part[Any], ...] = (self._workers, self._database, self._feedback, self._queue)
@@ -169,6 +183,11 @@ class _Threads:
         level, backfill = self._both_levels(looks, now)
         self._history.add(Point(now, looks.depth, level.level.value))
         self._on_level(level, backfill)
+
+    def _tell(self) -> None:
+        found = self._database.value()
+        if not isinstance(found, Away):
+            self._on_database(found)
 
     def _look_at_feedback(self) -> FeedbackStatus | Away | None:
         if self._history.seeded:

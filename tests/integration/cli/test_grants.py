@@ -19,7 +19,7 @@ from market_data_store.local import EmbeddedServer, start_postgres
 
 pytestmark = pytest.mark.slow
 
-ROLES = ("worker", "web", "operator", "reader")
+ROLES = ("worker", "web", "monitor", "operator", "reader")
 #: The first is written, the second replaces it, and of the third a letter is made.
 PROGRAM = """
 from market_data_store.app import app

@@ -65,12 +65,14 @@ def test_letters_are_found_by_reason_job_and_time(database: Connection) -> None:
     assert ids(reason="CLOSE: … is") == [first, second]
     assert ids(reason="'x' is not") == [first, second]
     assert ids(job=3) == [second]
+    assert (ids(task="u"), ids(task="t", reason="close")) == ([third], [first, second])
     assert ids(until=long_ago + timedelta(days=1)) == [first]
     assert ids(since=long_ago + timedelta(days=1), reason="vwap") == [third]
     assert ids(reason="%") == []
     assert dead_letters.count(database, where=Where(job=3)) == 1
     assert [one.id for one in dead_letters.stream(database, where=Where(job=3))] == [second]
     assert [row[0] for row in grouped(database, "day")] == [2, 1]
+    assert [(row[0], row[2]) for row in grouped(database, "task")] == [(2, "t"), (1, "u")]
     assert [(row[0], *row[2:]) for row in grouped(database, "job")] == [(2, None, None), (1, 3, "a.csv")]
     assert dead_letters.purge(database, ids=None, dataset=None, where=Where(reason="vwap")) == 1
     assert ids() == [first, second]

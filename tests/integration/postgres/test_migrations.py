@@ -32,7 +32,7 @@ from market_data_store.postgres.tables import metadata
 MakeDatabase = Callable[[], str]
 
 TIMEOUT_S = 30.0
-HEAD = "0007"
+HEAD = "0008"
 #: As in migrations/env.py.
 ADVISORY_LOCK = 0x6D6473
 
@@ -161,7 +161,12 @@ def test_what_the_elapsed_time_of_a_job_is_computed_from(database_url: str) -> N
 
 def fill(url: str) -> None:
     """A row into each table, whatever its columns are."""
-    samples = {"timestamp with time zone": "'2024-01-02 14:30+00'", "text": "'x'", "date": "'2024-01-19'"}
+    samples = {
+        "timestamp with time zone": "'2024-01-02 14:30+00'",
+        "text": "'x'",
+        "date": "'2024-01-19'",
+        "jsonb": "'{}'",
+    }
     with connect(url) as connection:
         for table in metadata.sorted_tables:
             required = [

@@ -12,6 +12,7 @@ from support.databases import Connection
 
 from market_data_store.datasets import DATASETS
 from market_data_store.postgres import series
+from market_data_store.postgres.key_index import BY_INDEX
 from market_data_store.postgres.series import Series, newest_rows, series_of, summary_of
 
 BARS, OPTIONS, NEWS = DATASETS["bars"], DATASETS["options"], DATASETS["news"]
@@ -69,7 +70,7 @@ def counted(database: Connection) -> list[Series]:
 def plan_of(connection: Connection, query: str, **numbers: Any) -> str:
     composed = series._composed(query, BARS, {}, **numbers)
     with connection.transaction():
-        connection.execute(series._BY_INDEX)
+        connection.execute(BY_INDEX)
         ((plan,),) = connection.execute(sql.SQL("EXPLAIN (FORMAT JSON) {}").format(composed)).fetchall()
     return json.dumps(plan)
 

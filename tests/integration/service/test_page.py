@@ -221,7 +221,7 @@ def test_servers_that_hang_or_are_gone_are_null_within_two_seconds(serve: Serve,
         assert status["queue"]["depth"] is status["queue"]["utilization"] is status["workers"] is None
         assert status["queue"]["level"] == "hard"
         assert status["events"] is status["rows_per_s"] is None
-        assert status["dead_letters"] == {"total": None, "reasons": None}
+        assert status["dead_letters"] == {"total": None, "oldest_ts": None, "reasons": None}
         assert status["headline"].startswith("hard (broker_unreachable): ")
         assert "Postgres does not answer" in status["headline"]
         with start_valkey(tmp_path / "valkey", port=port):

@@ -97,6 +97,7 @@
       make("span", "", `${number(event.queue_size)} of ${number(event.capacity)}${event.reason ? `, ${event.reason}` : ""}`),
     ]));
 
+    text("oldest-letter", letters.oldest_ts ? `The oldest is of ${moment(letters.oldest_ts)}.` : "");
     const reasons = letters.reasons;
     text("no-letters", reasons === null ? "Unknown: the database does not answer." : reasons.length ? "" : "None.");
     fill("reasons", (reasons || []).map((each) => [
@@ -105,6 +106,10 @@
       make("time", "", `last ${moment(each.last_ts)}`),
       make("span", "", each.reason),
     ]));
+
+    const { retention } = status;
+    text("retention-time", retention && retention.ended_ts !== null ? moment(retention.ended_ts) : "");
+    text("retention-said", retention ? retention.said : "No run yet; does mds monitor run, with DATABASE_URL?");
 
     for (const point of status.history) seen.set(Math.round(point[0]), point);
     for (const second of seen.keys()) if (second < status.ts - HISTORY_S) seen.delete(second);
