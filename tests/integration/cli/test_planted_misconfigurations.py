@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -16,13 +17,13 @@ from support.databases import database_at
 from support.doctor import Store, doctor, healthy, wrong
 from support.faketime import clock_off_by
 from support.pgbouncer import pgbouncer
-from support.processes import PYTHON, run
+from support.processes import PYTHON, frozen, run
 from support.rabbitmq import RabbitMQ
 from support.requirements import require_pgbouncer
 from support.waiting import wait_until
 from support.workers import Worker, working
 
-from market_data_store.local import free_port
+from market_data_store.local import free_port, start_postgres, start_valkey
 
 pytestmark = pytest.mark.slow
 
@@ -206,6 +207,8 @@ def _send(store: Store, rows: list[dict[str, Any]]) -> None:
         app.send_task("store.write", args=["signals", rows], queue="store.write")
 
 
+#: Seconds that it may take: ten for a family, and the start of a process on a busy machine.
+MOST_S = 25.0
 NOWHERE = f"127.0.0.1:{free_port()}"
 PLANTS: dict[str, tuple[Plant, str, str, str]] = {
     "a name that is no setting": (
@@ -413,6 +416,22 @@ def test_a_rabbitmq_is_checked(rabbitmq_server: RabbitMQ, rabbitmq_url: str, dat
         assert "RabbitMQ blocks publishers" in found["broker.writable"][0]["message"]
     finally:
         rabbitmq_server.control("set_vm_memory_high_watermark", "0.4")
+
+
+def test_servers_that_hang_cost_only_their_own_checks(tmp_path: Path) -> None:
+    with (
+        start_postgres(tmp_path / "postgres") as postgres,
+        start_valkey(tmp_path / "valkey") as valkey,
+    ):
+        servers = {"DATABASE_URL": postgres.url, "BROKER_URL": valkey.url}
+        for hanging, answering in (("database", "broker"), ("broker", "database")):
+            with frozen({"database": postgres, "broker": valkey}[hanging].pid):
+                started = time.monotonic()
+                found = doctor(tmp_path, **servers)
+                assert time.monotonic() - started < MOST_S
+            assert found[f"{hanging}.reachable"][0]["severity"] == "error"
+            assert found[f"{hanging}.version"][0]["message"] == f"skipped: {hanging}.reachable has failed"
+            assert found[f"{answering}.version"][0]["severity"] == "ok"
 
 
 def test_it_opens_few_connections_and_changes_nothing(store: Store) -> None:

@@ -38,7 +38,7 @@ def processes(settings: Settings, see: Callable[[Sample], None]) -> Family[Sampl
     return Family(
         NAME,
         opened,
-        "",
+        "see the checks of the servers",
         {
             "workers": _live,
             "backfill_workers": _backfill,
