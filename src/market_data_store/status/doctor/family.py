@@ -62,11 +62,15 @@ def _findings_of(name: str, check: Callable[[T], Iterable[Finding]], part: T) ->
         words = first_line(refused) if isinstance(refused, psycopg.Error) else str(refused)
         yield skipped(name, f"the user of the URL may not ask for it ({words})")
     except psycopg.Error as failed:
-        yield error(name, f"Postgres: {first_line(failed)}", "run `mds doctor` again; if it stays, see its log")
+        yield error(name, f"Postgres: {first_line(failed)}", "look into the log of Postgres")
     except (MarketDataStoreError, RedisError) as failed:
-        yield error(name, f"{failed}", "run `mds doctor` again; if it stays, see the server's log")
+        yield error(name, str(failed), "look into the log of the server")
     except Exception as failed:  # noqa: BLE001  # one check that fails must not hide what the others find
-        yield error(name, f"the check itself has failed ({type(failed).__name__}: {failed})", "report this")
+        yield error(
+            name,
+            f"the check itself has failed ({type(failed).__name__}: {failed})",
+            "report it, with what `mds doctor --bundle` writes",
+        )
 
 
 class _Running:
@@ -93,7 +97,7 @@ class _Running:
             names = {finding.check for finding in found}
             left = [name for name in self._family.checks if f"{self._family.name}.{name}" not in names]
             late = left[0] if left else REACHABLE
-            yield error(f"{self._family.name}.{late}", f"no answer within {DEADLINE_S:.0f} s", f"{self._family.remedy}")
+            yield error(f"{self._family.name}.{late}", f"no answer within {DEADLINE_S:.0f} s", self._family.remedy)
             done = [name for name in self._family.checks if name not in left or name == late]
             yield from self._family.skipped(f"{self._family.name}.{late} had no answer", done)
 
