@@ -244,3 +244,18 @@ def run(
 def mds(directory: Path, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
     """`mds ARGUMENTS` from start to end, with these variables."""
     return run(*MDS, *arguments, directory=directory, environment=variables)
+
+
+@contextmanager
+def frozen(server_pid: int) -> Iterator[None]:
+    """A whole server stopped (SIGSTOP), each of its processes: it accepts connections and never answers."""
+    postmaster = psutil.Process(server_pid)
+    postmaster.suspend()  # first, so that it starts no more processes
+    children = postmaster.children(recursive=True)
+    for process in children:
+        process.suspend()
+    try:
+        yield
+    finally:
+        for process in [*children, postmaster]:
+            process.resume()

@@ -60,13 +60,13 @@ def flower_environment(settings: Settings, *, port: int | None = None) -> dict[s
         environment.setdefault("FLOWER_BROKER_API", _broker_api(settings))
     pairs = settings.flower_basic_auth
     is_open_to_others = settings.environment == "production" or not is_loopback(settings.bind_host)
-    if is_open_to_others and not all(map(_is_own, pairs.split(","))):
+    if is_open_to_others and not checks.are_own_logins(pairs):
         raise ConfigurationError(
             "FLOWER_BASIC_AUTH is not user:password with a password of your own of at least "
             f"{checks.LEAST_SECRET} characters; set it (in ASCII), or set MDS_ENV=development to run Flower "
             "on this machine with a password that it makes"
         )
-    if not all(map(_is_own, pairs.split(","))):
+    if not checks.are_own_logins(pairs):
         pairs = passwords_in(settings.home).flower
         environment.setdefault("FLOWER_READ_ONLY", "true")
     environment["FLOWER_BASIC_AUTH"] = pairs  # the setting may come from `.env`
@@ -86,12 +86,6 @@ def _broker_api(settings: Settings) -> str:
     elif not set("/?#[]") & set(unquote(who)):
         who = unquote(who)
     return urlunsplit(api._replace(netloc=who + at + host, path=api.path.rstrip("/") + "/api/"))
-
-
-def _is_own(pair: str) -> bool:
-    user, _, password = pair.partition(":")
-    # Flower compares with hmac.compare_digest, which accepts only ASCII.
-    return bool(user) and pair.isascii() and not checks.is_weak(password)
 
 
 def _run() -> None:

@@ -14,19 +14,22 @@ from market_data_store.postgres import schema
 from market_data_store.postgres.connection import wait_for_server
 from market_data_store.postgres.schema import Revisions
 
-
-@click.command("migrate")
-@click.option("--down", is_flag=True, help="Undo the newest migration. This deletes the data in its tables.")
-@click.option("--status", is_flag=True, help="Only show the database's revision, and what is due.")
-@click.option("--yes", is_flag=True, help="With --down: do not ask for confirmation.")
-@click.option(
+#: Of `mds migrate` and `mds release`.
+wait_option = click.option(
     "--wait",
     "wait_s",
     type=click.FloatRange(0.0),
     default=30.0,
     show_default=True,
-    help="Seconds to wait for a database that does not answer.",
+    help="Seconds to wait for a server that does not answer.",
 )
+
+
+@click.command("migrate")
+@click.option("--down", is_flag=True, help="Undo the newest migration. This deletes the data in its tables.")
+@click.option("--status", is_flag=True, help="Only show the database's revision, and what is due.")
+@click.option("--yes", is_flag=True, help="With --down: do not ask for confirmation.")
+@wait_option
 def command(down: bool, status: bool, yes: bool, wait_s: float) -> None:
     """Bring the database's schema up to date, and the tables of datasets of your own.
 

@@ -96,6 +96,17 @@ def user_and_password(value: Any) -> Any:
     return value
 
 
+def are_own_logins(pairs: str) -> bool:
+    """Whether each of these pairs of user and password has a password that nobody can guess."""
+    return all(map(_is_own_login, pairs.split(",")))
+
+
+def _is_own_login(pair: str) -> bool:
+    user, _, secret = pair.partition(":")
+    # Flower compares with hmac.compare_digest, which accepts only ASCII.
+    return bool(user) and pair.isascii() and not is_weak(secret)
+
+
 def file(value: Any) -> Any:
     """Accept the path of a file; raises `ValueError` if there is none."""
     if isinstance(value, str) and value and not _is(Path.is_file, value):

@@ -34,6 +34,10 @@ class WorkerAnswer(msgspec.Struct, frozen=True):
     settled_s: float | None = None
     #: Why it uses Celery's own transport; None if it uses the store's.
     fallback: str | None = None
+    #: Of the package; None of one before 0.5.
+    version: str | None = None
+    #: How many processes write.
+    processes: int | None = None
 
     @property
     def troubles(self) -> frozenset[str]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any, NamedTuple
 from urllib.parse import quote, unquote, urlsplit
 
 from market_data_store.connections.urls import hosts_of, without_credentials
@@ -17,6 +19,10 @@ class QueueFacts(NamedTuple):
     unacknowledged: int
     #: Why the queue takes no message, by its own limits; None if it takes some.
     overflow: str | None
+    #: `quorum` or `classic`.
+    type: str = ""
+    #: The policies that apply to it, by their names, such as `delivery-limit`.
+    policy: Mapping[str, Any] = MappingProxyType({})
 
 
 def facts_of(queue: str, broker_url: str, management_url: str, timeout_s: float) -> QueueFacts:
@@ -29,6 +35,8 @@ def facts_of(queue: str, broker_url: str, management_url: str, timeout_s: float)
         url, auth = without_credentials(management_url)  # httpx logs each URL
         answer = httpx.get(url.rstrip("/") + path, auth=auth, timeout=timeout_s)
         found = answer.raise_for_status().json()
-        return QueueFacts(int(found["messages_unacknowledged"]), overflow_of(found))
+        policy = found.get("effective_policy_definition") or {}
+        kind = str(found.get("type", ""))
+        return QueueFacts(int(found["messages_unacknowledged"]), overflow_of(found), kind, policy)
     except (httpx.HTTPError, ValueError, KeyError) as error:
         raise BrokerUnavailable(f"RabbitMQ's management API does not answer ({type(error).__name__})") from error

@@ -13,7 +13,17 @@ IDENTIFIER_RULE = "a name begins with a lower-case letter, and has lower-case le
 #: What declarations share a namespace with: words of commands and of metrics (`mds datasets check`), and tables.
 RESERVED_DATASETS = frozenset({"all", "check", "dead_letters", "list", "none"})
 RESERVED_TABLES = frozenset(
-    {"alembic_version", "attempts", "dead_letters", "first_takes", "job_runs", "replay_keys", "spatial_ref_sys"}
+    {
+        "alembic_version",
+        "attempts",
+        "dead_letters",
+        "first_takes",
+        "job_runs",
+        "leases",
+        "replay_keys",
+        "spatial_ref_sys",
+        "upkeep_runs",
+    }
 )
 #: Columns that each dataset has anyway, a name of the defaults of messages, and columns that Postgres has in each
 #: table; `n` numbers rows while they are written.

@@ -49,7 +49,7 @@ _measured = _Measured()
 def has_room(connection: psycopg.Connection[Any], size: int) -> bool:
     """Return whether letters with so many bytes of what was sent may hold them; says once if they may not."""
     quota = settings().letters_quota_bytes
-    if not quota or _files(connection) + size <= quota:
+    if not quota or size_of_files(connection) + size <= quota:
         return True
     now = time.monotonic()
     if now >= _measured.due_at:
@@ -68,7 +68,8 @@ def has_room(connection: psycopg.Connection[Any], size: int) -> bool:
     return False
 
 
-def _files(connection: psycopg.Connection[Any]) -> float:
+def size_of_files(connection: psycopg.Connection[Any]) -> float:
+    """Return the bytes of the files of the table of letters, an upper bound of what the letters hold."""
     return float(connection.execute(_FILES).fetchall()[0][0])
 
 
@@ -77,4 +78,4 @@ def _letters(connection: psycopg.Connection[Any]) -> float:
         with connection.transaction():
             return float(connection.execute(_LETTERS).fetchall()[0][0])
     except psycopg.errors.ProgrammingError:  # a view, say, of which no sample can be taken
-        return _files(connection)
+        return size_of_files(connection)

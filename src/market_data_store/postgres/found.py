@@ -73,6 +73,14 @@ _TABLE = """
     )
     FROM pg_class AS stored WHERE oid = {name}::regclass
 """
+#: A trigger for each row, before an INSERT, may fill a column.
+_UNFILLED = """
+    SELECT attname FROM pg_attribute
+    WHERE attrelid = to_regclass({name}) AND attnum > 0 AND NOT attisdropped AND attnotnull
+      AND NOT atthasdef AND attidentity = '' AND attname <> ALL (%s)
+      AND NOT EXISTS (SELECT FROM pg_trigger WHERE tgrelid = attrelid AND NOT tgisinternal AND tgtype & 7 = 7)
+    ORDER BY attnum
+"""
 #: INSERT and UPDATE, as pg_relation_is_updatable numbers them.
 _WRITES = 8 | 4
 #: By COPY's names, the kind of the declared types; a varchar without a limit has the same bytes as a text.
@@ -192,6 +200,18 @@ def check_types(connection: psycopg.Connection[Any], dataset: Dataset, names: Co
     columns = _columns(connection, dataset)
     # Without a table the next statement says so.
     return _casts(dataset, columns, names, writes=False) if columns else ()
+
+
+def unfilled(connection: psycopg.Connection[Any], dataset: Dataset) -> list[str]:
+    """Return the columns that must not be null and that neither the dataset nor the table fills: no row goes in."""
+    query = one_line(_UNFILLED).format(name=sql.Literal(sql.Identifier(dataset.table.name).as_string(None)))
+    return [name for (name,) in connection.execute(query, [list(types_of(dataset))]).fetchall()]
+
+
+def stored_types(connection: psycopg.Connection[Any], table: str) -> dict[str, str]:
+    """Return the types of a table's columns as Postgres writes them; none of a table that is not there."""
+    query = one_line(_COLUMNS).format(name=sql.Literal(sql.Identifier(table).as_string(None)))
+    return {name: type_ for name, type_, *_ in connection.execute(query).fetchall()}
 
 
 @cache

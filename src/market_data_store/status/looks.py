@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from market_data_store.coordinator.answers import WorkerAnswer
 from market_data_store.coordinator.feedback import FeedbackEvent
 from market_data_store.status.database import DatabaseStatus
 from market_data_store.status.trouble import Trouble
@@ -81,6 +82,8 @@ class Looks(NamedTuple):
     feedback: FeedbackStatus | Away | None
     trouble: Trouble = Trouble()
     backfill: BackfillLooks = _NOT_SEEN
+    #: What the workers said of themselves when they last answered.
+    answers: Sequence[WorkerAnswer] = ()
 
     @property
     def depth(self) -> int | None:

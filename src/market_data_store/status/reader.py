@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -15,6 +16,7 @@ from redis.exceptions import RedisError
 from market_data_store.app import app
 from market_data_store.config import Settings
 from market_data_store.connections.names import refused_for_number
+from market_data_store.coordinator.answers import WorkerAnswer
 from market_data_store.coordinator.queue import QueueInspector, if_answered
 from market_data_store.coordinator.redis_publisher import RedisFeedbackPublisher
 from market_data_store.coordinator.workers import Workers
@@ -78,6 +80,11 @@ class StatusReader:
             return _away("the broker", error)
         self._found_workers = found[BACKFILL_QUEUE]
         return found[QUEUE]
+
+    @property
+    def answers(self) -> Sequence[WorkerAnswer]:
+        """What the workers said of themselves when they last answered."""
+        return self._inspector.answers
 
     def _backfill_waits(self) -> bool:
         return isinstance(self._found_queue, QueueStatus) and self._found_queue.depth > 0

@@ -170,7 +170,8 @@ class _Threads:
         feedback = self._feedback.value()
         backfill = self._reader.backfill(queue, workers, feedback)
         trouble = self._reader.trouble(queue, workers, backfill)
-        return Looks(queue, workers, self._database.value(), feedback, trouble, backfill)
+        answers = self._reader.answers if workers or backfill.workers else ()
+        return Looks(queue, workers, self._database.value(), feedback, trouble, backfill, answers)
 
     def _both_levels(self, looks: Looks, now: float) -> tuple[LevelAndReason, LevelAndReason]:
         backfill = looks.of_backfill

@@ -7,6 +7,7 @@ It is with each lane's queue, so that those who watch one lane see it.
 
 from __future__ import annotations
 
+from importlib.metadata import version
 from typing import Any
 
 from celery.worker import control
@@ -14,6 +15,7 @@ from celery.worker import control
 from market_data_store.protocol import ANSWER, LANES
 
 _active_queues = control.active_queues
+_VERSION = version("market-data-store")
 
 
 @control.inspect_command(name="active_queues")
@@ -27,5 +29,7 @@ def active_queues(state: Any) -> list[dict[str, Any]]:
         "deaf_s": consumer.watch.deaf_s,
         "settled_s": consumer.progress.settled_s,
         "fallback": consumer.watch.fallback,
+        "version": _VERSION,
+        "processes": consumer.pool.num_processes,
     }
     return [{**queue, ANSWER: answer} if queue.get("name") in LANES.values() else queue for queue in queues]

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
-import psutil
 import pytest
 from playwright.sync_api import Browser, Page, expect
-from support.processes import mds
+from support.processes import frozen, mds
 from support.waiting import wait_until
 from support.web import serving
 
@@ -22,21 +19,6 @@ STATE, CAUSE = TEXT.split(": ", 1)
 LIMIT_S = 5.0
 #: Other work on the machine only adds to what `mds status` takes.
 TRIES = 3
-
-
-@contextmanager
-def frozen(server_pid: int) -> Iterator[None]:
-    """The whole server stopped (SIGSTOP), each of its processes: it accepts connections and never answers."""
-    postmaster = psutil.Process(server_pid)
-    postmaster.suspend()  # first, so that it starts no more processes
-    children = postmaster.children(recursive=True)
-    for process in children:
-        process.suspend()
-    try:
-        yield
-    finally:
-        for process in [*children, postmaster]:
-            process.resume()
 
 
 def seconds_until(page: Page, state: str) -> float:
