@@ -102,6 +102,7 @@ def test_every_value_comes_back(writer: Writer, database: Connection, database_u
     (series,) = series_of(database, DATASETS["funding"], {})
     assert (series.provider, series.symbol, series.rows) == ("binance", "BTCUSDT", count)
     newest = newest_rows(database, DATASETS["funding"], {"symbol": "BTCUSDT"}, 1)
+    assert str(newest[0]["rate"]) == "0.000123456789012345"
     assert newest[0]["bids"] == [1.5, -0.0, None, 5e-324, 1e18]
 
 

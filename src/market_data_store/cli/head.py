@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+from decimal import Decimal
 from typing import Any
 
 import click
+import msgspec
 
 from market_data_store.cli.choosing import DATASET, chosen, names
 from market_data_store.cli.columns import aligned
@@ -13,6 +15,9 @@ from market_data_store.config import settings
 from market_data_store.datasets import DATASETS
 from market_data_store.postgres.connection import connect
 from market_data_store.postgres.series import newest_rows
+
+#: Writes exact numbers with all of their digits.
+_encoder = msgspec.json.Encoder(decimal_format="number")
 
 
 @click.command("head")
@@ -33,7 +38,7 @@ def command(dataset: str, limit: int, as_json: bool, **given: tuple[str, ...]) -
     with connect(settings().require_database_url()) as connection:
         rows = newest_rows(connection, DATASETS[dataset], chosen(dataset, **given), limit)
     if as_json:
-        click.echo(json.dumps(rows, indent=2, ensure_ascii=False))
+        click.echo(msgspec.json.format(_encoder.encode(rows), indent=2))
     elif not rows:
         click.echo("no rows match" if any(given.values()) else f"no {dataset} are stored")
     else:
@@ -45,4 +50,6 @@ def command(dataset: str, limit: int, as_json: bool, **given: tuple[str, ...]) -
 def _cell(value: Any) -> str:
     if value is None:
         return ""
+    if isinstance(value, Decimal):
+        return f"{value:f}"
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

@@ -8,18 +8,23 @@ takes no recursive query), the table is read as a whole.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from decimal import Decimal
+from functools import partial
 from typing import Any, NamedTuple
 
 import psycopg
 from psycopg import sql
+from psycopg.types.json import set_json_loads
 
 from market_data_store.datasets import Dataset
 from market_data_store.postgres.found import check_types
 from market_data_store.postgres.key_index import BY_INDEX, KEYS, has_index, prefix
 from market_data_store.postgres.selection import NAMES, conditions, listed, output_of
+from market_data_store.postgres.statements import digits_of
 
 #: Up to this number, the rows of a series are counted; above, they are estimated.
 _COUNTED = 100
@@ -164,7 +169,10 @@ def summary_of(connection: psycopg.Connection[Any], dataset: Dataset, most: int)
 def newest_rows(
     connection: psycopg.Connection[Any], dataset: Dataset, criteria: Mapping[str, Any], limit: int
 ) -> list[dict[str, Any]]:
-    """Return the rows with the newest times, newest first, as an export as NDJSON has them."""
+    """Return the rows with the newest times, newest first, as an export as NDJSON has them.
+
+    Exact numbers are Decimals, or integers.
+    """
     in_keys = all(name in prefix(dataset) for name in NAMES if listed(criteria.get(name)))
     with connection.transaction():
         check_types(connection, dataset, [str(column.name) for column in dataset.columns])
@@ -173,7 +181,15 @@ def newest_rows(
             connection.execute(BY_INDEX)
         connection.execute("SET LOCAL timezone = 'UTC'")
         query = _composed(_NEWEST if by_index else _NEWEST_OF_ALL, dataset, criteria, limit=limit)
-        return [row for (row,) in connection.execute(query).fetchall()]
+        with connection.cursor() as cursor:
+            set_json_loads(partial(_loaded, digits_of(dataset).keys()), cursor)
+            return [row for (row,) in cursor.execute(query).fetchall()]
+
+
+def _loaded(exact: Collection[str], text: str | bytes) -> dict[str, Any]:
+    row: dict[str, Any] = json.loads(text)
+    written = json.loads(text, parse_float=Decimal) if exact else row
+    return row | {name: written[name] for name in exact}
 
 
 def _series(dataset: Dataset, row: tuple[Any, ...], rows: int, *, exact: bool) -> Series:

@@ -282,14 +282,15 @@ def _split(text: bytes, exact: Collection[str]) -> Iterator[Any]:
             raise InvalidMessage(Reason.of("rows: not readable as JSON")) from error
         if not isinstance(rows, list):
             raise InvalidMessage(Reason.of("rows: expected a list of objects, got {}", shown(rows))) from None
-        yield from _with_digits(rows, text, exact) if exact else rows
+        written = json.loads(text, parse_float=str) if exact else rows
+        yield from (with_digits(row, other, exact) for row, other in zip(rows, written, strict=True))
 
 
-def _with_digits(rows: list[Any], text: bytes, exact: Collection[str]) -> Iterator[Any]:
-    for row, written in zip(rows, json.loads(text, parse_float=str), strict=True):
-        if isinstance(row, dict):
-            row |= {name: written[name] for name in exact if isinstance(row.get(name), float | Unreadable)}
-        yield row
+def with_digits(row: Any, written: Any, exact: Collection[str]) -> Any:
+    """Return a row of Python's parser with the texts of its exact numbers; `written` is the row with those of all."""
+    if not isinstance(row, dict):
+        return row
+    return row | {name: written[name] for name in exact if isinstance(row.get(name), float | Unreadable)}
 
 
 def _unwrapped(text: bytes) -> bytes:

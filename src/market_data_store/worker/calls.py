@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,8 @@ from market_data_store.datasets import Dataset, dataset_named
 from market_data_store.errors import InvalidMessage, Reason
 from market_data_store.protocol import TASK
 from market_data_store.wire.arrow import Frame, unpack
+from market_data_store.wire.fields import exact_names
+from market_data_store.wire.rows import with_digits
 from market_data_store.wire.text import read_float
 from market_data_store.worker.canvas import followers_in
 from market_data_store.worker.envelope import Envelope
@@ -22,6 +24,8 @@ from market_data_store.worker.envelope import Envelope
 #: A JSON list, as text or decoded, or a table.
 Rows = bytes | list[Any] | Frame
 
+#: The arguments of the task, in their order.
+_NAMES = ("dataset", "rows", "defaults")
 #: args, kwargs and embed of Celery's protocol 2. The rows stay text until their dataset is known.
 _decode_body = msgspec.json.Decoder(tuple[list[msgspec.Raw], dict[str, msgspec.Raw], dict[str, Any]]).decode
 
@@ -47,13 +51,12 @@ def parsed(envelope: Envelope) -> tuple[Call, dict[str, Any]]:
         args, kwargs, embed = _decode_body(body)
     except (ValueError, RecursionError):
         args, kwargs, embed = _parsed_by_python(body)
-    names = ("dataset", "rows", "defaults")
-    if len(args) > len(names):
+    if len(args) > len(_NAMES):
         number = str(len(args))
         raise InvalidMessage(Reason.of("args: {} given, store.write takes dataset, rows and defaults", number))
-    given: dict[str, Any] = {**dict(zip(names, args, strict=False)), **kwargs}
+    given = _named(args, kwargs)
     for name in given:
-        if name not in names:
+        if name not in _NAMES:
             template = "kwargs: {} is unknown; store.write takes dataset, rows and defaults"
             raise InvalidMessage(Reason.of(template, repr(name[:80])))
     for name in ("dataset", "rows"):
@@ -61,7 +64,26 @@ def parsed(envelope: Envelope) -> tuple[Call, dict[str, Any]]:
             raise InvalidMessage(Reason.of("missing; send store.write(dataset, rows, defaults=None)").at(name))
     rows = bytes(given["rows"]) if isinstance(given["rows"], msgspec.Raw) else given["rows"]
     call = validated_call(_argument(given["dataset"]), rows, _argument(given.get("defaults")))
-    return call, followers_in(embed)
+    return _exact(call, given, body), followers_in(embed)
+
+
+def _named(args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    return {**dict(zip(_NAMES, args, strict=False)), **kwargs}
+
+
+def _exact(call: Call, given: Mapping[str, Any], body: bytes) -> Call:
+    """Return the call with all digits of exact numbers, of which Python's parser has made floats."""
+    names = exact_names(call.dataset)
+    if not names:
+        return call
+    rows, defaults = call.rows, call.defaults
+    if isinstance(rows, list):
+        written = _named(*_parsed_by_python(body, str)[:2])
+        rows = [with_digits(row, other, names) for row, other in zip(rows, written["rows"], strict=True)]
+        defaults = with_digits(defaults, written.get("defaults"), names)
+    elif isinstance(given.get("defaults"), msgspec.Raw):
+        defaults = with_digits(defaults, json.loads(bytes(given["defaults"]), parse_float=str), names)
+    return Call(call.dataset, rows, defaults)
 
 
 def _unpacked(envelope: Envelope) -> bytes:
@@ -80,10 +102,12 @@ def _unpacked(envelope: Envelope) -> bytes:
         raise InvalidMessage(Reason.of("body: cannot be decoded ({kind})", kind=type(error).__name__)) from None
 
 
-def _parsed_by_python(body: bytes) -> tuple[list[Any], dict[str, Any], dict[str, Any]]:
+def _parsed_by_python(
+    body: bytes, parse_float: Callable[[str], Any] = read_float
+) -> tuple[list[Any], dict[str, Any], dict[str, Any]]:
     """Read a body of protocol 1, or one with NaN or 1e400, which Python's json writes although JSON lacks them."""
     try:
-        value = json.loads(body, parse_float=read_float)
+        value = json.loads(body, parse_float=parse_float)
         if isinstance(value, dict) and value.get("task") == TASK:  # protocol 1
             value = value.get("args", []), value.get("kwargs", {}), value
         args, kwargs, embed = value
