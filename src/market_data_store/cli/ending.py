@@ -40,6 +40,8 @@ class _Came:
     """The newest signal, also if the exception was lost on its way."""
 
     number: int | None = None
+    #: What heard of errors in destructors before.
+    hook: Callable[[sys.UnraisableHookArgs], Any] = sys.__unraisablehook__
 
 
 def exit_at_once() -> None:
@@ -49,7 +51,8 @@ def exit_at_once() -> None:
 
 def raise_ended() -> None:
     """Raise `Ended` at a signal, so that what was begun is cleaned up."""
-    sys.unraisablehook = _raise_again
+    if sys.unraisablehook is not _raise_again:
+        _Came.hook, sys.unraisablehook = sys.unraisablehook, _raise_again
     _listen(_raise)
 
 
@@ -59,7 +62,7 @@ def came() -> int | None:
 
 
 def is_cause_of(error: BaseException) -> bool:
-    """Whether this is what became of `Ended` in foreign code: a module of C that is being imported raises ImportError."""
+    """Whether this is what became of `Ended` in foreign code: C modules that are being imported raise ImportError."""
     cause: BaseException | None = error
     while cause is not None and not isinstance(cause, Ended):
         cause = cause.__cause__ or cause.__context__
@@ -92,7 +95,7 @@ def _raise_again(unraisable: sys.UnraisableHookArgs) -> None:
     """Raise `Ended` a moment later if it came in a destructor or a callback, from which nothing gets out."""
     lost = unraisable.exc_value
     if not isinstance(lost, Ended):
-        sys.__unraisablehook__(unraisable)
+        _Came.hook(unraisable)
         return
     number = lost.number
     signal.signal(signal.SIGALRM, lambda *_: _raise(number, None))

@@ -156,7 +156,7 @@ def _forward(name: str, lines: IO[str], log: Log) -> None:
 
 def worker_command(*, concurrency: int | None = None) -> list[str]:
     """Return the arguments of `python -m` for the worker, as in the Procfile."""
-    command = ["celery", "-A", "market_data_store.app", "worker", "--loglevel=INFO", "--without-gossip"]
+    command = ["celery", "-A", "market_data_store.app", "worker", "--without-gossip"]
     return [*command, "--without-mingle", *([f"--concurrency={concurrency}"] if concurrency else [])]
 
 
