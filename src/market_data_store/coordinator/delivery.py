@@ -18,6 +18,8 @@ logger = logging.getLogger(__name__)
 
 #: Seconds between tries, see `delays`.
 _FIRST_DELAY_S, _MAX_DELAY_S = 0.1, 2.0
+#: Seconds until a trouble is said again: the monitor itself says that its broker is away.
+_SAID_AGAIN_S = 120.0
 
 
 class Delivery:
@@ -35,7 +37,7 @@ class Delivery:
         self._waiting: FeedbackEvent | None = None
         self._changed = threading.Condition()
         self._stopping = False
-        self._trouble = Repeated(logger)
+        self._trouble = Repeated(logger, first_s=_SAID_AGAIN_S)
         self._thread = threading.Thread(target=self._run, name=f"feedback-{name}", daemon=True)
         self._thread.start()
 

@@ -20,9 +20,12 @@ MOST_TEXTS = 8
 
 
 class Repeated:
-    """One kind of trouble. Thread-safe."""
+    """One kind of trouble. Thread-safe. `first_s` is its first distance."""
 
-    def __init__(self, logger: logging.Logger, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, logger: logging.Logger, clock: Callable[[], float] = time.monotonic, *, first_s: float = FIRST_S
+    ) -> None:
+        self._first_s = first_s
         self._logger = logger
         self._clock = clock
         self._lock = threading.Lock()
@@ -30,7 +33,7 @@ class Repeated:
         self._over_at = float("-inf")
         self._is_said = False
         self._texts: set[str] = set()
-        self._distance_s = FIRST_S
+        self._distance_s = first_s
         self._said_at = 0.0
         self._unsaid = 0
         self._times = 0
@@ -48,7 +51,7 @@ class Repeated:
                 self._began_at, self._times = now, 0
                 if now - self._over_at >= BACK_S:
                     self._texts.clear()
-                    self._distance_s, self._unsaid = FIRST_S, 0
+                    self._distance_s, self._unsaid = self._first_s, 0
             self._times += 1
             is_new = (kind or text) not in self._texts and len(self._texts) < MOST_TEXTS
             if is_new:
