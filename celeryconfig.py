@@ -26,6 +26,7 @@ def _options_of_sentinel(sentinel: Sentinel) -> dict[str, object]:
 
 broker_url = (_sentinel.kombu_url if _sentinel else _settings.broker_url) or None
 imports = (
+    "market_data_store.worker.logs",
     "market_data_store.worker.startup",
     "market_data_store.worker.memory",
     "market_data_store.worker.database",
@@ -66,7 +67,6 @@ worker_prefetch_multiplier = _settings.prefetch_messages
 # A batch in flight when the connection is lost is still committed, see `worker.coalescing.CoalescedRequest.cancel`.
 worker_cancel_long_running_tasks_on_connection_loss = True
 worker_enable_prefetch_count_reduction = False  # with quorum queues the worker stops consuming (celery #9512)
-worker_hijack_root_logger = True
 worker_redirect_stdouts = False
 broker_connection_retry_on_startup = True
 broker_connection_max_retries = None  # retry for ever

@@ -16,7 +16,7 @@ from kombu.serialization import register
 from kombu.utils.json import dumps, loads
 
 from market_data_store.config import resource, settings
-from market_data_store.config.starting import exit_on_wrong_settings
+from market_data_store.config.starting import begin_log, exit_on_wrong_settings
 from market_data_store.connections.compression import bound
 from market_data_store.connections.names import process_name
 from market_data_store.coordinator.clock import broker_clock
@@ -27,7 +27,10 @@ from market_data_store.transport.selection import StoreAMQP
 
 def _celeryconfig() -> ModuleType:
     # The program `celery` asks for these settings while it reads its options, and would show a traceback.
-    with exit_on_wrong_settings() if _is_run_by_celery() else nullcontext():
+    is_run_by_celery = _is_run_by_celery()
+    if is_run_by_celery and process_name() == "mds-worker":
+        begin_log("worker")
+    with exit_on_wrong_settings() if is_run_by_celery else nullcontext():
         settings()
     path = resource("celeryconfig.py")
     spec = importlib.util.spec_from_file_location("market_data_store_celeryconfig", path)

@@ -88,6 +88,12 @@ class DatabaseUnavailable(MarketDataStoreError):
         return sqlstate[:2] if sqlstate else None
 
     @property
+    def trouble(self) -> str:
+        """What is wrong, for whoever counts how long it has been: `away`, or the message."""
+        # 57 is an administrator's: a server that shuts down, is down or starts says several things in turn.
+        return "away" if self.sqlstate_class in (None, "08", "57") else str(self)
+
+    @property
     def is_away(self) -> bool:
         """Whether not even a connection could be made, so that it cannot be due to what was to be written."""
         # psycopg gives `pgconn` to the errors of connecting only.

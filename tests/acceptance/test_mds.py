@@ -86,6 +86,12 @@ def test_the_demo_says_what_differs(tmp_path: Path) -> None:
     assert "2024-01-01 23:01: the file has (1.1076, 1.10785, 1.1076, 1.1078, 205.0)" in demo.stdout
 
 
+def test_up_prints_at_most_ten_lines_and_its_addresses_last(up: Up) -> None:
+    lines = up.text().partition("Ready;")[0].splitlines()
+    assert len(lines) < 10, up.text()
+    assert [line.split()[0] for line in lines[-4:]] == ["WEB", "DATABASE_URL", "BROKER_URL", "Passwords"]
+
+
 def test_bars_and_quotes_load_once_and_change_nothing_again(up: Up) -> None:
     quotes = ROOT / "tests/data/usdjpy-ticks-2013-01.csv"
     load_quotes = ["load", str(quotes), "--dataset", "quotes", "--provider", "truefx", "--symbol", "USD/JPY"]
@@ -288,6 +294,7 @@ def test_however_mds_up_ends_its_processes_end_and_the_data_stay(tmp_path: Path,
     # Postgres, Valkey, worker, monitor; web, Flower.
     assert len(psutil.Process(up.pid).children()) == (6 if with_pages else 4)
     started = up.descendants()
+    urls = [up.url(name) for name in ("DATABASE_URL", "BROKER_URL")]
     file = tmp_path / "one.csv"
     file.write_text("ts,symbol,provider,name,value\n2024-01-01T00:00:00Z,A,p,n,1\n")
     assert mds(tmp_path, "load", str(file), "--dataset", "signals").returncode == 0
@@ -295,6 +302,7 @@ def test_however_mds_up_ends_its_processes_end_and_the_data_stay(tmp_path: Path,
     assert code == (-signal.SIGKILL if number == signal.SIGKILL else 0), up.said()
     wait_until(lambda: not any(map(is_alive, started)), "all have ended", timeout_s=30)
     again = Up(tmp_path)
+    assert [again.url(name) for name in ("DATABASE_URL", "BROKER_URL")] == urls, "the ports stay"
     with psycopg.connect(again.url("DATABASE_URL")) as connection:
         assert connection.execute("SELECT value FROM signals").fetchall() == [(1.0,)]
     assert again.stop() == 0

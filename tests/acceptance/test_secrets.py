@@ -140,8 +140,8 @@ def servers(directory: Path, broker: str, hook_port: int) -> Iterator[dict[str, 
             "ADMIN_TOKEN": SECRETS["Admin"],
             "MDS_STATUS_TOKEN": SECRETS["Status"],
             "FLOWER_BASIC_AUTH": f"operator:{SECRETS['Operator']}",
-            "FLOWER_LOGGING": "debug",
-            "GUNICORN_CMD_ARGS": "--log-level=debug --access-logfile=-",
+            "MDS_LOG_LEVEL": "debug",
+            "GUNICORN_CMD_ARGS": "--access-logfile=-",
             "PYTHONUNBUFFERED": "1",
         }
 
@@ -181,7 +181,7 @@ def started(stack: ExitStack, directory: Path, variables: dict[str, str], *, suf
     return {
         name: stack.enter_context(
             running(
-                *("sh", "-c", f"exec {PROCFILE[name]}".replace("--loglevel=INFO", "--loglevel=DEBUG")),
+                *("sh", "-c", f"exec {PROCFILE[name]}"),
                 directory=directory,
                 name=f"{name}-{suffix}",
                 environment={**variables, "PORT": port, "PYTHONPATH": variables["LOUD_PATH"], "MDS_HOST": "127.0.0.1"},

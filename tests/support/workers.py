@@ -76,6 +76,8 @@ class _WorkerContainer(CeleryWorkerContainer):
 class Worker(CeleryTestWorker):
     """A `celery -A market_data_store.app worker` of two processes, with these variables in its environment.
 
+    It logs what is otherwise said less and less often (MDS_LOG_LEVEL=debug).
+
     `module` is that of another application; `queues` are those that it consumes, if not all.
     """
 
@@ -91,7 +93,7 @@ class Worker(CeleryTestWorker):
     ) -> None:
         command = _WorkerContainer.command(f"--pool={pool}", *([f"--queues={queues}"] if queues else []))
         command[command.index("market_data_store.app")] = module
-        self._process = _Container(command, environment, directory)
+        self._process = _Container(command, {"MDS_LOG_LEVEL": "debug", **environment}, directory)
         super().__init__(_WorkerContainer(self._process), app)
 
     @property

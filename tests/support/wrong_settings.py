@@ -55,6 +55,8 @@ WRONG = {
     "MDS_HOST": "0.0.0.0:80",
     "MDS_WORKER_METRICS_PORT": "-1",
     "MDS_MONITOR_METRICS_PORT": "9100.5",
+    "MDS_LOG_FORMAT": "xml",
+    "MDS_LOG_LEVEL": "loud",
     "MDS_RETENTION_DAYS": "ticks=0",
     "MDS_RETENTION_AUTO": "daily",
     "MDS_UPKEEP_INTERVAL_S": "0",

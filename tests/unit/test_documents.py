@@ -101,6 +101,7 @@ def test_every_path_in_the_text_exists(document: Path) -> None:
 NOT_FILES = {
     ".mds/env",
     ".mds/passwords",
+    ".mds/ports",
     ".mds/postgres/cluster/pg_hba.conf.before",
     "celery.py",
     "datasets.toml",

@@ -12,8 +12,9 @@ import click
 import psycopg
 
 from market_data_store.cli.loading import load_and_show
+from market_data_store.cli.output import Output
 from market_data_store.cli.terminal import console
-from market_data_store.cli.up import print_line, running_store
+from market_data_store.cli.up import running_processes, running_servers
 from market_data_store.config import resource
 from market_data_store.datasets import DATASETS
 from market_data_store.errors import MarketDataStoreError
@@ -44,8 +45,11 @@ def command(show_log: bool, keep_log: bool) -> None:
     """
     if keep_log:
         click.echo("--keep-log is deprecated and will be removed in version 0.6; use --show-log", err=True)
-    log = print_line if show_log or keep_log else lambda *_: None
-    with running_store({"worker": processes.worker_command()}, log) as running:
+    output = Output(verbose=show_log or keep_log, quiet=True)
+    with (
+        running_servers() as servers,
+        running_processes(servers, {"worker": processes.worker_command()}, output) as running,
+    ):
         options = Options(dataset=DATASETS["bars"], constants=DEFAULTS, time_zone="UTC")
         summary = load_and_show([FILE], options, job_name="mds demo")
         with connect(running.database_url) as connection:

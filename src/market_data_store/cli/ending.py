@@ -40,6 +40,8 @@ class _Came:
     """The newest signal, also if the exception was lost on its way."""
 
     number: int | None = None
+    #: What heard of errors in destructors before.
+    hook: Callable[[sys.UnraisableHookArgs], Any] = sys.__unraisablehook__
 
 
 def exit_at_once() -> None:
@@ -49,7 +51,8 @@ def exit_at_once() -> None:
 
 def raise_ended() -> None:
     """Raise `Ended` at a signal, so that what was begun is cleaned up."""
-    sys.unraisablehook = _raise_again
+    if sys.unraisablehook is not _raise_again:
+        _Came.hook, sys.unraisablehook = sys.unraisablehook, _raise_again
     _listen(_raise)
 
 
@@ -92,7 +95,7 @@ def _raise_again(unraisable: sys.UnraisableHookArgs) -> None:
     """Raise `Ended` a moment later if it came in a destructor or a callback, from which nothing gets out."""
     lost = unraisable.exc_value
     if not isinstance(lost, Ended):
-        sys.__unraisablehook__(unraisable)
+        _Came.hook(unraisable)
         return
     number = lost.number
     signal.signal(signal.SIGALRM, lambda *_: _raise(number, None))

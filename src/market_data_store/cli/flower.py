@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import logging
 import os
 import sys
 from urllib.parse import unquote, urlsplit, urlunsplit
@@ -13,6 +14,7 @@ from market_data_store import config
 from market_data_store.app import app
 from market_data_store.cli.terminal import PORT
 from market_data_store.config import Settings, checks
+from market_data_store.config.starting import begin_log
 from market_data_store.connections.addresses import is_loopback
 from market_data_store.coordinator.cluster import refuse_cluster
 from market_data_store.errors import ConfigurationError
@@ -94,8 +96,10 @@ def _run() -> None:
     Python would wait for Flower's threads first, which ask a broker that is away for a minute and more.
     """
     status = 0
+    begin_log("flower")
+    logging.getLogger("flower.command").addFilter(_says_something)
     try:
-        app.start(["flower"])
+        app.start(["flower", f"--logging={config.settings().log_level}"])
     except SystemExit as ended:
         if not isinstance(ended.code, int | None):
             raise
@@ -104,6 +108,11 @@ def _run() -> None:
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(status)
+
+
+def _says_something(record: logging.LogRecord) -> bool:
+    """Whether it is not the list of tasks, which are always the same."""
+    return not str(record.msg).startswith("Registered tasks")
 
 
 if __name__ == "__main__":

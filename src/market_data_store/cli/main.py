@@ -14,7 +14,7 @@ import click
 
 from market_data_store.cli import ending
 from market_data_store.cli.ending import Ended
-from market_data_store.config.starting import WRONG_SETTINGS, report
+from market_data_store.config.starting import WRONG_SETTINGS, begin_log, report
 from market_data_store.errors import ConfigurationError, MarketDataStoreError
 
 #: For each command: its module in this package, and its line in `mds --help`.
@@ -40,6 +40,10 @@ _COMMANDS = MappingProxyType(
         "up": ("up", "Run the whole store on this machine until Ctrl-C."),
     }
 )
+
+
+#: The commands that are processes of the store: what they say is a log.
+_LOGGED = MappingProxyType({"migrate": "release", "monitor": "monitor", "flower": "flower", "up": "up"})
 
 
 class _Commands(click.Group):
@@ -79,6 +83,9 @@ def main() -> None:
     After SIGTERM or SIGINT the exit status is 143 or 130, and one line says what was done, see `ending`.
     """
     ending.exit_at_once()
+    command, *options = sys.argv[1:] or [""]
+    if command in _LOGGED and not {"-h", "--help"}.intersection(options):
+        begin_log(_LOGGED[command])
     try:
         cli(standalone_mode=False, obj=ending.raise_ended)
     except click.exceptions.Abort:  # the answer was no, or a signal came while it was awaited

@@ -12,7 +12,6 @@ from market_data_core.telemetry import BackpressureLevel
 from market_data_store.app import app
 from market_data_store.cli.terminal import at_hangup
 from market_data_store.config import settings
-from market_data_store.config.starting import silence_http_clients
 from market_data_store.coordinator.cluster import refuse_cluster
 from market_data_store.coordinator.monitor import Monitor
 from market_data_store.coordinator.queue import Reading
@@ -40,8 +39,6 @@ def command() -> None:
     configured = settings()
     configured.require_broker_url()
     refuse_cluster(app)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    silence_http_clients()
 
     def set_gauges(queue: str, reading: Reading, level: BackpressureLevel) -> None:
         set_all = set_backfill_gauges if queue == BACKFILL_QUEUE else set_monitor_gauges

@@ -33,6 +33,18 @@ def settings_without_local_servers() -> Settings:
     return _read()
 
 
+def log_settings() -> tuple[str, str]:
+    """MDS_LOG_FORMAT and MDS_LOG_LEVEL as they are given, right or wrong; `settings` says what is wrong with them.
+
+    A process logs before it has read its settings: what is wrong with those is in its log.
+    """
+    try:
+        given = _given(None)
+    except ConfigurationError:  # a `.env` that is not to be trusted
+        given = _own()
+    return given.get("MDS_LOG_FORMAT", ""), given.get("MDS_LOG_LEVEL", "")
+
+
 def _read(local_servers: Path | None = None) -> Settings:
     given = _given(local_servers)
     wrong = [*checks.unknown(given, [*names(), *checks.REMOVED])]
@@ -59,8 +71,11 @@ def _given(local_servers: Path | None) -> dict[str, str]:
     found = {name: local[name] for name in ("DATABASE_URL", "BROKER_URL") if local.get(name)} | owned_files.variables(
         Path(".env")
     )
-    own = {name.upper(): value for name, value in os.environ.items()}
-    return found | {name: value for name, value in own.items() if value or name not in found}
+    return found | {name: value for name, value in _own().items() if value or name not in found}
+
+
+def _own() -> dict[str, str]:
+    return {name.upper(): value for name, value in os.environ.items()}
 
 
 def _wrong_value(error: Any, given: Mapping[str, str]) -> str:

@@ -1,13 +1,17 @@
-"""How a process ends that was started with wrong settings: one line each, exit status 2, and no traceback."""
+"""How a process begins: with its log; and how it ends if its settings are wrong.
+
+Then it says one line each, has the exit status 2, and no traceback.
+"""
 
 from __future__ import annotations
 
-import logging
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from market_data_store.config.reading import log_settings
 from market_data_store.errors import ConfigurationError
+from market_data_store.logs.process import begin
 
 #: The exit status of a process whose settings are wrong; a shell's and click's for wrong usage.
 WRONG_SETTINGS = 2
@@ -18,14 +22,9 @@ def report(error: ConfigurationError) -> str:
     return "\n".join(f"error: {line}" for line in str(error).splitlines())
 
 
-def silence_http_clients() -> None:
-    """Log nothing of what the HTTP clients say below a warning, whatever level is asked for.
-
-    httpx logs the URL of each request, and httpcore the headers of the answers, which may repeat it: they hold what a
-    URL of the settings holds.
-    """
-    for name in ("httpx", "httpcore"):
-        logging.getLogger(name).setLevel(logging.WARNING)
+def begin_log(process: str) -> None:
+    """Begin the log of this process, in the format and from the level that the settings name."""
+    begin(process, *log_settings())
 
 
 @contextmanager

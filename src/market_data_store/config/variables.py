@@ -157,6 +157,9 @@ class Settings(BaseSettings):
     #: The ports on which a worker and the monitor serve their metrics; 0 for none.
     worker_metrics_port: int = _env("MDS_WORKER_METRICS_PORT", default=0, ge=0, le=65_535)
     monitor_metrics_port: int = _env("MDS_MONITOR_METRICS_PORT", default=0, ge=0, le=65_535)
+    #: How the lines of every process's log look, and the least level that is logged.
+    log_format: Literal["text", "json", "logfmt"] = _env("MDS_LOG_FORMAT", default="text")
+    log_level: Literal["debug", "info", "warning", "error"] = _env("MDS_LOG_LEVEL", default="info")
     #: How many days a dataset's rows are kept, `ticks=30,quotes=7`; those of other datasets are kept for ever.
     retention_days: DaysByDataset = _env("MDS_RETENTION_DAYS", default={})
     #: Whether the monitor deletes by itself what is older; otherwise it only says what it would delete.
@@ -214,6 +217,14 @@ class Settings(BaseSettings):
     def own_admin_token(self) -> str:
         """ADMIN_TOKEN, unless it is a placeholder."""
         return "" if checks.is_placeholder(self.admin_token) else self.admin_token
+
+    @property
+    def closes_admin(self) -> str:
+        """Why the admin endpoints are closed, in one line; empty if they have a token, or are given one."""
+        if self.own_admin_token or self.environment == "development":
+            return ""
+        state = "a placeholder" if self.admin_token else "not set"
+        return f"ADMIN_TOKEN is {state}: the admin endpoints are closed; set it to a secret"
 
     @property
     def bind_host(self) -> str:

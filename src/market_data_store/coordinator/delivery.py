@@ -12,11 +12,14 @@ from collections.abc import Callable
 
 from market_data_store.coordinator.backoff import delays
 from market_data_store.coordinator.feedback import FeedbackEvent
+from market_data_store.logs.repeated import Repeated
 
 logger = logging.getLogger(__name__)
 
 #: Seconds between tries, see `delays`.
 _FIRST_DELAY_S, _MAX_DELAY_S = 0.1, 2.0
+#: Seconds until a trouble is said again: the monitor itself says that its broker is away.
+_SAID_AGAIN_S = 120.0
 
 
 class Delivery:
@@ -34,7 +37,7 @@ class Delivery:
         self._waiting: FeedbackEvent | None = None
         self._changed = threading.Condition()
         self._stopping = False
-        self._failing = False
+        self._trouble = Repeated(logger, first_s=_SAID_AGAIN_S)
         self._thread = threading.Thread(target=self._run, name=f"feedback-{name}", daemon=True)
         self._thread.start()
 
@@ -73,13 +76,10 @@ class Delivery:
         try:
             self._send(event)
         except Exception as error:  # noqa: BLE001  # a receiver raises whatever its driver raises; it is retried
-            if not self._failing:
-                logger.warning("Could not deliver feedback to %s (%s); retrying", self.name, type(error).__name__)
-            self._failing = True
+            kind = type(error).__name__
+            self._trouble.happened(f"Could not deliver feedback to {self.name} ({kind}); retrying", kind="away")
             self._on_outcome(self.name, False)
             return False
-        if self._failing:
-            logger.info("Feedback is delivered to %s again", self.name)
-        self._failing = False
+        self._trouble.over(f"Feedback is delivered to {self.name} again")
         self._on_outcome(self.name, True)
         return True

@@ -24,6 +24,7 @@ from market_data_store.coordinator.queue import QueueInspector, Reading, if_answ
 from market_data_store.coordinator.watermarks import Watermarks
 from market_data_store.coordinator.workers import WorkerWatch
 from market_data_store.errors import BrokerUnavailable
+from market_data_store.logs.repeated import Repeated
 from market_data_store.protocol import BACKFILL_QUEUE, QUEUE
 
 logger = logging.getLogger(__name__)
@@ -63,8 +64,7 @@ class Monitor:
         self._heartbeat_s = heartbeat_s
         self._leadership = Leadership(redis_url, f"{namespace}:mds.monitor.{queue}") if redis_url else None
         self._on_reading = on_reading or (lambda *_: None)
-        self._refusal: str | None = None
-        self._is_away = False
+        self._refused, self._away = Repeated(logger), Repeated(logger)
 
     @classmethod
     def from_settings(cls, app: Celery, settings: Settings, *, on_reading: OnReading | None = None) -> Monitor:
@@ -124,20 +124,18 @@ class Monitor:
         self._say_away(away)
 
     def _say(self, refusal: str | None) -> None:
-        """Log once when the broker begins to refuse writes, and once when it takes them again."""
-        before, self._refusal = self._refusal, refusal
-        if refusal and not before:
-            logger.warning("The broker takes no write: %s", refusal)
-        elif before and not refusal:
-            logger.info("The broker takes writes again")
+        """Note whether the broker refuses writes."""
+        if refusal:
+            self._refused.happened(f"The broker takes no write: {refusal}", kind="refused")
+        else:
+            self._refused.over("The broker takes writes again")
 
     def _say_away(self, error: BrokerUnavailable | None) -> None:
-        """Log once when the broker stops to answer, with the reason, and once when it answers again."""
-        before, self._is_away = self._is_away, error is not None
-        if error is not None and not before:
-            logger.warning("The broker does not answer: %s", error)
-        elif error is None and before:
-            logger.info("The broker answers again")
+        """Note whether the broker answers, or why it does not."""
+        if error is not None:
+            self._away.happened(f"The broker does not answer: {error}", kind="away")
+        else:
+            self._away.over("The broker answers again")
 
     def _read(self, queue: str) -> Reading:
         inspector, workers = self._inspector, self._workers.counts.get(queue)

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from market_data_store.coordinator.answers import counted_troubles
 from market_data_store.coordinator.queue import QueueInspector
 from market_data_store.errors import BrokerUnavailable
+from market_data_store.logs.repeated import Repeated
 from market_data_store.protocol import LANES
 
 logger = logging.getLogger(__name__)
@@ -80,6 +81,7 @@ class WorkerWatch:
         self._thread = threading.Thread(target=self._run, name="worker-watch", daemon=True)
         #: How many of them are in trouble, by what is wrong; None until it is known.
         self.troubles: dict[str, int] | None = None
+        self._unread = Repeated(logger)
         #: Number of workers by queue; empty until it is known, and while the broker does not answer.
         self.counts: dict[str, int] = {}
 
@@ -97,9 +99,10 @@ class WorkerWatch:
             try:
                 self.counts = {queue: len(names) for queue, names in self._workers.by_queue().items()}
                 self.troubles = counted_troubles(self._inspector.answers if any(self.counts.values()) else ())
+                self._unread.over("The workers' answers can be read again")
             except BrokerUnavailable:
                 self.counts, self.troubles = {}, None
             except Exception as error:  # noqa: BLE001  # without the thread nobody notices that workers are gone
-                logger.error("The workers' answers cannot be read (%s)", type(error).__name__)
+                self._unread.happened(f"The workers' answers cannot be read ({type(error).__name__})")
                 self.counts, self.troubles = {}, None
             self._stop.wait(_INTERVAL_S)

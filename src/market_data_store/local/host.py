@@ -44,14 +44,27 @@ def end_with_parent(signal_number: signal.Signals) -> Callable[[], None] | None:
 def require_free(port: int, option: str, host: str = "127.0.0.1") -> None:
     """Raise `MarketDataStoreError` if something is listening on the port already; port 0 means none."""
     try:
-        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
-        with socket.socket(family) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind(address)
+        _bind(port, host)
     except socket.gaierror as error:
         raise ConfigurationError(f"MDS_HOST={host!r}: {error.strerror}") from error
     except OSError as error:
         raise MarketDataStoreError(f"port {port}: {error.strerror}; choose another with {option}") from error
+
+
+def is_free(port: int, host: str = "127.0.0.1") -> bool:
+    """Return whether a server could listen on the port."""
+    try:
+        _bind(port, host)
+    except OSError:
+        return False
+    return True
+
+
+def _bind(port: int, host: str) -> None:
+    family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+    with socket.socket(family) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        probe.bind(address)
 
 
 def accepts(port: int, host: str = "127.0.0.1") -> bool:

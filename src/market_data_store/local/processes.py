@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import IO
 
@@ -23,6 +24,7 @@ from market_data_store.errors import MarketDataStoreError
 from market_data_store.local import end_with_parent, start_postgres, start_valkey
 from market_data_store.local.directory import EmbeddedServer
 from market_data_store.local.passwords import Passwords, passwords_in, write_in
+from market_data_store.local.ports import Ports
 from market_data_store.postgres import schema
 
 #: A PaaS kills after 30 s. What is still running shortly before is killed here; its messages are not acknowledged.
@@ -73,7 +75,7 @@ class Running:
 
 
 @contextmanager
-def servers(settings: Settings) -> Iterator[Running]:
+def servers(settings: Settings, ports: Ports) -> Iterator[Running]:
     """Provide the servers that the settings name, or embedded ones, migrated. Raises `ServerStartError`."""
     passwords = passwords_in(settings.home)
     with ExitStack() as stack:
@@ -81,11 +83,17 @@ def servers(settings: Settings) -> Iterator[Running]:
         embedded = []
         database_url, broker_url = settings.database_url, settings.broker_url
         if not database_url:
-            postgres = stack.enter_context(start_postgres(settings.home / "postgres", password=passwords.postgres))
+            postgres = stack.enter_context(
+                start_postgres(
+                    settings.home / "postgres", password=passwords.postgres, choose=partial(ports.port, "postgres")
+                )
+            )
             database_url = urls["DATABASE_URL"] = postgres.url
             embedded.append(postgres)
         if not broker_url:
-            valkey = stack.enter_context(start_valkey(settings.home / "valkey", password=passwords.valkey))
+            valkey = stack.enter_context(
+                start_valkey(settings.home / "valkey", password=passwords.valkey, choose=partial(ports.port, "valkey"))
+            )
             broker_url = urls["BROKER_URL"] = valkey.url
             embedded.append(valkey)
         schema.upgrade(settings.admin_database_url or database_url)
@@ -156,7 +164,7 @@ def _forward(name: str, lines: IO[str], log: Log) -> None:
 
 def worker_command(*, concurrency: int | None = None) -> list[str]:
     """Return the arguments of `python -m` for the worker, as in the Procfile."""
-    command = ["celery", "-A", "market_data_store.app", "worker", "--loglevel=INFO", "--without-gossip"]
+    command = ["celery", "-A", "market_data_store.app", "worker", "--without-gossip"]
     return [*command, "--without-mingle", *([f"--concurrency={concurrency}"] if concurrency else [])]
 
 

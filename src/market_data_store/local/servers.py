@@ -20,6 +20,7 @@ import pwd
 import shutil
 import signal
 import socket
+from collections.abc import Callable
 from pathlib import Path
 
 import psycopg
@@ -40,14 +41,17 @@ _VALKEY_SETTINGS = [
 ]
 
 
-def start_postgres(data: Path, *, port: int | None = None, password: str = "") -> EmbeddedServer:
+def start_postgres(
+    data: Path, *, port: int | None = None, password: str = "", choose: Callable[[], int] = free_port
+) -> EmbeddedServer:
     """Start a Postgres with the database `market_data`, and return it when it accepts connections.
 
-    It is as durable as any Postgres (fsync stays on). Without `port` it takes a free one. When root starts it, it runs
+    It is as durable as any Postgres (fsync stays on). Without `port` it takes the one that `choose` returns, which is
+    called when no earlier server of this directory is running any more. When root starts it, it runs
     as `nobody`, because Postgres refuses root; its files are still in `data`. Raises `ServerStartError`.
     """
     with taken("Postgres", data, signal.SIGINT) as directory:
-        programs, port = postgres_programs(), port or free_port()
+        programs, port = postgres_programs(), port or choose()
         user = pwd.getpwnam("nobody") if os.geteuid() == 0 else None
         cluster = directory.path / "cluster"
         if not cluster.exists():
@@ -70,14 +74,16 @@ def start_postgres(data: Path, *, port: int | None = None, password: str = "") -
         return EmbeddedServer(name="Postgres", url=url, port=port, process=process, _directory=directory)
 
 
-def start_valkey(data: Path, *, port: int | None = None, password: str = "") -> EmbeddedServer:
+def start_valkey(
+    data: Path, *, port: int | None = None, password: str = "", choose: Callable[[], int] = free_port
+) -> EmbeddedServer:
     """Start a Valkey that keeps its data on disk and evicts nothing, and return it when it accepts connections.
 
-    If the machine fails, at most the last second is lost (`appendfsync everysec`). Without `port` it takes a free one.
-    Raises `ServerStartError`.
+    If the machine fails, at most the last second is lost (`appendfsync everysec`). `port` and `choose` as in
+    `start_postgres`. Raises `ServerStartError`.
     """
     with taken("Valkey", data, signal.SIGTERM) as directory:
-        port = port or free_port()
+        port = port or choose()
         settings = _VALKEY_SETTINGS + [f"port {port}"] + ([f"requirepass {password}"] if password else [])
         process = directory.launch([str(valkey_program()), "-"], text="\n".join(settings) + "\n")
         directory.wait_until(lambda: _valkey_is_ready(directory, port, process.pid, password), process)

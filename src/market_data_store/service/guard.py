@@ -55,7 +55,7 @@ class Guard:
     def __init__(self, settings: Settings) -> None:
         self.tokens = Tokens()
         self.admin_token = settings.own_admin_token
-        self._is_placeholder = bool(settings.admin_token)
+        self._closed = settings.closes_admin
         if not self.admin_token and settings.environment == "development":
             made = passwords_in(settings.home)
             self.admin_token = made.admin_token
@@ -76,8 +76,7 @@ class Guard:
 
     def _refuse(self) -> Response | None:
         if not self.admin_token:
-            state = "a placeholder" if self._is_placeholder else "not set"
-            return problem(f"ADMIN_TOKEN is {state}: the admin endpoints are closed; set it to a secret", 503)
+            return problem(self._closed, 503)
         verdict = self.tokens.verdict(self.admin_token)
         if verdict is Verdict.RIGHT:
             _read_body()

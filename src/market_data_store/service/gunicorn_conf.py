@@ -12,13 +12,15 @@ from typing import Any
 
 from market_data_store.app import app
 from market_data_store.config import settings
-from market_data_store.config.starting import exit_on_wrong_settings, silence_http_clients
+from market_data_store.config.starting import begin_log, exit_on_wrong_settings
 from market_data_store.connections.addresses import with_port
 from market_data_store.coordinator.cluster import refuse_cluster
 from market_data_store.datasets import DATASETS
 from market_data_store.errors import ConfigurationError
 from market_data_store.metrics import multiprocess
 
+logger = logging.getLogger(__name__)
+begin_log("web")
 with exit_on_wrong_settings():
     settings().require_database_url()
     settings().require_broker_url()
@@ -31,13 +33,9 @@ worker_connections = 500
 #: Seconds that requests may take after SIGTERM; a platform kills the process after 30.
 graceful_timeout = 20
 accesslog = None
+logger_class = "market_data_store.service.gunicorn_log.Log"
 #: gunicorn 25 and later opens a control socket in the user's home directory, a second way into the process.
 control_socket_disable = True
-
-# gunicorn only writes its own log lines; this sends the application's (one for each admin request) to the same place.
-logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-logging.getLogger("alembic.runtime.plugins").setLevel(logging.WARNING)  # it logs eight lines that help no one
-silence_http_clients()
 
 _slot = "parent"
 try:
@@ -47,9 +45,11 @@ except ConfigurationError as error:
 
 
 def on_starting(server: Any) -> None:
-    """End with one line if the broker cannot be used."""
+    """End with one line if the broker cannot be used, and say once if the admin endpoints are closed."""
     with exit_on_wrong_settings():
         refuse_cluster(app)
+    if why := settings().closes_admin:
+        logger.warning("%s", why)
 
 
 def pre_fork(server: Any, worker: Any) -> None:

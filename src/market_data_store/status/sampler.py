@@ -18,6 +18,7 @@ from prometheus_client import REGISTRY
 
 from market_data_store.config import Settings
 from market_data_store.coordinator.watermarks import LevelAndReason
+from market_data_store.logs.repeated import Repeated
 from market_data_store.protocol import BACKFILL_QUEUE
 from market_data_store.status.database import DatabaseStatus
 from market_data_store.status.headline import Headline, headline
@@ -218,8 +219,7 @@ class _Part(Generic[T]):
         self._interval_s = interval_s
         self._after = after or (lambda: None)
         self._log = log
-        self._away: str | None = None
-        self._refusal: str | None = None
+        self._trouble, self._refused = Repeated(logger), Repeated(logger)
         self._found: tuple[float, T | Away] | None = None
         self._first = threading.Event()
         self.deadline_s = deadline_s
@@ -254,7 +254,7 @@ class _Part(Generic[T]):
             try:
                 value = self._look()
             except Exception as error:  # the edge of a thread: the other parts continue
-                if self._away is None:
+                if not self._trouble.is_on:
                     logger.exception("Could not read the state of the %s", self._name)
                 value = Away(f"the state of the {self._name} could not be read ({type(error).__name__})")
             self._found = time.monotonic(), value
@@ -265,21 +265,17 @@ class _Part(Generic[T]):
             self.stop.wait(max(0.0, self._interval_s - (time.monotonic() - started)))
 
     def _say(self, value: T | Away) -> None:
-        """Log once when the part goes away, and once when it comes back."""
-        before, self._away = self._away, value.error if isinstance(value, Away) else None
-        if not self._log or (before is None) == (self._away is None):
-            return
-        if isinstance(value, Away):
-            logger.warning("%s%s", value.error, f": {value.reason}" if value.reason else "")
-        else:
-            logger.info("The %s answers again", self._name)
+        """Note whether the part answers, or why it does not."""
+        if not isinstance(value, Away):
+            self._trouble.over(f"The {self._name} answers again")
+        elif self._log:
+            self._trouble.happened(f"{value.error}{value.reason and ': '}{value.reason}", kind="away")
 
     def _say_refusal(self, value: T | Away) -> None:
-        """Log once when the broker begins to refuse writes, and once when it takes them again."""
+        """Note whether the broker refuses writes."""
         if not self._log or not isinstance(value, QueueStatus):
             return
-        before, self._refusal = self._refusal, value.refusal
-        if value.refusal and not before:
-            logger.warning("The broker takes no write: %s", value.refusal)
-        elif before and not value.refusal:
-            logger.info("The broker takes writes again")
+        if value.refusal:
+            self._refused.happened(f"The broker takes no write: {value.refusal}", kind="refused")
+        else:
+            self._refused.over("The broker takes writes again")

@@ -24,6 +24,7 @@ from typing import Any, Protocol, TypeVar
 
 from market_data_store.coordinator.queue import holdable
 from market_data_store.errors import LETTERS, Reason
+from market_data_store.logs.repeated import Repeated
 from market_data_store.protocol import again_queue, held_queue
 from market_data_store.transport.moving import Move, Mover, MoveRefused, counted_turns
 from market_data_store.worker.envelope import Failed, GiveBack, Hold, Outcome, Succeeded
@@ -88,7 +89,7 @@ class Aside:
         self._max_deliveries = max_deliveries
         self._arrived: list[Any] = []
         self._alone: Any = None
-        self._has_failed = False
+        self._trouble: Repeated = Repeated(logger) if before is None else before._trouble
         self._closed = False
         #: What the lost connection before had, and how many this worker has lost.
         self._tags: list[str] = [] if before is None else before._tags
@@ -282,12 +283,10 @@ class Aside:
         try:
             answer = act()
         except self._errors as error:
-            if not self._has_failed:
-                kind = type(error).__name__
-                logger.warning("Messages cannot be moved between queues (%s: %s); they are given back", kind, error)
-            self._has_failed = True
+            what = f"Messages cannot be moved between queues ({type(error).__name__}: {error}); they are given back"
+            self._trouble.happened(what, kind=type(error).__name__)
             return None
-        self._has_failed = False
+        self._trouble.over("Messages are moved between queues again")
         return answer
 
 

@@ -298,5 +298,5 @@ class StoreConsumer(Consumer):
 
     def _keep(self, message: Any, reason: Reason, *, is_task: bool = False) -> None:
         unusable = UnusableMessage(message, reason, self.connection_errors, is_task=is_task)
-        logger.error("Unusable message %s becomes a dead letter: %s", unusable.id, reason.text)
+        logger.debug("Unusable message %s becomes a dead letter", unusable.id)  # the pool says which, and why
         self.lanes.add(unusable)

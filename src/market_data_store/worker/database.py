@@ -8,21 +8,20 @@ from __future__ import annotations
 
 import logging
 import threading
-import time
 from typing import Any
 
 from celery.signals import worker_ready
 
 from market_data_store.config import settings
 from market_data_store.errors import DatabaseUnavailable
+from market_data_store.logs.repeated import Repeated
 from market_data_store.postgres.connection import connect
 from market_data_store.worker.shutdown import is_stopping
 
 logger = logging.getLogger(__name__)
 
-#: Seconds between two tries, and between two lines about them.
+#: Seconds between two tries.
 _INTERVAL_S = 5.0
-_SAY_AGAIN_S = 60.0
 
 
 @worker_ready.connect(weak=False)
@@ -31,17 +30,14 @@ def _look_for_postgres(**_: Any) -> None:
 
 
 def _until_it_answers() -> None:
-    said_at: float | None = None
+    outage = Repeated(logger)
     pause = threading.Event()  # never set
     while not is_stopping():
         try:
             connect(settings().require_database_url()).close()
         except DatabaseUnavailable as error:
-            if said_at is None or time.monotonic() - said_at >= _SAY_AGAIN_S:
-                said_at = time.monotonic()
-                logger.warning("%s; messages wait in the broker until Postgres answers", error)
+            outage.happened(f"{error}; messages wait in the broker until Postgres answers", kind=error.trouble)
             pause.wait(_INTERVAL_S)
             continue
-        if said_at is not None:
-            logger.info("Postgres answers")
+        outage.over("Postgres answers")
         return

@@ -83,6 +83,8 @@ class GiveBack(NamedTuple):
     alone: bool = True
     #: How many of its letters and rows are done, if that is more than before.
     reached: int = 0
+    #: If Postgres is the reason: what is wrong with it, as `DatabaseUnavailable.trouble`.
+    trouble: str = ""
 
 
 class Hold(NamedTuple):

@@ -14,6 +14,7 @@ from celery.exceptions import TaskRevokedError, WorkerLostError
 from kombu.utils.uuid import uuid
 
 from market_data_store.errors import Reason
+from market_data_store.logs.repeated import Repeated
 from market_data_store.protocol import JSON, TURNS_HEADER
 from market_data_store.transport.moving import counted_turns, reached
 from market_data_store.worker.envelope import Envelope, Failed, GiveBack, Hold, Outcome, Succeeded
@@ -21,6 +22,8 @@ from market_data_store.worker.headers import Headers, bytes_of
 from market_data_store.worker.shutdown import is_stopping
 
 logger = logging.getLogger(__name__)
+#: Postgres takes nothing, and messages go back to the broker.
+_outage = Repeated(logger)
 
 #: Seconds after a process's end in which its results may still arrive; billiard's default is 10.
 _LOST_S = 2.0
@@ -179,6 +182,8 @@ class Job:
             self._give_back(returned)
         if held:
             self.consumer.aside.hold(held)
+        if any(isinstance(outcome, Succeeded) for outcome in outcomes):
+            _outage.over("Messages are written again")
         if len(requests) == 1:
             self.consumer.aside.tried(requests[0].message, outcomes[0])
         if lost is not None:
@@ -209,9 +214,13 @@ class Job:
         self._give_back([(request, outcome) for request in requests])
 
     def _give_back(self, returned: Sequence[tuple[PooledRequest, GiveBack]]) -> None:
-        reasons = Counter(outcome.reason for _, outcome in returned)
-        for reason, count in reasons.items():
-            logger.warning("What cannot be written now goes back to the broker (%d messages): %s", count, reason)
+        reasons = Counter((outcome.reason, outcome.trouble) for _, outcome in returned)
+        for (reason, trouble), count in reasons.items():
+            text = f"What cannot be written now goes back to the broker ({count} messages): {reason}"
+            if trouble:
+                _outage.happened(text, kind=trouble)
+            else:
+                logger.warning("%s", text)
         self.consumer.aside.give_back(returned)
 
     def _close(self, *, settled: bool = False, written: bool = False) -> bool:

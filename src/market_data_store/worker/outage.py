@@ -13,6 +13,7 @@ from contextlib import contextmanager
 
 from market_data_store.connections.names import refused_for_number
 from market_data_store.coordinator.write_probe import refusal_in
+from market_data_store.logs.repeated import Repeated
 
 logger = logging.getLogger(__name__)
 
@@ -35,41 +36,32 @@ class Outage:
     """Knows whether the broker is away, since when, and what has been said of it."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self._clock = clock
-        self._began_at: float | None = None
-        self._said: set[str] = set()
+        self._away = Repeated(logger, clock)
+        self._unsettled = Repeated(logger, clock)
         self._pause_s = 0.0
 
     @property
     def is_on(self) -> bool:
         """Whether it has begun and is not over."""
-        return self._began_at is not None
+        return self._away.is_on
 
     def failed(self, error: BaseException) -> float:
         """Note a connection that is lost or could not be made; returns for how many seconds to wait."""
-        if self._began_at is None:
-            self._began_at = self._clock()
         reason = said_of(error)
-        kind = reason.partition(":")[0]
-        if kind not in self._said:
-            self._said.add(kind)
-            logger.warning("%s; waiting", reason)
+        self._away.happened(f"{reason}; waiting", kind=reason.partition(":")[0])
         pause_s, self._pause_s = self._pause_s, min(LONGEST_PAUSE_S, 2 * self._pause_s or FIRST_PAUSE_S)
         return pause_s
 
     def critical(self, text: str, *values: object, **_: object) -> None:
         """Take what kombu says of a message that cannot be acknowledged, and say it once."""
-        if "acknowledge" not in self._said:
-            self._said.add("acknowledge")
-            logger.warning("Messages cannot be acknowledged on a lost connection; they will be redelivered")
+        self._unsettled.happened("Messages cannot be acknowledged on a lost connection; they will be redelivered")
         logger.debug(text, *values)
 
     def over(self) -> None:
         """Note that the broker works."""
-        if self._began_at is not None:
-            logger.warning("The broker works again, after %.0f s", self._clock() - self._began_at)
-        self._began_at, self._pause_s = None, 0.0
-        self._said.clear()
+        self._away.over("The broker works again")
+        self._unsettled.over("Messages are acknowledged again")
+        self._pause_s = 0.0
 
 
 def said_of(error: BaseException) -> str:

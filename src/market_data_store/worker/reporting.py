@@ -7,6 +7,7 @@ import time
 from collections.abc import Sequence
 from itertools import chain, islice
 
+from market_data_store.logs.repeated import Repeated
 from market_data_store.postgres.batch import Written
 from market_data_store.protocol import MAX_REASONS, TASK, Counts
 from market_data_store.signals import batch_written, rows_rejected
@@ -45,7 +46,48 @@ class _Clocks:
         self._windows[dataset] = began, seen, late
 
 
-_clocks = _Clocks()
+class _Batches:
+    """Says what was written: a batch at once, and what follows it once a minute, with those that were not said."""
+
+    def __init__(self) -> None:
+        #: By dataset: when a line was said, and what was written since, in how many messages.
+        self._since: dict[str, tuple[float, Counts, int]] = {}
+
+    def heard(self, dataset: str, counts: Counts, messages: int, seconds: float) -> None:
+        now = time.monotonic()
+        said_at, before, more = self._since.get(dataset, (-_WINDOW_S, Counts(), 0))
+        if now - said_at < _WINDOW_S:
+            self._since[dataset] = said_at, before + counts, more + messages
+            logger.debug(*_line(dataset, counts, messages, f"{seconds * 1e3:.0f} ms"))
+            return
+        took = f"{now - said_at:.0f} s" if more else f"{seconds * 1e3:.0f} ms"
+        logger.info(*_line(dataset, before + counts, more + messages, took), extra={"event": "written"})
+        self._since[dataset] = now, Counts(), 0
+
+
+def _line(dataset: str, counts: Counts, messages: int, took: str) -> tuple[str, str, str, int, str]:
+    numbers = ", ".join(f"{number} {name}" for name, number in counts.numbers().items())
+    return "%s: %s, of %d messages in %s", dataset, numbers, messages, took
+
+
+class Rejects:
+    """Says what was refused: each pattern of a reason at once, then less and less often while it goes on."""
+
+    def __init__(self, log: logging.Logger) -> None:
+        self._log = log
+        self._said: dict[str, tuple[float, Repeated]] = {}
+
+    def heard(self, name: str, pattern: str, text: str) -> None:
+        """Note rows, or messages, of this name that were refused for this reason."""
+        now = time.monotonic()
+        heard_at, said = self._said.get(name, (-_WINDOW_S, None))
+        if said is None or now - heard_at >= _WINDOW_S:
+            said = Repeated(self._log)
+        self._said[name] = now, said
+        said.happened(text, kind=pattern, event="rejected")
+
+
+_clocks, _batches, _rejects = _Clocks(), _Batches(), Rejects(logger)
 
 
 def report(dataset: str, written: Written, seconds: float) -> None:
@@ -55,8 +97,7 @@ def report(dataset: str, written: Written, seconds: float) -> None:
     batch_written.send(
         sender=TASK, dataset=dataset, counts=total, messages=messages, seconds=seconds, late=written.late
     )
-    numbers = ", ".join(f"{number} {name}" for name, number in total.numbers().items())
-    logger.info("%s: %s, of %d messages in %.0f ms", dataset, numbers, messages, seconds * 1e3)
+    _batches.heard(dataset, total, messages, seconds)
     _clocks.heard(dataset, total.rows, written.behind)
     if total.rejected:
         rows_rejected.send(sender=TASK, dataset=dataset, rows=total.rejected)
@@ -64,4 +105,6 @@ def report(dataset: str, written: Written, seconds: float) -> None:
         named = [f"dead letter {r.letter}: {r.pattern}" for r in islice(chain(*written.rejections), MAX_REASONS)]
         if total.rejected > len(named):
             named.append("...")
-        logger.warning("%s: %d rows rejected (%s)", dataset, total.rejected, "; ".join(named))
+        patterns = sorted({r.pattern for r in chain(*written.rejections)})
+        text = f"{dataset}: {total.rejected} rows rejected ({'; '.join(named)})"
+        _rejects.heard(dataset, "; ".join(patterns), text)

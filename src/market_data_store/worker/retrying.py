@@ -11,11 +11,12 @@ from typing import TypeVar
 from market_data_store.config import settings
 from market_data_store.coordinator.backoff import delays
 from market_data_store.errors import DatabaseUnavailable, DatasetUnavailable, MessagesSuspected
+from market_data_store.logs.repeated import Repeated
 from market_data_store.postgres.writer import Writer
 from market_data_store.protocol import TASK
 from market_data_store.signals import write_retried
 
-logger = logging.getLogger(__name__)
+_outage = Repeated(logging.getLogger(__name__))
 
 _T = TypeVar("_T")
 #: Seconds between tries while Postgres is unreachable, see `delays`.
@@ -29,10 +30,9 @@ def persistently(attempt: Callable[[], _T]) -> _T:
     """
     deadline = time.monotonic() + settings().retry_deadline_s
     pauses = delays(_FIRST_DELAY_S, _MAX_DELAY_S)
-    said = ""
     while True:
         try:
-            return attempt()
+            result = attempt()
         except (DatasetUnavailable, MessagesSuspected):
             raise  # others must not wait for this one's table, or for one message
         except DatabaseUnavailable as error:
@@ -41,9 +41,10 @@ def persistently(attempt: Callable[[], _T]) -> _T:
             time.sleep(next(pauses))
             if time.monotonic() > deadline:
                 raise
-            if str(error) != said:
-                said = str(error)
-                logger.warning("%s; trying again", said)
+            _outage.happened(f"{error}; trying again", kind=error.trouble)
+            continue
+        _outage.over("Postgres takes writes again")
+        return result
 
 
 _writers: dict[int, Writer] = {}

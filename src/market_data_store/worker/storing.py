@@ -9,6 +9,7 @@ from typing import Any
 
 from celery.app.task import Context
 
+from market_data_store.logs.repeated import Repeated
 from market_data_store.worker.envelope import Envelope
 from market_data_store.worker.outage import said_of
 
@@ -25,6 +26,7 @@ class ResultStore:
     def __init__(self) -> None:
         self._again_at = 0.0
         self._lost = 0
+        self._outage = Repeated(logger)
 
     def store(self, mark: Callable[..., None], task: str, envelope: Envelope, value: Any, **options: Any) -> None:
         """Let the backend's `mark` store a result, if anybody wants it."""
@@ -43,11 +45,13 @@ class ResultStore:
         try:
             mark(envelope.task_id, value, request=request, **options)
         except Exception as error:  # noqa: BLE001  # a backend raises whatever its driver raises; the rows are committed all the same
-            if not self._lost:
-                logger.warning("Results cannot be stored (%s); rows are written all the same", said_of(error))
+            reason = said_of(error)
+            self._outage.happened(
+                f"Results cannot be stored ({reason}); rows are written all the same", kind=reason.partition(":")[0]
+            )
             self._lost += 1
             self._again_at = time.monotonic() + _PAUSE_S
             return
         if self._lost:
-            logger.warning("Results are stored again; %d were not", self._lost)
+            self._outage.over(f"Results are stored again; {self._lost} were not")
             self._lost = 0

@@ -33,12 +33,13 @@ from market_data_store.worker.calls import Call, parsed
 from market_data_store.worker.envelope import Envelope, Failed, Hold, Outcome, Succeeded
 from market_data_store.worker.followers import follow
 from market_data_store.worker.jobs import CoalescedTask
-from market_data_store.worker.reporting import report
+from market_data_store.worker.reporting import Rejects, report
 from market_data_store.worker.retrying import persistently, process_writer
 from market_data_store.worker.storing import ResultStore
 from market_data_store.worker.unfinished import UNFINISHED, OutOfTime, put_aside
 
 logger = logging.getLogger(__name__)
+_rejects = Rejects(logger)
 
 
 class WriteTask(CoalescedTask):
@@ -144,7 +145,8 @@ class WriteTask(CoalescedTask):
             return put_aside(unavailable, envelope)
         rows_rejected.send(sender=TASK, dataset=None, rows=1)
         kept_as = f"dead letter {letter}: {_pattern(error)}"
-        logger.warning("Task %s[%s] is unusable and was kept as %s", self.name, envelope.task_id, kept_as)
+        text = f"Task {self.name}[{envelope.task_id}] is unusable and was kept as {kept_as}"
+        _rejects.heard(self.name, _pattern(error), text)
         try:
             raise error
         except InvalidMessage:

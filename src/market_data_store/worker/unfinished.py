@@ -28,7 +28,7 @@ def put_aside(error: DatabaseUnavailable | SoftTimeLimitExceeded | MemoryError, 
     if isinstance(error, DatasetUnavailable):
         return Hold(error.dataset, error.sqlstate, error.reason or None, envelope.enqueued_at)
     if isinstance(error, DatabaseUnavailable):
-        return GiveBack(str(error), alone=not error.is_away)
+        return GiveBack(str(error), alone=not error.is_away, trouble=error.trouble)
     if isinstance(error, MemoryError):
         return GiveBack("the pool process may have no more memory (MDS_POOL_MEMORY_BYTES)", counted=True)
     reason = "the soft time limit was exceeded"

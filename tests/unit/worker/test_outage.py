@@ -30,6 +30,7 @@ def test_each_cause_is_said_once_and_the_end_too(caplog: pytest.LogCaptureFixtur
     now = 120.0
     outage.over()
     outage.over()
+    now = 150.0
     outage.failed(READ_ONLY)
     assert [record.getMessage() for record in caplog.records] == [
         "The broker does not answer: Connection refused; waiting",
