@@ -17,6 +17,7 @@ from pathlib import Path
 
 import click
 from celery import Celery
+from market_data_core.telemetry import BackpressureLevel
 
 from benchmarks.latency import PERCENTILES
 from benchmarks.processes import Process, environment, running
@@ -40,15 +41,13 @@ class Levels:
     """How often each level was seen in each lane."""
 
     seen: dict[str, Counter[str]] = field(default_factory=lambda: {QUEUE: Counter(), BACKFILL_QUEUE: Counter()})
-    _last: dict[str, object] = field(default_factory=dict)
+    _last: dict[str, BackpressureLevel] = field(default_factory=dict)
 
     def look(self, inspectors: dict[str, QueueInspector]) -> None:
         """Read the depths."""
         for queue, inspector in inspectors.items():
-            level = Watermarks().level(
-                self._last.get(queue, OK), (if_answered(inspector.depth) or 0) / _CAPACITIES[queue]
-            )  # type: ignore[arg-type]
-            self._last[queue] = level
+            share = (if_answered(inspector.depth) or 0) / _CAPACITIES[queue]
+            level = self._last[queue] = Watermarks().level(self._last.get(queue, OK), share)
             self.seen[queue][level.value] += 1
 
     def __str__(self) -> str:
