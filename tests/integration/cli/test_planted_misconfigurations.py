@@ -450,16 +450,16 @@ def test_it_opens_few_connections_and_changes_nothing(store: Store) -> None:
 
 
 def test_the_roles_of_mds_grants_may_do_what_they_must(store: Store) -> None:
-    for role in ("worker", "web", "operator", "reader"):
+    for role in ("worker", "web", "monitor", "operator", "reader"):
         store.database.execute(f"CREATE ROLE mds_{role} LOGIN".encode())
     printed = run(PYTHON, "-m", "market_data_store", "grants", directory=store.directory, environment=store.variables)
     store.database.execute(printed.stdout.encode())
-    for role, words in (("worker", "worker"), ("web", "web"), ("operator", "operator"), ("reader", "lacks")):
+    for role in ("worker", "web", "monitor", "operator", "reader"):
         url = store.variables["DATABASE_URL"].replace("postgres@", f"mds_{role}@")
         (finding,) = store.doctor(DATABASE_URL=url)["database.rights"]
         assert finding["severity"] == ("error" if role == "reader" else "ok"), finding
-        assert words in finding["message"]
+        assert ("lacks" if role == "reader" else role) in finding["message"]
     with psycopg.connect(store.variables["DATABASE_URL"], autocommit=True) as owner:
-        owner.execute("DROP OWNED BY mds_worker, mds_web, mds_operator, mds_reader")
-        owner.execute("DROP ROLE mds_worker, mds_web, mds_operator, mds_reader")
+        owner.execute("DROP OWNED BY mds_worker, mds_web, mds_monitor, mds_operator, mds_reader")
+        owner.execute("DROP ROLE mds_worker, mds_web, mds_monitor, mds_operator, mds_reader")
         owner.execute("GRANT TEMPORARY ON DATABASE market_data TO PUBLIC")

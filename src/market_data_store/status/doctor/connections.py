@@ -14,9 +14,9 @@ from market_data_store.postgres.server import ServerFacts
 from market_data_store.status.doctor.finding import Finding, counted, ok, skipped, warning
 from market_data_store.status.doctor.redis_server import RedisFacts
 
-#: Besides the workers: web, monitor, Flower, `mds status` and a client that confirms; at Postgres web, `mds status` and
-#: this command's two.
-_OTHERS_AT_REDIS, _OTHERS_AT_POSTGRES = 1 + 1 + 3 + 1 + 3, 1 + 1 + 2
+#: Besides the workers: web, monitor, Flower, `mds status` and a client that confirms; at Postgres web, monitor,
+#: `mds status` and this command's two.
+_OTHERS_AT_REDIS, _OTHERS_AT_POSTGRES = 1 + 1 + 3 + 1 + 3, 1 + 1 + 1 + 2
 #: A worker has these at a Redis, and one more for each of its processes.
 _OF_A_WORKER = 4
 
@@ -53,7 +53,7 @@ def at_postgres(facts: ServerFacts | None, fleet: Fleet) -> Iterator[Finding]:
     )
     tight = [_tight(check, name, most, used - facts.of_store, need, fleet) for name, most, used in limits if most >= 0]
     found = [each for each in tight if each is not None]
-    said = f"{fleet}, web and commands open up to {need} connections; {facts.most_sessions} are allowed"
+    said = f"{fleet}, web, monitor and commands open up to {need} connections; {facts.most_sessions} are allowed"
     yield from found or [ok(check, f"{said}, others have {max(0, facts.sessions - facts.of_store)}")]
 
 

@@ -31,7 +31,7 @@ _STATEMENT_S = 60.0
 #: The share of MDS_LETTERS_QUOTA_BYTES above which the letters are many.
 _QUOTA_SHARE = 0.8
 #: The processes of a role that may write, in the order in which they are tried.
-_WRITING = ("worker", "web", "operator")
+_WRITING = ("worker", "web", "operator", "monitor")
 
 
 @dataclass(frozen=True)
