@@ -219,7 +219,7 @@ def test_status_shows_database_queue_and_workers(up: Up) -> None:
     assert re.fullmatch(r"revision \d+, up to date", said["schema"])
     assert re.fullmatch(r"0 waiting \(0% of 10,000\), held by workers: 0", said["queue"])
     assert said["level"] == "ok"
-    assert re.fullmatch(r"[\d,]+", said["dead letters"])
+    assert re.fullmatch(r"[\d,]+(, the oldest of \S+ \S+Z)?", said["dead letters"])
     assert re.fullmatch(r"1 \(\S+@\S+\)", said["workers"])
     assert re.fullmatch(r"0 waiting \(0% of 10,000\), .*; level ok; workers 1", said["backfill"])
     assert re.fullmatch(r"ok \d+ s ago, redis: delivered, redis-backfill: delivered", said["feedback"])

@@ -89,11 +89,14 @@ def test_a_message_goes_when_its_first_row_has_lingered(
         assert taken() == [bars[:3]]
 
 
-def test_a_row_after_a_pause_goes_without_a_flush(producer: Celery, taken: Taken, bars: list[Bar]) -> None:
+def test_a_row_after_a_pause_goes_without_a_flush(
+    producer: Celery, queue: QueueInspector, taken: Taken, bars: list[Bar]
+) -> None:
     with StoreClient(app=producer) as client:
         for bar in bars[:2]:
             client.write("bars", [bar])
-            assert wait_until(taken, "it is sent") == [[bar]]
+            wait_until(lambda: queue.depth() == 1, "it is sent")
+            assert taken() == [[bar]]
 
 
 @on_redis
