@@ -255,7 +255,7 @@ def test_a_postgres_that_takes_no_more_connections_is_named_and_waited_for(
     database.execute(f"GRANT ALL ON ALL TABLES IN SCHEMA public TO {role}")
     url = urlsplit(database_url)
     limited = url._replace(netloc=f"{role}@{url.hostname}:{url.port}").geturl()
-    environment = {"DATABASE_URL": limited, "BROKER_URL": redis_url, "MDS_ENV": "development"}
+    environment = {"DATABASE_URL": limited, "BROKER_URL": redis_url, "MDS_ENV": "development", "MDS_LOG_LEVEL": "info"}
     with working(tmp_path, **environment) as worker, serving(tmp_path, **environment) as web:
         with running(PYTHON, "-c", PATIENT, directory=tmp_path, environment=environment, name="client") as client:
             assert client.wait(60) == 0, client.said("an end")

@@ -33,7 +33,7 @@ class Hosted:
         self._database_url = servers["DATABASE_URL"]
         # Else what a worker had in hand while its broker was away would come back after ten minutes.
         servers = {"MDS_VISIBILITY_TIMEOUT_S": "10", "MDS_FEEDBACK_HEARTBEAT_S": "2", **servers}
-        self.worker = Worker(servers, directory)
+        self.worker = Worker({**servers, "MDS_LOG_LEVEL": "info"}, directory)
         stack.callback(self.worker.container.kill)
         self.web: Web = stack.enter_context(serving(directory, **servers))
         self.monitor = stack.enter_context(monitor(directory, **servers))

@@ -59,8 +59,11 @@ def _number(name: str | int) -> signal.Signals:
 class _WorkerContainer(CeleryWorkerContainer):
     @classmethod
     def command(cls, *args: str, **_: Any) -> list[str]:
-        """The Procfile's, with two processes and the name that the node goes by."""
-        return [*worker_command(concurrency=2), "--hostname", f"{cls.worker_name()}@%h", *args]
+        """The Procfile's, with two processes and the name that the node goes by.
+
+        Version 0.4 says that it is ready at `--loglevel=INFO`; here the option has no effect.
+        """
+        return [*worker_command(concurrency=2), "--loglevel=INFO", "--hostname", f"{cls.worker_name()}@%h", *args]
 
     @classmethod
     def worker_queue(cls) -> str:

@@ -23,6 +23,7 @@ from market_data_store.metrics.definitions import (
     set_monitor_gauges,
 )
 from market_data_store.metrics.server import monitor_metrics
+from market_data_store.postgres.room import Room
 from market_data_store.protocol import BACKFILL_QUEUE
 from market_data_store.upkeep import schedule
 
@@ -44,12 +45,13 @@ def command() -> None:
         set_all = set_backfill_gauges if queue == BACKFILL_QUEUE else set_monitor_gauges
         set_all(configured.capacities[queue], reading, level)
 
-    loop = Monitor.from_settings(app, configured, on_reading=set_gauges)
+    room = Room(configured.database_quota_bytes)
+    loop = Monitor.from_settings(app, configured, is_database_full=lambda: room.is_full, on_reading=set_gauges)
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     at_hangup(lambda *_: stop.set())
-    with monitor_metrics(), connected(configured, count_delivery) as receivers, schedule.running(configured):
+    with monitor_metrics(), connected(configured, count_delivery) as receivers, schedule.running(configured, room):
         init_delivery_counters(name for name in receivers if name != "log")  # a line of log cannot fail
         logger.info("Publishing feedback to: %s", ", ".join(receivers))
         loop.run(stop)

@@ -96,6 +96,8 @@ class Settings(BaseSettings):
     pool_memory_bytes: int = _env("MDS_POOL_MEMORY_BYTES", default=4 * 1024**3, ge=0)
     #: Above this size of all dead letters, only the reasons of further ones are kept; 0 for no limit.
     letters_quota_bytes: int = _env("MDS_LETTERS_QUOTA_BYTES", default=10 * 1024**3, ge=0)
+    #: What the database may take, if a service sets a limit; 0 for none. The level is hard before it is reached.
+    database_quota_bytes: int = _env("MDS_DATABASE_QUOTA_BYTES", default=0, ge=0)
     #: A message is kept as a dead letter after so many turns that took a process down or exceeded a time limit.
     max_deliveries: int = _env("MDS_MAX_DELIVERIES", default=3, ge=2)
     #: How many messages may wait for datasets whose tables take no row, before the level is hard.

@@ -29,6 +29,7 @@ logger = logging.getLogger(__name__)
 
 __all__ = [
     "BROKER_UNREACHABLE",
+    "DATABASE_FULL",
     "DATASET_HELD",
     "NO_WORKERS",
     "BackpressureLevel",
@@ -44,6 +45,8 @@ BROKER_UNREACHABLE = "broker_unreachable"
 NO_WORKERS = "no_workers"
 #: The reason of an event while the messages that wait for datasets whose tables take no row fill their capacity.
 DATASET_HELD = "dataset_held"
+#: The reason of an event while the database is nearly at its quota, or its disk nearly full.
+DATABASE_FULL = "database_full"
 
 #: Sent when the level changes, and repeated for receivers that have joined since. Its argument is `event`, a
 #: `FeedbackEvent`.
@@ -56,7 +59,7 @@ class FeedbackEvent(CoreFeedbackEvent):
     #: Core's event bus knows the event by this id. Without it every reader would put it into its dead-letter stream.
     __schema_id__: ClassVar[str] = "telemetry.FeedbackEvent"
 
-    #: `BROKER_UNREACHABLE`, `NO_WORKERS` or `DATASET_HELD`.
+    #: `BROKER_UNREACHABLE`, `NO_WORKERS`, `DATABASE_FULL` or `DATASET_HELD`.
     reason: str | None = Field(default=None)
 
     @property

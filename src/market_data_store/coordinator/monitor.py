@@ -36,8 +36,9 @@ OnReading = Callable[[str, Reading, BackpressureLevel], None]
 class Monitor:
     """Reads the queue every `interval_s`, and sends an event on each change of the level and every `heartbeat_s`.
 
-    `others` are more queues to watch, with their capacities: each has a level and events of its own. `on_reading` is
-    called with every queue, reading and level, even in a monitor that does not lead.
+    `others` are more queues to watch, with their capacities: each has a level and events of its own.
+    `is_database_full` says whether Postgres has no room for long, which makes every level hard. `on_reading` is called
+    with every queue, reading and level, even in a monitor that does not lead.
     """
 
     def __init__(
@@ -54,6 +55,7 @@ class Monitor:
         redis_url: str = "",
         namespace: str = "mdp",
         management_url: str = "",
+        is_database_full: Callable[[], bool] = lambda: False,
         on_reading: OnReading | None = None,
     ) -> None:
         self._inspector = QueueInspector(app, queue, management_url=management_url)
@@ -63,11 +65,19 @@ class Monitor:
         self._interval_s = interval_s
         self._heartbeat_s = heartbeat_s
         self._leadership = Leadership(redis_url, f"{namespace}:mds.monitor.{queue}") if redis_url else None
+        self._is_database_full = is_database_full
         self._on_reading = on_reading or (lambda *_: None)
         self._refused, self._away = Repeated(logger), Repeated(logger)
 
     @classmethod
-    def from_settings(cls, app: Celery, settings: Settings, *, on_reading: OnReading | None = None) -> Monitor:
+    def from_settings(
+        cls,
+        app: Celery,
+        settings: Settings,
+        *,
+        is_database_full: Callable[[], bool] = lambda: False,
+        on_reading: OnReading | None = None,
+    ) -> Monitor:
         """Make the configured monitor of both lanes."""
         return cls(
             app,
@@ -81,6 +91,7 @@ class Monitor:
             redis_url=settings.feedback_url,
             namespace=settings.namespace,
             management_url=settings.rabbitmq_management_url,
+            is_database_full=is_database_full,
             on_reading=on_reading,
         )
 
@@ -119,14 +130,14 @@ class Monitor:
                     reading = self._read(lane.queue)
                 except BrokerUnavailable as error:
                     away = error
-            lane.see(reading)
+            lane.see(reading._replace(is_database_full=self._is_database_full()))
             self._on_reading(lane.queue, reading, lane.level.level)
         self._say_away(away)
 
     def _say(self, refusal: str | None) -> None:
         """Note whether the broker refuses writes."""
         if refusal:
-            self._refused.happened(f"The broker takes no write: {refusal}", kind="refused")
+            self._refused.happened(f"The broker takes no write: {refusal}")
         else:
             self._refused.over("The broker takes writes again")
 

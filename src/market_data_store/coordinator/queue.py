@@ -59,6 +59,8 @@ class Reading(NamedTuple):
     troubles: Mapping[str, int] | None = None
     #: What workers have set aside that is not a message, see `QueueInspector.malformed`.
     malformed: int | None = None
+    #: Whether the database has no room left for long; False if that is unknown.
+    is_database_full: bool = False
 
 
 class QueueInspector:

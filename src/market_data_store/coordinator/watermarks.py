@@ -13,7 +13,7 @@ from market_data_core.telemetry import BackpressureLevel
 
 from market_data_store.config import Settings
 from market_data_store.config.checks import out_of_order
-from market_data_store.coordinator.feedback import BROKER_UNREACHABLE, DATASET_HELD, NO_WORKERS
+from market_data_store.coordinator.feedback import BROKER_UNREACHABLE, DATABASE_FULL, DATASET_HELD, NO_WORKERS
 from market_data_store.coordinator.queue import Reading
 from market_data_store.errors import ConfigurationError
 
@@ -93,6 +93,8 @@ def level_of(
         return LevelAndReason(HARD, BROKER_UNREACHABLE)
     if reading.depth > 0 and reading.workers == 0:
         return LevelAndReason(HARD, NO_WORKERS)
+    if reading.is_database_full:  # before the first write fails
+        return LevelAndReason(HARD, DATABASE_FULL)
     if sum((reading.held or {}).values()) >= held_capacity:  # the broker's memory is everybody's
         return LevelAndReason(HARD, DATASET_HELD)
     return LevelAndReason(watermarks.level(previous, reading.depth / capacity))

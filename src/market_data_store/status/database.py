@@ -20,6 +20,7 @@ from market_data_store.datasets import DATASETS
 from market_data_store.dead_letters.summary import ReasonCount, summary
 from market_data_store.errors import DatabaseUnavailable
 from market_data_store.postgres.connection import connect, unavailable
+from market_data_store.postgres.room import Room
 from market_data_store.postgres.schema import Revisions, revisions_of
 from market_data_store.postgres.series import Summary
 from market_data_store.postgres.upkeep_runs import RETENTION, Run, last
@@ -64,13 +65,16 @@ class DatabaseStatus:
     stored: Mapping[str, Summary] = field(default_factory=dict)
     #: The last run of retention; None before the first, and where it may not be read.
     retention: Run | None = None
+    #: Whether it has no room left for long, see `postgres.room`.
+    is_full: bool = False
 
 
 class DatabaseReader:
     """Keeps one connection, and replaces it after a loss or when it gives no answer. Not thread-safe."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, quota_bytes: int = 0) -> None:
         self._url = url
+        self._room = Room(quota_bytes)
         self._connection: psycopg.Connection[Any] | None = None
         self._totals: deque[tuple[float, int]] = deque()
         self._letters = _Letters()
@@ -102,6 +106,7 @@ class DatabaseReader:
                     oldest_letter=letters.oldest,
                     stored=stored,
                     retention=run,
+                    is_full=self._is_full(self._connection),
                 )
         except psycopg.Error as error:
             self.close()
@@ -127,6 +132,14 @@ class DatabaseReader:
         then, before = self._totals[0]
         # A total below the previous one means that the statistics were reset.
         return max(0.0, (total - before) / (now - then)) if now > then else None
+
+    def _is_full(self, connection: psycopg.Connection[Any]) -> bool:
+        try:
+            with connection.transaction():
+                connection.execute(_TIMEOUT)
+                return self._room.look(connection)
+        except psycopg.errors.QueryCanceled:
+            return self._room.is_full
 
     def _dead_letters(self, connection: psycopg.Connection[Any]) -> _Letters:
         started = time.monotonic()

@@ -7,7 +7,7 @@ from typing import Literal, NamedTuple
 
 from market_data_core.telemetry import HealthComponent, HealthStatus
 
-from market_data_store.coordinator.feedback import BROKER_UNREACHABLE, DATASET_HELD, NO_WORKERS
+from market_data_store.coordinator.feedback import BROKER_UNREACHABLE, DATABASE_FULL, DATASET_HELD, NO_WORKERS
 from market_data_store.coordinator.watermarks import HARD, OK, SOFT, LevelAndReason
 from market_data_store.coordinator.workers import unserved
 from market_data_store.protocol import BACKFILL_QUEUE
@@ -22,6 +22,7 @@ _OF_LEVEL = {
 }
 _OF_REASON = {
     BROKER_UNREACHABLE: "the broker does not answer; producers wait",
+    DATABASE_FULL: "the database is nearly full; producers wait",
     DATASET_HELD: "the messages of held datasets fill their capacity; producers wait",
     NO_WORKERS: "messages wait and no worker takes them",
 }

@@ -33,7 +33,8 @@ class Levels:
         workers = None if isinstance(looks.workers, Away) else len(looks.workers)
         previous = self._last if told is None else told.level
         held = None if isinstance(looks.queue, Away) else looks.queue.held
-        reading = Reading(depth, None, workers, held)
+        is_full = not isinstance(looks.database, Away) and looks.database.is_full
+        reading = Reading(depth, None, workers, held, is_database_full=is_full)
         found = level_of(previous, reading, self._capacity, self._watermarks, self._held_capacity)
         self._last = found.level
         return found

@@ -41,7 +41,7 @@ class StatusReader:
         self._inspector = QueueInspector(app, QUEUE, management_url=settings.rabbitmq_management_url)
         # Where nothing waits in the backfill lane, its workers are not worth a second more for those of the live lane.
         self._workers = Workers(self._inspector, BACKFILL_QUEUE, asks_again=self._backfill_waits)
-        self._database = DatabaseReader(settings.database_url)
+        self._database = DatabaseReader(settings.database_url, settings.database_quota_bytes)
         #: What the newest looks have seen of the backfill lane.
         self._found_queue: QueueStatus | Away = Away("not looked at yet")
         self._found_workers: list[str] = []

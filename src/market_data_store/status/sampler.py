@@ -276,6 +276,6 @@ class _Part(Generic[T]):
         if not self._log or not isinstance(value, QueueStatus):
             return
         if value.refusal:
-            self._refused.happened(f"The broker takes no write: {value.refusal}", kind="refused")
+            self._refused.happened(f"The broker takes no write: {value.refusal}")
         else:
             self._refused.over("The broker takes writes again")

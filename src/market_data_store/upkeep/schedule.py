@@ -21,6 +21,7 @@ from market_data_store.metrics.definitions import UPKEEP_LEADS, set_retention_ga
 from market_data_store.postgres import transactions, upkeep_runs
 from market_data_store.postgres.connection import connect, first_line
 from market_data_store.postgres.leases import Lease, LeaseLost
+from market_data_store.postgres.room import Room
 from market_data_store.postgres.upkeep_runs import Run
 from market_data_store.upkeep.retention import Retention
 
@@ -42,8 +43,9 @@ class _Stopped(Exception):
 class Upkeep:
     """The upkeep of one monitor, in a thread of its own."""
 
-    def __init__(self, url: str, service: Retention, interval_s: float) -> None:
+    def __init__(self, url: str, service: Retention, room: Room, interval_s: float) -> None:
         self._url = url
+        self._room = room
         self._service = service
         self._interval_s = interval_s
         self._lease = Lease(_LEASE)
@@ -87,6 +89,7 @@ class Upkeep:
         if self._connection is None:
             self._connection = connect(self._url)
         connection = self._connection
+        self._look(connection)
         leads = self._lease.held(connection)
         if self._trouble:
             logger.info("Upkeep goes on")
@@ -107,7 +110,17 @@ class Upkeep:
         if self._stop.is_set():
             raise _Stopped
         assert self._connection is not None  # noqa: S101  # for mypy: `_turn` has opened it
+        self._look(self._connection)
         self._lease.keep(self._connection)
+
+    def _look(self, connection: psycopg.Connection[Any]) -> None:
+        """See whether there is room, and say it when that changes; in every monitor, as each computes the level."""
+        was_full = self._room.is_full
+        if self._room.look(connection) != was_full:
+            said = (
+                "has room again" if was_full else "is nearly full, so that producers are told to wait (database_full)"
+            )
+            logger.warning("The database %s", said)
 
     def _lead(self, *, leads: bool) -> None:
         if leads and not self._leads:
@@ -149,15 +162,18 @@ def _say(run: Run) -> None:
 
 
 @contextmanager
-def running(settings: Settings) -> Iterator[None]:
-    """Run the upkeep during the block, as the settings say; without a database, say once that there is none."""
+def running(settings: Settings, room: Room) -> Iterator[None]:
+    """Run the upkeep during the block, as the settings say, and look at `room`.
+
+    Without a database, say once that there is none.
+    """
     url = settings.admin_database_url or settings.database_url
     if not url:
         logger.info("No upkeep: DATABASE_URL is not set for this monitor")
         yield
         return
     service = Retention(settings.retention_days, automatic=settings.retention_auto)
-    upkeep = Upkeep(url, service, settings.upkeep_interval_s)
+    upkeep = Upkeep(url, service, room, settings.upkeep_interval_s)
     upkeep.start()
     try:
         yield

@@ -17,6 +17,7 @@ from market_data_store.config.owned_files import variables
 from market_data_store.local import free_port
 from market_data_store.postgres import upkeep_runs
 from market_data_store.postgres.leases import Lease
+from market_data_store.postgres.room import Room
 from market_data_store.postgres.upkeep_runs import RETENTION
 from market_data_store.status.database import DatabaseReader
 from market_data_store.upkeep import schedule
@@ -42,7 +43,7 @@ def upkeeps(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Upkeep]]:
 
 
 def started(upkeeps: list[Upkeep], url: str, *, automatic: bool, interval_s: float = 3_600.0) -> Upkeep:
-    upkeeps.append(Upkeep(url, Retention(DAYS, automatic=automatic), interval_s))
+    upkeeps.append(Upkeep(url, Retention(DAYS, automatic=automatic), Room(0), interval_s))
     upkeeps[-1].start()
     return upkeeps[-1]
 

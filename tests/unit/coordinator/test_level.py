@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from market_data_core.telemetry import BackpressureLevel
 
-from market_data_store.coordinator.feedback import BROKER_UNREACHABLE, DATASET_HELD, NO_WORKERS
+from market_data_store.coordinator.feedback import BROKER_UNREACHABLE, DATABASE_FULL, DATASET_HELD, NO_WORKERS
 from market_data_store.coordinator.queue import Reading
 from market_data_store.coordinator.watermarks import HARD, OK, SOFT, LevelAndReason, Watermarks, level_of
 
@@ -47,6 +47,15 @@ def test_a_look_gives_level_and_reason(
 )
 def test_held_messages_have_a_capacity_of_their_own(held: dict[str, int] | None, expected: LevelAndReason) -> None:
     assert level_of(OK, Reading(10, None, 1, held), 100, MARKS, held_capacity=1_000) == expected
+
+
+@pytest.mark.parametrize(
+    ("depth", "workers", "expected"),
+    [(0, 1, DATABASE_FULL), (10, None, DATABASE_FULL), (10, 0, NO_WORKERS), (None, None, BROKER_UNREACHABLE)],
+)
+def test_a_database_without_room_makes_the_level_hard(depth: int | None, workers: int | None, expected: str) -> None:
+    reading = Reading(depth, None, workers, is_database_full=True)
+    assert level_of(OK, reading, 100, MARKS) == LevelAndReason(HARD, expected)
 
 
 @given(st.sampled_from([OK, SOFT, HARD]), counts, counts)

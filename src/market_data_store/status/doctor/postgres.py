@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -18,6 +16,7 @@ from market_data_store.dead_letters.quota import size_of_files
 from market_data_store.errors import DatabaseUnavailable, DatasetUnavailable
 from market_data_store.postgres import found, grants, timescale
 from market_data_store.postgres.connection import connect, first_line
+from market_data_store.postgres.room import disk_free
 from market_data_store.postgres.schema import revisions_of
 from market_data_store.postgres.server import OLDEST, ServerFacts, bounded, facts_of, is_pooled
 from market_data_store.status.doctor.clocks import clock_of
@@ -272,9 +271,7 @@ def _timescaledb(part: Database) -> Iterator[Finding]:
 def _disk(part: Database) -> Iterator[Finding]:
     check, facts = f"{NAME}.disk", part.facts
     said = f"the database has {megabytes(facts.size)}"
-    # Behind a mapped port, or in another container, the path is another machine's.
-    marker = Path(facts.data_directory or "", "PG_VERSION")
-    if facts.data_directory is None or not (facts.is_local and os.access(marker, os.F_OK)):
+    if facts.data_directory is None or not facts.is_local or disk_free(facts.data_directory) is None:
         yield ok(check, f"{said}; the server does not tell how much its disk has left")
     else:
         yield room_in(check, facts.data_directory, f"{said}; its disk", "make room on the disk of Postgres")
