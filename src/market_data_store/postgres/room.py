@@ -11,7 +11,7 @@ from typing import Any
 import psycopg
 
 #: The database counts as full from this share of its quota on, and no longer below the other one.
-FULL_FROM, FULL_UNTIL = 0.95, 0.9
+_FULL_FROM, _FULL_UNTIL = 0.95, 0.9
 #: So do its disk's free bytes: below the first, and until there are more than the second.
 _LEAST_FREE, _ENOUGH_FREE = 1 << 30, 2 << 30
 #: Seconds between two looks: Postgres looks at each file of the database.
@@ -45,7 +45,7 @@ class Room:
         return self.is_full
 
     def _judged(self, used: int, free: int | None) -> bool:
-        share = FULL_UNTIL if self.is_full else FULL_FROM
+        share = _FULL_UNTIL if self.is_full else _FULL_FROM
         least = _ENOUGH_FREE if self.is_full else _LEAST_FREE
         return (self._quota > 0 and used >= share * self._quota) or (free is not None and free < least)
 

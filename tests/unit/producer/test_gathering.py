@@ -5,26 +5,15 @@ from __future__ import annotations
 import math
 
 import pytest
+from support.clocks import StandingClock
 
 from market_data_store.producer import messages
 from market_data_store.producer.messages import Gathering, Message
 
 
-class Clock:
-    """A monotonic clock that stands still."""
-
-    now = 100.0
-
-    def monotonic(self) -> float:
-        return self.now
-
-    def time(self) -> float:
-        return self.now
-
-
 @pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    clock = Clock()
+def clock(monkeypatch: pytest.MonkeyPatch) -> StandingClock:
+    clock = StandingClock()
     monkeypatch.setattr(messages, "time", clock)
     return clock
 
@@ -34,7 +23,7 @@ def gathered(gathering: Gathering, *, dataset: str = "bars", rows: int = 1) -> l
     return [message for _ in range(rows) for message in gathering.add(gathering.place(dataset, b"{}", [(1, b"{}")]))]
 
 
-def test_a_row_after_a_pause_is_due_at_once_and_the_next_ones_go_together(clock: Clock) -> None:
+def test_a_row_after_a_pause_is_due_at_once_and_the_next_ones_go_together(clock: StandingClock) -> None:
     gathering = Gathering(500, 1 << 20, None)
     gathered(gathering)
     assert gathering.next_due == clock.now
@@ -52,7 +41,7 @@ def test_a_row_after_a_pause_is_due_at_once_and_the_next_ones_go_together(clock:
     assert gathering.next_due == clock.now
 
 
-def test_a_full_message_counts_as_the_one_before(clock: Clock) -> None:
+def test_a_full_message_counts_as_the_one_before(clock: StandingClock) -> None:
     gathering = Gathering(2, 1 << 20, None)
     (full,) = gathered(gathering, rows=2)
     gathered(gathering, dataset="signals")
@@ -60,7 +49,7 @@ def test_a_full_message_counts_as_the_one_before(clock: Clock) -> None:
     assert gathering.next_due == pytest.approx(clock.now + messages._PAUSE_S)
 
 
-def test_a_flush_counts_as_now(clock: Clock) -> None:
+def test_a_flush_counts_as_now(clock: StandingClock) -> None:
     gathering = Gathering(500, 1 << 20, None)
     gathered(gathering)
     assert len(gathering.due(math.inf)) == 1
@@ -68,7 +57,7 @@ def test_a_flush_counts_as_now(clock: Clock) -> None:
     assert gathering.next_due == pytest.approx(clock.now + messages._PAUSE_S)
 
 
-def test_rows_linger_as_long_as_a_client_was_told(clock: Clock) -> None:
+def test_rows_linger_as_long_as_a_client_was_told(clock: StandingClock) -> None:
     gathering = Gathering(500, 1 << 20, 5.0)
     for _ in range(2):
         gathered(gathering)

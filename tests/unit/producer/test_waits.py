@@ -3,27 +3,21 @@
 from __future__ import annotations
 
 import pytest
+from support.clocks import StandingClock
 
 from market_data_store.producer import waits
 from market_data_store.producer.waits import Waits
 
 
-class Clock:
-    now = 1_000.0
-
-    def monotonic(self) -> float:
-        return self.now
-
-
 @pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    clock = Clock()
+def clock(monkeypatch: pytest.MonkeyPatch) -> StandingClock:
+    clock = StandingClock()
     monkeypatch.setattr(waits, "time", clock)
     return clock
 
 
 def test_a_wait_is_said_once_with_its_reason_and_once_when_it_ends(
-    clock: Clock, caplog: pytest.LogCaptureFixture
+    clock: StandingClock, caplog: pytest.LogCaptureFixture
 ) -> None:
     every = Waits()
     with every.wait() as wait:
@@ -42,7 +36,7 @@ def test_a_wait_is_said_once_with_its_reason_and_once_when_it_ends(
         assert len(caplog.messages) == lines
 
 
-def test_a_short_wait_is_not_said(clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_short_wait_is_not_said(clock: StandingClock, caplog: pytest.LogCaptureFixture) -> None:
     with Waits().wait() as wait:
         clock.now += 0.5
         wait(lambda: "the queue is full")

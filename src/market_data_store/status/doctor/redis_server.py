@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import wraps
 from typing import Any
 
 import redis
@@ -79,14 +80,27 @@ def _ahead_s(client: redis.Redis) -> float | None:
     return None if answer is None else answer[0] + answer[1] / 1e6 - (began + time.time()) / 2
 
 
-def version(family: str, part: RedisFacts) -> Iterator[Finding]:
+def _by_info(
+    judge: Callable[[str, RedisFacts, Mapping[str, Any]], Iterator[Finding]],
+) -> Callable[[str, RedisFacts], Iterator[Finding]]:
+    """Make a check, named after its function, of one that goes by what INFO says."""
+
+    @wraps(judge)
+    def judged(family: str, part: RedisFacts) -> Iterator[Finding]:
+        check = f"{family}.{judge.__name__}"
+        if part.info is None:
+            yield skipped(check, _MAY_NOT)
+        else:
+            yield from judge(check, part, part.info)
+
+    return judged
+
+
+@_by_info
+def version(check: str, part: RedisFacts, info: Mapping[str, Any]) -> Iterator[Finding]:
     """Judge the version."""
-    check = f"{family}.version"
-    if part.info is None:
-        yield skipped(check, _MAY_NOT)
-        return
-    name = str(part.info.get("server_name", "redis")).capitalize()
-    found = str(part.info.get("valkey_version") or part.info.get("redis_version", ""))
+    name = str(info.get("server_name", "redis")).capitalize()
+    found = str(info.get("valkey_version") or info.get("redis_version", ""))
     parts = tuple(int(number) for number in found.split(".")[:2] if number.isdecimal())
     if parts and parts < _OLDEST:
         yield warning(check, f"{name} is {found}", "the store needs 6.2 or newer for all that it does; upgrade it")
@@ -94,13 +108,10 @@ def version(family: str, part: RedisFacts) -> Iterator[Finding]:
         yield ok(check, f"{name} {found}")
 
 
-def eviction(family: str, part: RedisFacts) -> Iterator[Finding]:
+@_by_info
+def eviction(check: str, part: RedisFacts, info: Mapping[str, Any]) -> Iterator[Finding]:
     """Judge what the server does when it is full: it must refuse, not delete messages."""
-    check = f"{family}.eviction"
-    if part.info is None:
-        yield skipped(check, _MAY_NOT)
-        return
-    policy = str(part.info.get("maxmemory_policy", "unknown"))
+    policy = str(info.get("maxmemory_policy", "unknown"))
     lost = "messages" if part.is_broker else "feedback and results"
     if policy.startswith("allkeys"):
         judge = error if part.is_broker else warning
@@ -113,20 +124,17 @@ def eviction(family: str, part: RedisFacts) -> Iterator[Finding]:
         yield ok(check, f"maxmemory-policy is {policy}, which deletes no {lost.replace(' and ', ' or ')}")
 
 
-def persistence(family: str, part: RedisFacts) -> Iterator[Finding]:
+@_by_info
+def persistence(check: str, part: RedisFacts, info: Mapping[str, Any]) -> Iterator[Finding]:
     """Judge whether messages outlive a restart of the server."""
-    check = f"{family}.persistence"
-    if part.info is None:
-        yield skipped(check, _MAY_NOT)
-        return
-    failed = [name for name in ("aof_last_write_status", "rdb_last_bgsave_status") if part.info.get(name) == "err"]
+    failed = [name for name in ("aof_last_write_status", "rdb_last_bgsave_status") if info.get(name) == "err"]
     if failed:
         yield error(
             check,
             f"{part.variable}: the server could not save ({', '.join(failed)}: err)",
             "make room on its disk, see its log",
         )
-    elif part.info.get("aof_enabled"):
+    elif info.get("aof_enabled"):
         yield ok(check, "appendonly is on")
     elif part.snapshots is None:
         yield skipped(check, "appendonly is off, and the user may not ask for the setting `save`")
@@ -144,13 +152,10 @@ def persistence(family: str, part: RedisFacts) -> Iterator[Finding]:
         )
 
 
-def memory(family: str, part: RedisFacts) -> Iterator[Finding]:
+@_by_info
+def memory(check: str, part: RedisFacts, info: Mapping[str, Any]) -> Iterator[Finding]:
     """Judge how full the server is."""
-    check = f"{family}.memory"
-    if part.info is None:
-        yield skipped(check, _MAY_NOT)
-        return
-    most, used = int(part.info.get("maxmemory", 0)), int(part.info.get("used_memory", 0))
+    most, used = int(info.get("maxmemory", 0)), int(info.get("used_memory", 0))
     said = f"{megabytes(used)} are used" + (f" of {megabytes(most)}" if most else ", without a limit (maxmemory)")
     if most and used > _NEARLY_FULL * most:
         yield warning(check, f"{part.variable}: {said}", "let workers drain the queues, or raise maxmemory")
