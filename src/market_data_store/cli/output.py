@@ -58,7 +58,7 @@ class Output:
 
 
 def level_of(line: str) -> str:
-    """Return the level of a record in any of the formats; empty for a line that is no record."""
+    """Return the level of a record in any of the formats; empty for a line that is not a record."""
     found = _RECORD.match(line)
     if found:
         return found[1].lower()

@@ -16,7 +16,7 @@ from psycopg.rows import class_row
 OLDEST = 14
 #: Seconds for one statement of a look.
 _STATEMENT_TIMEOUT_S = 3
-#: A role that is no superuser sees of other roles' sessions neither the name of their program nor the data directory.
+#: A role that is not a superuser sees neither the data directory nor, of other roles' sessions, the program's name.
 _FACTS = """
     SELECT current_setting('server_version') AS version,
            current_setting('server_version_num')::int / 10000 AS major,

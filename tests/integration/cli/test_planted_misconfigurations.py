@@ -211,11 +211,11 @@ def _send(store: Store, rows: list[dict[str, Any]]) -> None:
 MOST_S = 25.0
 NOWHERE = f"127.0.0.1:{free_port()}"
 PLANTS: dict[str, tuple[Plant, str, str, str]] = {
-    "a name that is no setting": (
+    "a name that is not a setting": (
         variables(MDS_BATCH_ROW="1"),
         *("settings.values", "error", "MDS_BATCH_ROW: is not a setting; did you mean MDS_BATCH_ROWS?"),
     ),
-    "a value that is no number": (
+    "a value that is not a number": (
         variables(MDS_QUEUE_CAPACITY="1e4"),
         *("settings.values", "error", "MDS_QUEUE_CAPACITY='1e4': input should be a valid integer"),
     ),
