@@ -38,7 +38,8 @@ class Queues:
         self._queue(queue).declare()
         producer = self.connection.Producer(serializer="json")
         for body, headers in bodies.items():
-            producer.publish(body, exchange="", routing_key=queue, headers=dict(headers))
+            properties = {"priority": headers["priority"]} if "priority" in headers else {}
+            producer.publish(body, exchange="", routing_key=queue, headers=dict(headers), **properties)
 
     def waiting(self, queue: str) -> int:
         return int(self.channel.queue_declare(queue, passive=True).message_count)
@@ -98,6 +99,14 @@ def test_both_lanes_go_to_the_one_that_version_0_4_reads(queues: Queues, broker_
     found = queues.all_of(QUEUE)
     assert [message.payload for message in found] == list(range(50))
     assert {message.delivery_info["routing_key"] for message in found} == {QUEUE}
+
+
+def test_messages_of_every_priority_go_back(redis_url: str, tmp_path: Path) -> None:
+    queues = Queues(redis_url)  # kombu keeps those of each priority in a list of their own
+    sent = {n: {"enqueued_at": T + n, "priority": n % 10} for n in range(300)}
+    queues.put(BACKFILL_QUEUE, sent)
+    assert release(tmp_path, redis_url)["released"] == {BACKFILL_QUEUE: 300}
+    assert sorted(message.payload for message in queues.all_of(QUEUE)) == list(range(300))
 
 
 def test_only_the_named_datasets_go_back(redis_url: str, tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from kombu.utils.json import dumps
 
@@ -17,6 +17,14 @@ from market_data_store.transport.releasing import PORTION_BYTES, SetAside, time_
 _AGAIN = frozenset(map(again_queue, LANES.values()))
 
 
+class _Place(NamedTuple):
+    """Where a message is, its text there, and the text that it gets."""
+
+    list_name: str
+    text: bytes
+    released: bytes | str
+
+
 class RedisReleaser:
     """A `releasing.Releaser`."""
 
@@ -27,13 +35,18 @@ class RedisReleaser:
 
     def take(self, queue: str, most: int) -> list[SetAside]:
         """Look at the messages; they stay where they are until they are released."""
-        texts: list[bytes] = run(self._channel, LOOK, [queue], most, PORTION_BYTES)
-        return [SetAside(queue, *_released(text, queue)) for text in texts]
+        for step in self._channel.priority_steps:  # kombu keeps those of each priority in a list of their own
+            name = self._channel._q_for_pri(queue, step)  # kombu has no other name for it
+            texts: list[bytes] = run(self._channel, LOOK, [name], most, PORTION_BYTES)
+            if texts:
+                return [_looked_at(text, name, queue) for text in texts]
+        return []
 
     def release(self, messages: Sequence[SetAside]) -> Counter[str]:
         """Move them in one step."""
-        texts = [text for message in messages for text in message.known_as]
-        moved = run(self._channel, RELEASE, [QUEUE, *(message.queue for message in messages)], *texts)
+        lists = [message.known_as.list_name for message in messages]
+        texts = [text for message in messages for text in (message.known_as.text, message.known_as.released)]
+        moved = run(self._channel, RELEASE, [QUEUE, *lists], *texts)
         return Counter(message.queue for message, is_moved in zip(messages, moved, strict=True) if is_moved)
 
     def taken(self, queues: Sequence[str]) -> Counter[str]:
@@ -46,8 +59,13 @@ class RedisReleaser:
         self._connection.collect()
 
 
-def _released(text: bytes, queue: str) -> tuple[float, tuple[bytes, bytes | str]]:
-    """A message's time, and its text as it is and as it will be.
+def _looked_at(text: bytes, list_name: str, queue: str) -> SetAside:
+    sent, released = _released(text, queue)
+    return SetAside(queue, sent, _Place(list_name, text, released))
+
+
+def _released(text: bytes, queue: str) -> tuple[float, bytes | str]:
+    """A message's time, and its text as it will be.
 
     Version 0.4 does not know `taken_at`, and would take the message for one that was sent now. It runs a message alone
     that is marked as redelivered, as those of `again_queue` must. A worker that gives a message back puts it into the
@@ -57,7 +75,7 @@ def _released(text: bytes, queue: str) -> tuple[float, tuple[bytes, bytes | str]
         payload = envelope_of(text)
         delivery = payload["properties"]["delivery_info"]
     except (ValueError, LookupError, TypeError):  # not a worker's; whoever takes it keeps it apart
-        return 0.0, (text, text)
+        return 0.0, text
     headers = payload.get("headers")
     headers = headers if isinstance(headers, dict) else {}
     changed = queue in _AGAIN
@@ -70,4 +88,4 @@ def _released(text: bytes, queue: str) -> tuple[float, tuple[bytes, bytes | str]
         headers[ENQUEUED_AT_HEADER] = payload["taken_at"]
         changed = True
     released = str(dumps({**payload, "headers": headers})) if changed else text
-    return time_of(headers.get(ENQUEUED_AT_HEADER)), (text, released)
+    return time_of(headers.get(ENQUEUED_AT_HEADER)), released
