@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import ExitStack, closing
 from dataclasses import asdict
 from typing import Any
@@ -15,12 +15,12 @@ from market_data_store.app import app
 from market_data_store.config import Settings
 from market_data_store.coordinator.feedback import FeedbackEvent
 from market_data_store.coordinator.queue import QueueInspector
-from market_data_store.coordinator.receivers import Receiver, receivers_of
+from market_data_store.coordinator.receivers import Receiver, backfill_receivers_of, receivers_of
 from market_data_store.errors import BrokerUnavailable
 from market_data_store.postgres import aging, retention, schema
 from market_data_store.postgres.connection import connect
 from market_data_store.postgres.retention import Expired
-from market_data_store.protocol import QUEUE
+from market_data_store.protocol import BACKFILL_QUEUE, LANES, QUEUE
 from market_data_store.service.guard import Answer, Body, Guard, Problem, problem
 from market_data_store.status.sampler import Sampler
 
@@ -80,11 +80,17 @@ class RetentionAnswer(BaseModel):
     expired: list[ExpiredAnswer]
 
 
-class LevelAnswer(BaseModel):
-    """The event, and by receiver whether it was delivered."""
+class Published(BaseModel):
+    """The event of a lane, and by receiver whether it was delivered."""
 
     event: dict[str, Any]
     receivers: dict[str, str]
+
+
+class LevelAnswer(Published):
+    """What was published of the live lane, and of the backfill lane."""
+
+    backfill: Published
 
 
 def create_admin(settings: Settings, sampler: Sampler, guard: Guard) -> APIBlueprint:
@@ -127,17 +133,21 @@ def create_admin(settings: Settings, sampler: Sampler, guard: Guard) -> APIBluep
 
     @admin.post("/backpressure/check", responses={"200": LevelAnswer})
     def check_backpressure() -> Answer:
-        """Read the queue, and publish its level to all receivers now."""
-        depth = _depth()
-        level = sampler.level_at(depth)
-        event = FeedbackEvent.create(QUEUE, depth or 0, settings.queue_capacity, *level)
+        """Read both lanes' queues, and publish the level of each to all of its receivers now."""
+        depths = _depths()
+        live = published(QUEUE, depths.get(QUEUE), receivers_of(settings))
+        backfill = published(BACKFILL_QUEUE, depths.get(BACKFILL_QUEUE), backfill_receivers_of(settings))
+        return LevelAnswer(**dict(live), backfill=backfill).model_dump()
+
+    def published(queue: str, depth: int | None, publishers: Mapping[str, Receiver]) -> Published:
+        level = sampler.level_at(depth, queue)
+        event = FeedbackEvent.create(queue, depth or 0, settings.capacities[queue], *level)
         with ExitStack() as stack:
-            publishers = receivers_of(settings)
             for publisher in publishers.values():
                 stack.callback(publisher.close)
             receivers = {name: _delivered(publisher, event) for name, publisher in publishers.items()}
-        logger.info("admin: level %s published: %s", level, receivers)
-        return LevelAnswer(event=event.model_dump(mode="json"), receivers=receivers).model_dump()
+        logger.info("admin: level %s of %s published: %s", level, queue, receivers)
+        return Published(event=event.model_dump(mode="json"), receivers=receivers)
 
     return admin
 
@@ -146,13 +156,13 @@ def _expired(found: Iterable[Expired]) -> list[ExpiredAnswer]:
     return [ExpiredAnswer.model_validate(asdict(each)) for each in found]
 
 
-def _depth() -> int | None:
-    """Read the depth now, as the sampler's may be two seconds old; None when the broker does not answer."""
+def _depths() -> dict[str, int]:
+    """Read the depths now, as the sampler's may be two seconds old; none when the broker does not answer."""
     with closing(QueueInspector(app, QUEUE)) as inspector:
         try:
-            return inspector.depth()
+            return {queue: inspector.depth(queue) for queue in LANES.values()}
         except BrokerUnavailable:
-            return None
+            return {}
 
 
 def _delivered(publisher: Receiver, event: FeedbackEvent) -> str:

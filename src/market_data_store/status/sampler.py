@@ -98,9 +98,9 @@ class Sampler:
         """
         return self._started().sample(complete=complete)
 
-    def level_at(self, depth: int | None) -> LevelAndReason:
-        """Return the level at a depth that was read just now; None means that the broker did not answer."""
-        return self._started().level_at(depth)
+    def level_at(self, depth: int | None, queue: str) -> LevelAndReason:
+        """Return a lane's level at a depth that was read just now; None means that the broker did not answer."""
+        return self._started().level_at(depth, queue)
 
     def close(self, timeout_s: float = 10.0) -> None:
         """Stop the threads, and close the connections unless a look still hangs after `timeout_s`."""
@@ -135,10 +135,13 @@ class _Threads:
         for part in self._parts:
             part.thread.start()
 
-    def level_at(self, depth: int | None) -> LevelAndReason:
+    def level_at(self, depth: int | None, queue: str) -> LevelAndReason:
         for part in (self._workers, self._feedback):
             part.wait_for_first(self._started + part.deadline_s)
-        return self._levels.at(depth, self._looks(), time.time())
+        looks, now = self._looks(), time.time()
+        if queue == BACKFILL_QUEUE:
+            return self._backfill_levels.at(depth, looks.of_backfill, now)
+        return self._levels.at(depth, looks, now)
 
     def sample(self, *, complete: bool) -> Sample:
         for part in self._parts:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from support.web import TOKEN, Web, serving
 from support.workers import Worker
 
 from market_data_store.coordinator.redis_publisher import RedisFeedbackPublisher
+from market_data_store.protocol import BACKFILL_QUEUE, QUEUE
 
 ADMIN = [
     ("GET", "/schema/version"),
@@ -123,11 +125,14 @@ def test_a_check_publishes_the_level_at_once(web: Web, redis_url: str) -> None:
     told = web.admin("POST", "/backpressure/check").json()
     assert told["receivers"] == {"redis": "delivered"}
     assert (told["event"]["level"], told["event"]["queue_size"], told["event"]["capacity"]) == ("ok", 0, 10_000)
-    publisher = RedisFeedbackPublisher(redis_url)
-    last = publisher.last()
-    publisher.close()
-    assert last is not None
-    assert last.ts == told["event"]["ts"]
+    backfill = told["backfill"]
+    assert backfill["receivers"] == {"redis-backfill": "delivered"}
+    assert (backfill["event"]["coordinator_id"], backfill["event"]["level"]) == (BACKFILL_QUEUE, "ok")
+    for queue, of_lane in ((QUEUE, told), (BACKFILL_QUEUE, backfill)):
+        with closing(RedisFeedbackPublisher(redis_url, queue=queue)) as publisher:
+            last = publisher.last()
+        assert last is not None
+        assert (last.coordinator_id, last.ts) == (queue, of_lane["event"]["ts"])
 
 
 def test_a_fuzzer_finds_no_server_error(web: Web) -> None:
