@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
+from celery import Celery
 from psycopg import Connection
 from psycopg.rows import dict_row
 from support.brokers import Broker, on_redis
@@ -20,9 +21,16 @@ from support.web import monitor
 from support.workers import Worker, working
 
 from market_data_store.coordinator.queue import QueueInspector
+from market_data_store.coordinator.redis_publisher import RedisFeedbackPublisher
+from market_data_store.protocol import BACKFILL_QUEUE, TASK
 
 #: By these a queue of ten messages is soft at six and hard at eight.
-SMALL_QUEUE = {"MDS_QUEUE_CAPACITY": "10", "MDS_MONITOR_INTERVAL_S": "0.1", "MDS_FEEDBACK_HEARTBEAT_S": "0.5"}
+SMALL_QUEUE = {
+    "MDS_QUEUE_CAPACITY": "10",
+    "MDS_BACKFILL_CAPACITY": "10",
+    "MDS_MONITOR_INTERVAL_S": "0.1",
+    "MDS_FEEDBACK_HEARTBEAT_S": "0.5",
+}
 
 
 @pytest.fixture
@@ -184,6 +192,36 @@ def test_levels_become_rate_adjustments_even_for_a_late_consumer(
             assert adjusted(late, 1.0) == {"scale": 1.0, "level": "ok", "coordinator": [1.0, "ok"]}
             late.finish()
     assert not stream.client.exists(f"{STREAM}.dlq")
+
+
+@pytest.mark.slow
+@on_redis
+def test_a_full_backfill_lane_does_not_slow_the_pipeline(
+    pipeline: Neighbour,
+    servers: dict[str, str],
+    redis_url: str,
+    stream: Stream,
+    start_worker: Callable[..., Worker],
+    producer: Celery,
+    bars: list[Bar],
+    writes_held_back: HoldBack,
+    tmp_path: Path,
+) -> None:
+    of_backfill = RedisFeedbackPublisher(redis_url, queue=BACKFILL_QUEUE)
+    with closing(of_backfill), monitor(tmp_path, **servers, **SMALL_QUEUE):
+        with writes_held_back():
+            start_worker(MDS_PREFETCH_MESSAGES="1")
+            stream.wait_for("ok", timeout_s=20)
+            with pipeline.running("feedback", **servers) as running:
+                adjusted(running, 1.0)
+                for bar in bars[:20]:
+                    producer.send_task(TASK, args=["bars", [bar]], queue=BACKFILL_QUEUE, ignore_result=True)
+                wait_until(lambda: [e.level.value for e in of_backfill.recent(1)] == ["hard"], "the lane is full")
+                since = len(stream.events())
+                wait_until(lambda: len(stream.events()) >= since + 4, "the level of live rows is told, and told again")
+                told = running.finish()
+        assert {(line["scale"], line["level"]) for line in told if "scale" in line} == {(1.0, "ok")}
+        wait_until(lambda: [e.level.value for e in of_backfill.recent(1)] == ["ok"], "history is written", timeout_s=40)
 
 
 @pytest.mark.slow
