@@ -14,7 +14,7 @@ from support.processes import run
 from support.requirements import require_rabbitmq
 
 ROOT = Path(__file__).parents[2]
-COMMAND = ["--only", "writer,drain", "--per-message", "1,500", "--rows", "40000", "--repeat", "3"]
+COMMAND = ["--only", "writer,drain", "--per-message", "1,500", "--rows", "20000", "--repeat", "3"]
 
 #: Contender, broker and rows a message; then the least ratio to a bare COPY of the same run: a third of what is usual,
 #: since the machine may be busy with other things.

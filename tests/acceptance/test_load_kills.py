@@ -19,7 +19,7 @@ FILES = 20
 #: One file is large, so that it is in several batches.
 LARGE, LARGE_ROWS, ROWS = 3, 25_000, 300
 BAD_ROW = 100
-ROUNDS = 3
+ROUNDS = 2
 
 
 def rows_of(number: int) -> int:
