@@ -73,7 +73,10 @@ def set_up_redis(url: str) -> None:
 
 def set_up_rabbitmq(broker: rabbitmq.RabbitMQ) -> None:
     for line in documented("rabbitmqctl "):
-        broker.control(*shlex.split(line)[1:])
+        action, name, *arguments = shlex.split(line)[1:]
+        if action == "add_user" and name in rabbitmq.USERS:
+            continue  # the broker was started with it
+        broker.control(action, name, *arguments)
 
 
 def set_up_postgres(url: str) -> None:

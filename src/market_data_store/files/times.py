@@ -176,8 +176,30 @@ def _formats_of(texts: Sequence[str]) -> list[str]:
     first = texts[0]
     several = texts[: min(20, len(texts))]
     shape = re.sub(r"\d+", "9", first)
-    near = [f for f in _formats() if _may_fit(shape, f)]
+    near = [f for f in _like(shape) if _may_fit(shape, f)]
     return [f for f in near if sum(_fits(text, f) for text in several) * 2 > len(several)]
+
+
+def _like(shape: str) -> list[str]:
+    """Those formats that have the shape's digits and signs: a small part, as a pattern for each would take seconds."""
+    known = _formats_by_signs()
+    with_offset = known.get((_signs(re.sub(r"(?:Z|[+-]9(?::9)?)$", "", shape)), True), [])
+    return [*known.get((_signs(shape), False), []), *with_offset]
+
+
+@cache
+def _formats_by_signs() -> dict[tuple[str, bool], list[str]]:
+    found: dict[tuple[str, bool], list[str]] = {}
+    for format_ in _formats():
+        with_names = re.sub("%[bBaAp]", "A", format_.removesuffix("%z"))
+        shape = re.sub("9+", "9", re.sub("%[A-Za-z]", "9", with_names))
+        found.setdefault((_signs(shape), format_.endswith("%z")), []).append(format_)
+    return found
+
+
+def _signs(shape: str) -> str:
+    """The shape without words."""
+    return re.sub("[A-Za-z.]+", "", shape)
 
 
 @cache
