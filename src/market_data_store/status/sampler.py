@@ -21,6 +21,7 @@ from market_data_store.coordinator.watermarks import LevelAndReason
 from market_data_store.logs.repeated import Repeated
 from market_data_store.protocol import BACKFILL_QUEUE
 from market_data_store.status.database import DatabaseStatus
+from market_data_store.status.flow import NOTHING_KNOWN, Flowing
 from market_data_store.status.headline import Headline, headline
 from market_data_store.status.health import health_of
 from market_data_store.status.history import INTERVAL_S, SEED_EVENTS, History, Point
@@ -62,6 +63,8 @@ class Sample:
     age_s: float | None
     #: The last 15 minutes, oldest first.
     history: list[Point]
+    #: What flows.
+    flow: Flowing = NOTHING_KNOWN
 
 
 class Sampler:
@@ -158,7 +161,9 @@ class _Threads:
             now=now,
         )
         said, age_s = headline(level, health), self._queue.age_s()
-        return Sample(now, looks, level, backfill, health, said, age_s, self._history.points())
+        return Sample(
+            now, looks, level, backfill, health, said, age_s, self._history.points(), self._reader.flow.seen()
+        )
 
     def close(self, timeout_s: float) -> None:
         until = time.monotonic() + timeout_s
@@ -174,8 +179,8 @@ class _Threads:
         feedback = self._feedback.value()
         backfill = self._reader.backfill(queue, workers, feedback)
         trouble = self._reader.trouble(queue, workers, backfill)
-        answers = self._reader.answers if workers or backfill.workers else ()
-        return Looks(queue, workers, self._database.value(), feedback, trouble, backfill, answers)
+        answers, found = (self._reader.answers, self._reader.found) if workers or backfill.workers else ((), ())
+        return Looks(queue, workers, self._database.value(), feedback, trouble, backfill, answers, found)
 
     def _both_levels(self, looks: Looks, now: float) -> tuple[LevelAndReason, LevelAndReason]:
         backfill = looks.of_backfill
