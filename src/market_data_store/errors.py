@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from market_data_store.causes import Cause
+
 #: The table of dead letters. It is held like a dataset: the messages wait that need a letter.
 LETTERS = "dead_letters"
 #: The table of job runs. It is no dataset either, but what is old in it goes too.
@@ -78,6 +80,10 @@ class InvalidJobRun(MarketDataStoreError, ValueError):
     """The id or the status of a job's run is unknown."""
 
 
+#: By SQLSTATE.
+_CAUSES = {"25006": Cause.DATABASE_READ_ONLY, "53100": Cause.DATABASE_FULL}
+
+
 class DatabaseUnavailable(MarketDataStoreError):
     """Postgres could not take the write for a transient reason (SQLSTATE 08, 40, 53, 55, 57, connection lost)."""
 
@@ -92,6 +98,13 @@ class DatabaseUnavailable(MarketDataStoreError):
         """What is wrong, for whoever counts how long it has been: `away`, or the message."""
         # 57 is an administrator's: a server that shuts down, is down or starts says several things in turn.
         return "away" if self.sqlstate_class in (None, "08", "57") else str(self)
+
+    @property
+    def known_cause(self) -> Cause | None:
+        """The cause of trouble that this is a sign of, if it is a sign of one."""
+        if self.trouble == "away":
+            return Cause.DATABASE_DOWN
+        return _CAUSES.get(getattr(self.__cause__, "sqlstate", None) or "")
 
     @property
     def is_away(self) -> bool:

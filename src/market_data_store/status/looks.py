@@ -41,6 +41,8 @@ class QueueStatus:
     refusal: str | None = None
     #: What workers have set aside that is not a message.
     malformed: int = 0
+    #: Seconds by which the broker's clock is ahead of this machine's; None where the broker does not tell its time.
+    ahead_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +86,8 @@ class Looks(NamedTuple):
     backfill: BackfillLooks = _NOT_SEEN
     #: What the workers said of themselves when they last answered.
     answers: Sequence[WorkerAnswer] = ()
+    #: What is wrong with clocks, each in one line.
+    clocks: Sequence[str] = ()
 
     @property
     def depth(self) -> int | None:

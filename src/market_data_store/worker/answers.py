@@ -7,6 +7,7 @@ It is with each lane's queue, so that those who watch one lane see it.
 
 from __future__ import annotations
 
+import time
 from importlib.metadata import version
 from typing import Any
 
@@ -31,5 +32,6 @@ def active_queues(state: Any) -> list[dict[str, Any]]:
         "fallback": consumer.watch.fallback,
         "version": _VERSION,
         "processes": consumer.pool.num_processes,
+        "clock": time.time(),
     }
     return [{**queue, ANSWER: answer} if queue.get("name") in LANES.values() else queue for queue in queues]
