@@ -95,9 +95,12 @@ class DatabaseUnavailable(MarketDataStoreError):
 
     @property
     def trouble(self) -> str:
-        """What is wrong, for whoever counts how long it has been: `away`, or the message."""
+        """What is wrong, for whoever counts how long it has been: `away`, the known cause, or the message."""
         # 57 is an administrator's: a server that shuts down, is down or starts says several things in turn.
-        return "away" if self.sqlstate_class in (None, "08", "57") else str(self)
+        if self.sqlstate_class in (None, "08", "57"):
+            return "away"
+        # The messages of the others name the statement, or the file.
+        return _CAUSES.get(getattr(self.__cause__, "sqlstate", None) or "", str(self))
 
     @property
     def known_cause(self) -> Cause | None:

@@ -6,9 +6,12 @@ The alerts are those of grafana/alerts.yml in a real Prometheus, without their `
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
+import psycopg
 import pytest
-from support.incidents import Incident, Store, play, started
+from support.incidents import CAPACITY, Incident, Store, is_quiet, play, started, told
+from support.prometheus import rules
 from support.troubles import (
     broken_producer,
     broker_down,
@@ -23,6 +26,8 @@ from support.troubles import (
 )
 
 from market_data_store.causes import Cause
+from market_data_store.local import free_port
+from market_data_store.protocol import BACKFILL_QUEUE, QUEUE
 
 #: Seconds of an incident in `.ci/run`, which the whole suite can afford, and in the soak.
 SHORT_S, LONG_S = 18.0, 600.0
@@ -49,6 +54,21 @@ INCIDENTS = {
 }
 
 
+#: What fires beside the alert of an incident, as it has a cause of its own.
+BESIDE = {"Postgres is read-only": {"WritesRetried"}}
+#: Those of the other causes, below.
+OTHERS = {
+    "FeedbackNotDelivered",
+    "LettersKept",
+    "MonitorAbsent",
+    "NoBackfillWorkers",
+    "NotMessages",
+    "NothingWritten",
+    "QueueFull",
+    "RetentionFailed",
+}
+
+
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
     """One for all incidents, which come in turn."""
@@ -61,5 +81,71 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
 )
 @pytest.mark.parametrize("name", INCIDENTS)
 def test_an_incident_is_named_in_time_and_quiet_after_its_end(name: str, lasts_s: float, store: Store) -> None:
-    seen = play(store, INCIDENTS[name], lasts_s)
+    seen = play(store, INCIDENTS[name], lasts_s, beside=BESIDE.get(name, set()))
     assert max(seen.lines.values()) <= MOST_LINES[lasts_s], store.records()
+
+
+def fires(store: Store, *alerts: str) -> None:
+    """Each of these alerts fires, by now or in some seconds."""
+    store.wait(lambda: {*alerts} <= store.prometheus.firing().keys(), lambda: f"{alerts}: {told(store)}", 40)
+
+
+@pytest.mark.slow
+def test_more_comes_than_is_written(store: Store) -> None:
+    with worker_stalled(store):
+        for _ in range(CAPACITY):
+            store.producer.send(1.0)
+        fires(store, "QueueFull", "NothingWritten")
+        assert store.status()["headline"].startswith("hard: ")
+
+
+@pytest.mark.slow
+def test_nobody_takes_history(store: Store) -> None:
+    with no_worker(store):
+        store.producer.send(1.0, queue=BACKFILL_QUEUE)
+        fires(store, "NoBackfillWorkers")
+
+
+@pytest.mark.slow
+def test_something_else_pushes_to_the_queue(store: Store) -> None:
+    with store.redis() as server:
+        server.lpush(QUEUE, "no message")
+        fires(store, "NotMessages")
+        server.delete("unacked_malformed")
+
+
+@pytest.mark.slow
+def test_a_letter_is_kept_for_a_day(store: Store) -> None:
+    with store.database() as database:
+        store.producer.send("high")
+        store.wait(lambda: letters(database) == 1, lambda: told(store), 30)
+        database.execute("UPDATE dead_letters SET created_at = created_at - interval '25 hours'")
+        fires(store, "LettersKept")
+        database.execute("DELETE FROM dead_letters")
+
+
+def letters(database: psycopg.Connection[Any]) -> int:
+    return int(database.execute("SELECT count(*) FROM dead_letters").fetchall()[0][0])
+
+
+@pytest.mark.slow
+def test_no_monitor_runs_and_then_one_that_can_do_little(store: Store) -> None:
+    store.monitor.end()
+    fires(store, "MonitorAbsent")
+    away = f"http://127.0.0.1:{free_port()}/feedback"
+    receiver = {"MDS_FB_ENABLE_HTTP_BROADCAST": "true", "MDS_FB_HTTP_ENDPOINT": away}
+    retention = {"MDS_RETENTION_DAYS": "quotes=3650", "MDS_RETENTION_AUTO": "1"}
+    with store.database() as database:
+        database.execute("ALTER TABLE quotes RENAME COLUMN ts TO moment")
+        try:
+            with store.monitoring("other-monitor", **receiver, **retention):
+                fires(store, "RetentionFailed", "FeedbackNotDelivered")
+        finally:
+            database.execute("ALTER TABLE quotes RENAME COLUMN moment TO ts")
+            store.monitor.start()
+    store.wait(lambda: is_quiet(store), lambda: told(store), 60)
+
+
+def test_each_alert_is_fired_by_its_cause() -> None:
+    by_incidents = {incident.alert for incident in INCIDENTS.values()}.union(*BESIDE.values())
+    assert by_incidents | OTHERS == {rule["alert"] for rule in rules()}

@@ -26,9 +26,11 @@ def database_read_only(store: Store) -> Iterator[None]:
         database.execute("SET default_transaction_read_only = off")
         database.execute("ALTER SYSTEM SET default_transaction_read_only = on")
         database.execute("SELECT pg_reload_conf()")
-        yield
-        database.execute("ALTER SYSTEM RESET default_transaction_read_only")
-        database.execute("SELECT pg_reload_conf()")
+        try:
+            yield
+        finally:
+            database.execute("ALTER SYSTEM RESET default_transaction_read_only")
+            database.execute("SELECT pg_reload_conf()")
 
 
 @contextmanager
@@ -38,8 +40,10 @@ def database_full(store: Store) -> Iterator[None]:
         ((used,),) = database.execute("SELECT pg_database_size(current_database())").fetchall()
         rows = (QUOTA_BYTES - used) // 1_000
         database.execute(f"CREATE TABLE filler AS SELECT repeat('x', 970) AS x FROM generate_series(1, {rows})")
-        yield
-        database.execute("DROP TABLE filler")
+        try:
+            yield
+        finally:
+            database.execute("DROP TABLE filler")
 
 
 @contextmanager
@@ -50,9 +54,11 @@ def broker_down(store: Store) -> Iterator[None]:
 @contextmanager
 def no_worker(store: Store) -> Iterator[None]:
     store.worker.stop()
-    yield
-    store.worker.process.start()
-    store.worker.ready()
+    try:
+        yield
+    finally:
+        store.worker.process.start()
+        store.worker.ready()
 
 
 @contextmanager
@@ -61,25 +67,31 @@ def worker_stalled(store: Store) -> Iterator[None]:
     stopped = psutil.Process(store.worker.pid).children()
     for process in stopped:
         process.suspend()
-    yield
-    for process in psutil.Process(store.worker.pid).children():
-        with suppress(psutil.NoSuchProcess):
-            process.resume()
+    try:
+        yield
+    finally:
+        for process in psutil.Process(store.worker.pid).children():
+            with suppress(psutil.NoSuchProcess):
+                process.resume()
 
 
 @contextmanager
 def dataset_held(store: Store) -> Iterator[None]:
     with store.database() as database:
         database.execute("ALTER TABLE signals RENAME COLUMN value TO other")
-        yield
-        database.execute("ALTER TABLE signals RENAME COLUMN other TO value")
+        try:
+            yield
+        finally:
+            database.execute("ALTER TABLE signals RENAME COLUMN other TO value")
 
 
 @contextmanager
 def broken_producer(store: Store) -> Iterator[None]:
     store.producer.value = "high"
-    yield
-    store.producer.value = 1.0
+    try:
+        yield
+    finally:
+        store.producer.value = 1.0
 
 
 @contextmanager
@@ -105,14 +117,18 @@ def disk_of_broker_full(store: Store) -> Iterator[None]:
             child.kill()
         wait_until(lambda: server.info("persistence")["rdb_last_bgsave_status"] == "err")
         server.config_set("rdb-key-save-delay", "0")
-        yield
-        server.bgsave()
-        server.config_set("save", "")
+        try:
+            yield
+        finally:
+            server.bgsave()
+            server.config_set("save", "")
 
 
 @contextmanager
 def memory_of_broker_full(store: Store) -> Iterator[None]:
     with store.redis() as server:
         server.config_set("maxmemory", "1mb")
-        yield
-        server.config_set("maxmemory", "0")
+        try:
+            yield
+        finally:
+            server.config_set("maxmemory", "0")

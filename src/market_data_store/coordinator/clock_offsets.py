@@ -43,8 +43,9 @@ def wrong_clocks(servers: Mapping[str, float | None], workers: Mapping[str, floa
         said += [f"the clock of {name} is {_way(off, 'that of this machine')}" for name, off in _off(known)]
     late = [*_off({name: seconds - own for name, seconds in workers.items()})]
     said += [f"the clock of the worker {name} is {_way(off, 'the others')}" for name, off in late[:_MOST]]
-    if len(late) > _MOST:
-        said.append(f"and those of {len(late) - _MOST} more workers differ too")
+    others = len(late) - _MOST
+    if others > 0:
+        said.append(f"and {others} more worker{'s' if others > 1 else ''} differ")
     return said
 
 

@@ -59,7 +59,8 @@ def newly_kept(reasons: Sequence[ReasonCount] | None, now: float) -> str | None:
     if not new:
         return None
     newest = max(new, key=lambda each: each.last_ts)
-    more = f", and {len(new) - 1} more reasons" if len(new) > 1 else ""
+    others = len(new) - 1
+    more = f", and {others} more reason{'s' if others > 1 else ''}" if others else ""
     return f"dead letters grow: {newest.dataset or 'unusable messages'}: {newest.reason} ({newest.count:,} kept{more})"
 
 

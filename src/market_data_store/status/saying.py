@@ -27,10 +27,12 @@ class Saying:
 
     def note(self, found: Iterable[Found], now: float) -> None:
         """Note all that is wrong at `now`, in seconds."""
-        there = {each.cause: each for each in reversed([*found]) if each.cause not in _SAID_BY_LOOKS}
+        found = [*found]
+        there = {each.cause: each for each in reversed(found) if each.cause not in _SAID_BY_LOOKS}
         self._began = {cause: self._began.get(cause, now) for cause in there}
+        is_critical = any(each.severity == "critical" for each in found)  # then warnings mostly follow from it
         for cause, each in there.items():
-            if each.severity == "critical" or now - self._began[cause] >= _LASTS_S:
+            if each.severity == "critical" or (not is_critical and now - self._began[cause] >= _LASTS_S):
                 said = self._said.setdefault(cause, Repeated(logger))
                 said.happened(each.text, kind=cause, cause=cause)
         for cause in self._said.keys() - there.keys():

@@ -171,7 +171,8 @@ def test_a_deaf_worker_is_seen_in_every_place(
         assert "nothing was committed for" in status["headline"]
         assert said in mds(tmp_path, "status", **servers).stdout
         wait_until(lambda: 'mds_workers_in_trouble{trouble="deaf"} 1.0' in get(f"http://127.0.0.1:{port}/metrics").text)
-    assert worker.logs().count("Messages wait in the queue, and none has come to this worker for") == 1
+    text = "Messages wait in the queue, and none has come to this worker for"
+    assert [text in line for line in worker.logs().splitlines() if "event=trouble " in line].count(True) == 1
 
 
 @on_rabbitmq

@@ -32,7 +32,7 @@ from market_data_store.coordinator.clock_watch import ClockWatch
         (
             {POSTGRES: 0.0}, dict.fromkeys("abcde", 9.0),
             [*(f"the clock of the worker {name} is 9 s ahead of the others" for name in "abc"),
-             "and those of 2 more workers differ too"],
+             "and 2 more workers differ"],
         ),
     ],
 )  # fmt: skip
