@@ -43,9 +43,9 @@ def wrong_clocks(servers: Mapping[str, float | None], workers: Mapping[str, floa
         said += [f"the clock of {name} is {_way(off, 'that of this machine')}" for name, off in _off(known)]
     late = [*_off({name: seconds - own for name, seconds in workers.items()})]
     said += [f"the clock of the worker {name} is {_way(off, 'the others')}" for name, off in late[:_MOST]]
-    others = len(late) - _MOST
-    if others > 0:
-        said.append(f"and {others} more worker{'s' if others > 1 else ''} differ")
+    more = len(late) - _MOST
+    if more > 0:
+        said.append(f"and {more} more worker{'s' if more > 1 else ''} differ")
     return said
 
 
