@@ -80,6 +80,9 @@ class InvalidJobRun(MarketDataStoreError, ValueError):
     """The id or the status of a job's run is unknown."""
 
 
+#: Classes of SQLSTATE of a server that is away. 57 is an administrator's: a server that shuts down, is down or starts
+#: says several things in turn.
+_AWAY = (None, "08", "57")
 #: By SQLSTATE.
 _CAUSES = {"25006": Cause.DATABASE_READ_ONLY, "53100": Cause.DATABASE_FULL}
 
@@ -96,16 +99,15 @@ class DatabaseUnavailable(MarketDataStoreError):
     @property
     def trouble(self) -> str:
         """What is wrong, for whoever counts how long it has been: `away`, the known cause, or the message."""
-        # 57 is an administrator's: a server that shuts down, is down or starts says several things in turn.
-        if self.sqlstate_class in (None, "08", "57"):
+        if self.sqlstate_class in _AWAY:
             return "away"
         # The messages of the others name the statement, or the file.
-        return _CAUSES.get(getattr(self.__cause__, "sqlstate", None) or "", str(self))
+        return self.known_cause.value if self.known_cause else str(self)
 
     @property
     def known_cause(self) -> Cause | None:
         """The cause of trouble that this is a sign of, if it is a sign of one."""
-        if self.trouble == "away":
+        if self.sqlstate_class in _AWAY:
             return Cause.DATABASE_DOWN
         return _CAUSES.get(getattr(self.__cause__, "sqlstate", None) or "")
 

@@ -49,7 +49,7 @@ INCIDENTS = {
         disk_of_broker_full, Cause.BROKER_TAKES_NO_WRITE, "BrokerTakesNoWrite", by="monitor"
     ),
     "the memory of the broker is full": Incident(
-        memory_of_broker_full, Cause.BROKER_TAKES_NO_WRITE, "BrokerTakesNoWrite", by="worker"
+        memory_of_broker_full, Cause.BROKER_TAKES_NO_WRITE, "BrokerTakesNoWrite", by="monitor"
     ),
 }
 

@@ -9,9 +9,11 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Set
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from subprocess import CompletedProcess
 from typing import Any
 
 import psycopg
@@ -124,6 +126,13 @@ class Store:
         found: dict[str, Any] = self.web.client.get("/status.json").json()
         return found
 
+    def printed_status(self) -> CompletedProcess[str]:
+        """What `mds status` prints, while the producer goes on."""
+        with ThreadPoolExecutor(1) as executor:
+            done = executor.submit(mds, self.directory, "status", **self.settings)
+            self.wait(done.done, lambda: "mds status", 120)
+            return done.result()
+
     def records(self) -> dict[str, list[dict[str, Any]]]:
         """What each process has logged since `forget_logs`."""
         return {
@@ -154,7 +163,7 @@ def started(directory: Path) -> Iterator[Store]:
         store = Store(directory, stack)
         store.wait(lambda: is_quiet(store), lambda: told(store), 60)
         began = time.monotonic()
-        assert mds(directory, "status", **store.settings).returncode == 0
+        assert store.printed_status().returncode == 0
         store.command_s = time.monotonic() - began
         yield store
 
@@ -208,7 +217,7 @@ def play(store: Store, incident: Incident, lasts_s: float, *, beside: Set[str] =
     with incident.trouble(store):
         began = time.monotonic()
         _wait_for_each(store, _naming(store, incident, address), seen.named, began)
-        printed = mds(store.directory, "status", **store.settings)
+        printed = store.printed_status()
         seen.named["mds status"] = time.monotonic() - began
         assert address in printed.stdout, (printed.stdout, told(store))
         assert printed.stdout.splitlines()[0].removeprefix("status").strip() != "", printed.stdout
@@ -223,7 +232,7 @@ def play(store: Store, incident: Incident, lasts_s: float, *, beside: Set[str] =
         store.wait(has_lasted, lambda: f"{beside} beside {fired}", lasts_s + 30)
     ended = time.monotonic()
     _wait_for_each(store, _quieting(store, incident), seen.quiet, ended)
-    printed = mds(store.directory, "status", **store.settings)
+    printed = store.printed_status()
     seen.quiet["mds status"] = time.monotonic() - ended
     assert printed.returncode == 0, printed.stdout
     assert "\nhelp " not in printed.stdout, printed.stdout
