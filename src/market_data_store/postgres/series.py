@@ -9,7 +9,7 @@ takes no recursive query), the table is read as a whole.
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -61,7 +61,23 @@ _COUNT = """
     SELECT {as_texts}, min(ts), max(ts), count(*) FROM {table} AS stored
     WHERE {criteria} GROUP BY {series_of_stored} ORDER BY {series_of_stored}
 """
-_SUMMARY = "{found} SELECT count(*), (SELECT count(DISTINCT ({series})) FROM stored), max(last) FROM stored"
+#: Each key without its time, its newest time and Postgres's time, in epoch seconds.
+_TIMES = """
+    {found}
+    SELECT {names_as_texts}, extract(epoch FROM last)::float8, extract(epoch FROM clock_timestamp())::float8 FROM stored
+"""
+#: The rows of each series in each minute since 1970, of the minutes from `start` to before `end` (epoch seconds).
+_MINUTES = """
+    {found}
+    SELECT {as_texts}, minute, sum(rows)::bigint
+    FROM (SELECT * FROM stored WHERE last >= to_timestamp({start})) AS stored CROSS JOIN LATERAL (
+        SELECT floor(extract(epoch FROM each.ts) / 60)::bigint AS minute, count(*) AS rows FROM {table} AS each
+        WHERE ({names_of_each}, each.ts) >= ({names_of_stored}, to_timestamp({start}))
+          AND ({names_of_each}, each.ts) < ({names_of_stored}, to_timestamp({end}))
+        GROUP BY 1
+    ) AS counted
+    GROUP BY {series_of_stored}, minute
+"""
 #: The newest rows are among those of the keys with the newest times.
 _NEWEST = """
     {found}
@@ -114,11 +130,15 @@ _Sample = tuple[float, dict[tuple[Any, ...], int]]
 _NOTHING: _Sample = (0.0, {})
 
 
-class Summary(NamedTuple):
-    """How many series a dataset has, and the time of its newest row; None if there are more than were looked at."""
+class Newest(NamedTuple):
+    """A key without its time, as far as rows have it, and the time of its newest row."""
 
-    series: int | None
-    newest: datetime | None
+    #: The values of `key_index.prefix`, as texts.
+    names: tuple[str, ...]
+    #: In epoch seconds; may be infinite.
+    ts: float
+    #: When Postgres found it, by its clock.
+    now: float
 
 
 def series_of(
@@ -151,19 +171,34 @@ def series_of(
     ]
 
 
-def summary_of(connection: psycopg.Connection[Any], dataset: Dataset, most: int) -> Summary:
-    """Return the number of series and the newest time, by looking at no more than `most` keys without their time.
+def newest_times(
+    connection: psycopg.Connection[Any], dataset: Dataset, most: int, after: Sequence[str] = ()
+) -> list[Newest] | None:
+    """Return the newest time of each key without its time, in the key's order: of the first `most` behind `after`.
 
-    The caller has a transaction open, which may have a time limit. Raises `DatasetUnavailable`.
+    None where the key's index cannot be used, so that it would take as long as the table is large. The caller has a
+    transaction open, which may have a time limit. Raises `DatasetUnavailable`.
     """
     check_types(connection, dataset, dataset.key)
     if not has_index(connection, dataset):
-        return Summary(None, None)
+        return None
     connection.execute(BY_INDEX)
-    ((keys, series, newest),) = connection.execute(_composed(_SUMMARY, dataset, {}, most=most + 1)).fetchall()
-    if keys > most:
-        return Summary(None, None)
-    return Summary(series, None if newest is None else newest.astimezone(UTC))
+    rows = connection.execute(_composed(_TIMES, dataset, {}, after=after, most=most)).fetchall()
+    return [Newest(tuple(names), ts, now) for *names, ts, now in rows]
+
+
+def rows_by_minute(
+    connection: psycopg.Connection[Any], dataset: Dataset, most: int, first: int, last: int
+) -> list[tuple[dict[str, str], int, int]]:
+    """Return provider, symbol and interval, minute (since 1970), and rows of each series in the minutes `first` to
+    `last`, of the first `most` keys without their time.
+
+    Only after `newest_times` has found some, in a transaction that may have a time limit.
+    """
+    connection.execute(BY_INDEX)
+    query = _composed(_MINUTES, dataset, {}, most=most, start=first * 60, end=(last + 1) * 60)
+    found = connection.execute(query).fetchall()
+    return [(dict(zip(_names(dataset), names, strict=True)), minute, rows) for *names, minute, rows in found]
 
 
 def newest_rows(
@@ -210,7 +245,9 @@ def _sampled(connection: psycopg.Connection[Any], dataset: Dataset, criteria: Ma
     return share, {tuple(names): count for *names, count in rows}
 
 
-def _composed(template: str, dataset: Dataset, criteria: Mapping[str, Any], **numbers: float) -> sql.Composed:
+def _composed(
+    template: str, dataset: Dataset, criteria: Mapping[str, Any], *, after: Sequence[str] = (), **numbers: float
+) -> sql.Composed:
     names, series = prefix(dataset), _names(dataset)
 
     def joined(columns: list[str], alias: str = "", suffix: str = "") -> sql.Composed:
@@ -218,20 +255,24 @@ def _composed(template: str, dataset: Dataset, criteria: Mapping[str, Any], **nu
         return sql.SQL(", ").join(sql.Identifier(*of, name) + sql.SQL(suffix) for name in columns)
 
     output, values = output_of(dataset, "ndjson")
+    behind = sql.SQL("WHERE ({}, each.ts) > ({}, 'infinity')").format(
+        joined(names, "each"), sql.SQL(", ").join(map(sql.Literal, after))
+    )
     parts = {
         "table": sql.Identifier(dataset.table.name),
         "names": joined(names),
         "names_of_each": joined(names, "each"),
         "names_of_keys": joined(names, "keys"),
         "backwards": joined([*names, "ts"], "each", " DESC"),
-        "after": sql.SQL(""),
+        "names_of_stored": joined(names, "stored"),
+        "names_as_texts": joined(names, "stored", "::text"),
+        "after": behind if after else sql.SQL(""),
         "most": sql.SQL("ALL"),
         **{name: sql.Literal(number) for name, number in numbers.items()},
     }
     return sql.SQL(template).format(
         **parts,
         found=sql.SQL(_FOUND).format(**parts, keys=sql.SQL(KEYS).format(**parts)),
-        series=joined(series),
         series_of_each=joined(series, "each"),
         series_of_stored=joined(series, "stored"),
         as_texts=joined(series, "stored", "::text"),

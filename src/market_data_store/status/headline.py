@@ -12,6 +12,7 @@ from market_data_store.coordinator.feedback import BROKER_UNREACHABLE, DATABASE_
 from market_data_store.coordinator.watermarks import HARD, OK, SOFT, LevelAndReason
 from market_data_store.coordinator.workers import unserved
 from market_data_store.protocol import BACKFILL_QUEUE
+from market_data_store.status.freshness import ALL, Feed
 from market_data_store.status.looks import Away, Looks
 
 Severity = Literal["ok", "warning", "critical"]
@@ -140,6 +141,8 @@ def _warnings(
     if database is not None:
         if database.revisions.is_newer:
             yield Cause.SCHEMA_NEWER, _said(components["migrations"])
+        if database.feeds.stopped:
+            yield Cause.FEED_STOPPED, _stopped(database.feeds.stopped)
         if database.new_letters:
             yield Cause.LETTERS_GROW, database.new_letters
     if level.level is SOFT:
@@ -148,6 +151,15 @@ def _warnings(
     if feedback.state != "healthy":
         is_stopped = not isinstance(looks.feedback, Away) and "failed" not in feedback.details.values()
         yield Cause.NO_MONITOR if is_stopped else Cause.FEEDBACK_NOT_DELIVERED, _said(feedback)
+
+
+def _stopped(feeds: Sequence[Feed]) -> str:
+    first, more = feeds[0], len(feeds) - 1
+    dataset, provider, group = first.name
+    of = f"{provider} ({group})" if group != ALL else provider
+    others = f", and {more} more feed{'s' if more > 1 else ''}" if more else ""
+    limit = f"its limit is {first.limit_s:,.0f} s"
+    return f"{dataset} of {of} has stopped: its newest row is {first.age_s:,.0f} s old, {limit}{others}"
 
 
 def _said(component: HealthComponent) -> str:

@@ -19,6 +19,7 @@ from market_data_store.config import Settings
 from market_data_store.coordinator.watermarks import LevelAndReason
 from market_data_store.protocol import BACKFILL_QUEUE
 from market_data_store.status.database import DatabaseStatus
+from market_data_store.status.flow import NOTHING_KNOWN, Flowing
 from market_data_store.status.headline import Found, Headline, causes_of, headline
 from market_data_store.status.health import health_of
 from market_data_store.status.history import SEED_EVENTS, History, Point
@@ -57,6 +58,8 @@ class Sample:
     age_s: float | None
     #: The last 15 minutes, oldest first.
     history: list[Point]
+    #: What flows.
+    flow: Flowing = NOTHING_KNOWN
     #: Since when the headline's cause has been there, in seconds since 1970, as far as is known; None without one.
     since: float | None = None
 
@@ -146,8 +149,8 @@ class _Threads:
         level, backfill = self._both_levels(looks, now)
         health, found = self._judged(looks, level, now)
         said, age_s = headline(level, found), self._queue.age_s()
-        since = self._since.of(said.code, looks)
-        return Sample(now, looks, level, backfill, health, said, age_s, self._history.points(), since)
+        since, flow = self._since.of(said.code, looks), self._reader.flow.seen()
+        return Sample(now, looks, level, backfill, health, said, age_s, self._history.points(), flow, since)
 
     def close(self, timeout_s: float) -> None:
         until = time.monotonic() + timeout_s
@@ -163,10 +166,10 @@ class _Threads:
         feedback = self._feedback.value()
         backfill = self._reader.backfill(queue, workers, feedback)
         trouble = self._reader.trouble(queue, workers, backfill)
-        answers = self._reader.answers if workers or backfill.workers else ()
+        answers, found = (self._reader.answers, self._reader.found) if workers or backfill.workers else ((), ())
         database = self._database.value()
         clocks = self._reader.clocks(queue, workers, database)
-        return Looks(queue, workers, database, feedback, trouble, backfill, answers, clocks)
+        return Looks(queue, workers, database, feedback, trouble, backfill, answers, found, clocks)
 
     def _judged(self, looks: Looks, level: LevelAndReason, now: float) -> tuple[HealthStatus, list[Found]]:
         """Return the health and all that is wrong, and note since when."""

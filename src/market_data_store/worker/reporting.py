@@ -7,7 +7,7 @@ import time
 from collections.abc import Sequence
 from itertools import chain, islice
 
-from market_data_store.causes import Cause
+from market_data_store.causes import Cause, fields_of
 from market_data_store.logs.repeated import Repeated
 from market_data_store.postgres.batch import Written
 from market_data_store.protocol import MAX_REASONS, TASK, Counts
@@ -42,6 +42,7 @@ class _Clocks:
                     "%s: %d of %d rows are stale: rows that count as sent up to %.0f s later are stored. The clock of "
                     "their producer is behind, or they were delivered late",
                     *(dataset, late, seen, max(behind)),
+                    extra=fields_of(Cause.ROWS_STALE),
                 )
                 late = -1  # said
         self._windows[dataset] = began, seen, late
@@ -91,12 +92,18 @@ class Rejects:
 _clocks, _batches, _rejects = _Clocks(), _Batches(), Rejects(logger)
 
 
-def report(dataset: str, written: Written, seconds: float) -> None:
-    """Report a batch that is committed, in `seconds` from its first attempt."""
+def report(dataset: str, written: Written, seconds: float, latencies: Sequence[float] = ()) -> None:
+    """Report a batch that is committed, in `seconds` from its first attempt; `latencies` as in `batch_written`."""
     total = sum(written.counts, start=Counts())
     messages = len(written.counts)
     batch_written.send(
-        sender=TASK, dataset=dataset, counts=total, messages=messages, seconds=seconds, late=written.late
+        sender=TASK,
+        dataset=dataset,
+        counts=total,
+        messages=messages,
+        seconds=seconds,
+        late=written.late,
+        latencies=latencies,
     )
     _batches.heard(dataset, total, messages, seconds)
     _clocks.heard(dataset, total.rows, written.behind)
