@@ -15,10 +15,12 @@ from support.prometheus import rules
 from support.troubles import (
     broken_producer,
     broker_down,
+    database_down,
     database_full,
     database_read_only,
     dataset_held,
     disk_of_broker_full,
+    feed_stopped,
     memory_of_broker_full,
     no_worker,
     worker_stalled,
@@ -35,6 +37,8 @@ SHORT_S, LONG_S = 18.0, 600.0
 MOST_LINES = {SHORT_S: 15, LONG_S: 60}
 
 INCIDENTS = {
+    "Postgres is down": Incident(database_down, Cause.DATABASE_DOWN, "DatabaseDown", by="monitor"),
+    "a feed has stopped": Incident(feed_stopped, Cause.FEED_STOPPED, "FeedStopped", status=0),
     "Postgres is read-only": Incident(
         database_read_only, Cause.DATABASE_READ_ONLY, "DatabaseTakesNoWrite", by="monitor"
     ),
@@ -64,6 +68,7 @@ OTHERS = {
     "NoBackfillWorkers",
     "NotMessages",
     "NothingWritten",
+    "OldestMessage",
     "QueueFull",
     "RetentionFailed",
 }
@@ -95,7 +100,7 @@ def test_more_comes_than_is_written(store: Store) -> None:
     with worker_stalled(store):
         for _ in range(CAPACITY):
             store.producer.send(1.0)
-        fires(store, "QueueFull", "NothingWritten")
+        fires(store, "QueueFull", "NothingWritten", "OldestMessage")
         assert store.status()["headline"].startswith("hard: ")
 
 

@@ -95,6 +95,16 @@ def broken_producer(store: Store) -> Iterator[None]:
 
 
 @contextmanager
+def feed_stopped(store: Store) -> Iterator[None]:
+    """The producer sends nothing."""
+    store.producer.is_sending = False
+    try:
+        yield
+    finally:
+        store.producer.is_sending = True
+
+
+@contextmanager
 def wrong_clock(store: Store) -> Iterator[None]:
     """Of a second worker, on a machine whose clock is two minutes late."""
     worker = Worker({**store.settings, **clock_off_by(-120.0)}, store.directory)

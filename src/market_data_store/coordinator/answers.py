@@ -12,7 +12,7 @@ from market_data_store.protocol import ANSWER
 
 #: Seconds after which a worker that has messages and commits nothing is stalled, and one that takes no message although
 #: some wait is deaf.
-STALLED_S = 10.0
+STALLED_S = 8.0
 #: The most answers to one question that are read.
 MOST_ANSWERS = 1_000
 #: Maximum length of a worker's name, in characters.

@@ -141,10 +141,10 @@ def _warnings(
     if database is not None:
         if database.revisions.is_newer:
             yield Cause.SCHEMA_NEWER, _said(components["migrations"])
-        if database.feeds.stopped:
-            yield Cause.FEED_STOPPED, _stopped(database.feeds.stopped)
         if database.new_letters:
             yield Cause.LETTERS_GROW, database.new_letters
+        if database.feeds.stopped:
+            yield Cause.FEED_STOPPED, _stopped(database.feeds.stopped)
     if level.level is SOFT:
         yield Cause.QUEUE_FILLS, _OF_LEVEL[SOFT]
     feedback = components["feedback"]

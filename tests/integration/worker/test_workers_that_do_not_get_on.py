@@ -165,7 +165,7 @@ def test_a_deaf_worker_is_seen_in_every_place(
         wait_until(lambda: web.client.get("/readyz").status_code == 503, timeout_s=60)
         states = web.states()
         assert (states["datasets"], states["workers"]) == ("unhealthy", "degraded")
-        said = "1 of 1 workers have taken no message, although some wait, for more than 10 s"
+        said = "1 of 1 workers have taken no message, although some wait, for more than 8 s"
         status = web.client.get("/status.json").json()
         assert status["workers_in_trouble"] == [said]
         assert "nothing was committed for" in status["headline"]

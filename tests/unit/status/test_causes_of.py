@@ -24,7 +24,7 @@ NOW = 1_700_000_000.0
 WELL_DATABASE = DatabaseStatus(1.0, Revisions("0002", "0002"), 12.0, 0, [])
 GONE = Away("Postgres does not answer (OperationalError)")
 REFUSES = Away("the broker refuses: MISCONF no disk", "", "MISCONF no disk")
-STALLED = Trouble((), 31.0, ("1 of 1 workers have had messages and committed none for more than 10 s",))
+STALLED = Trouble((), 31.0, ("1 of 1 workers have had messages and committed none for more than 8 s",))
 
 
 def event(reason: str | None, age_s: float) -> FeedbackEvent:
