@@ -62,6 +62,15 @@ _COUNT = """
     WHERE {criteria} GROUP BY {series_of_stored} ORDER BY {series_of_stored}
 """
 _SUMMARY = "{found} SELECT count(*), (SELECT count(DISTINCT ({series})) FROM stored), max(last) FROM stored"
+#: The series with a text in one of their names.
+_NAMED = """
+    {found}
+    SELECT {as_texts}, max(last), (SELECT count(*) FROM stored) FROM stored
+    WHERE {criteria} AND position(lower({search}) IN lower(concat_ws(' ', {series_of_stored}))) > 0
+    GROUP BY {series_of_stored} ORDER BY {series_of_stored} LIMIT {limit}
+"""
+#: `stored` by reading the whole table.
+_READ = "WITH stored AS (SELECT {names}, max(ts) AS last FROM {table} AS each GROUP BY {names})"
 #: The newest rows are among those of the keys with the newest times.
 _NEWEST = """
     {found}
@@ -112,6 +121,15 @@ class Series:
 #: The share of the table that was sampled, and the rows of each series in it, by its names.
 _Sample = tuple[float, dict[tuple[Any, ...], int]]
 _NOTHING: _Sample = (0.0, {})
+
+
+class Named(NamedTuple):
+    """The names of a series, None where the key has none, and the time of its newest row, in UTC."""
+
+    provider: str
+    symbol: str | None
+    interval: str | None
+    last: datetime
 
 
 class Summary(NamedTuple):
@@ -166,6 +184,34 @@ def summary_of(connection: psycopg.Connection[Any], dataset: Dataset, most: int)
     return Summary(series, None if newest is None else newest.astimezone(UTC))
 
 
+def named(
+    connection: psycopg.Connection[Any],
+    dataset: Dataset,
+    criteria: Mapping[str, Any],
+    search: str,
+    *,
+    limit: int,
+    most: int,
+) -> tuple[list[Named], bool]:
+    """Return at most `limit` series with a text in one of their names, and whether there may be others.
+
+    They are in the order of the key. Case does not count. Only `most` keys without their time are looked at. The caller
+    has a transaction open, which may have a time limit.
+    """
+    check_types(connection, dataset, dataset.key)
+    found = _FOUND if has_index(connection, dataset) else _READ
+    if found is _FOUND:
+        connection.execute(BY_INDEX)
+    query = _composed(_NAMED, dataset, criteria, found=found, search=search, limit=limit + 1, most=most)
+    rows = connection.execute(query).fetchall()
+    series = [
+        Named(names.get("provider", ""), names.get("symbol"), names.get("interval"), row[-2].astimezone(UTC))
+        for row in rows[:limit]
+        if (names := dict(zip(_names(dataset), row, strict=False)))
+    ]
+    return series, len(rows) > limit or (found is _FOUND and any(row[-1] >= most for row in rows[:1]))
+
+
 def newest_rows(
     connection: psycopg.Connection[Any], dataset: Dataset, criteria: Mapping[str, Any], limit: int
 ) -> list[dict[str, Any]]:
@@ -179,8 +225,10 @@ def newest_rows(
         by_index = in_keys and has_index(connection, dataset)
         if by_index:
             connection.execute(BY_INDEX)
+        # Of one key, the index has the rows in their order.
+        is_one = all(len(listed(criteria.get(name))) == 1 for name in prefix(dataset))
         connection.execute("SET LOCAL timezone = 'UTC'")
-        query = _composed(_NEWEST if by_index else _NEWEST_OF_ALL, dataset, criteria, limit=limit)
+        query = _composed(_NEWEST if by_index and not is_one else _NEWEST_OF_ALL, dataset, criteria, limit=limit)
         with connection.cursor() as cursor:
             set_json_loads(partial(_loaded, digits_of(dataset).keys()), cursor)
             return [row for (row,) in cursor.execute(query).fetchall()]
@@ -210,7 +258,9 @@ def _sampled(connection: psycopg.Connection[Any], dataset: Dataset, criteria: Ma
     return share, {tuple(names): count for *names, count in rows}
 
 
-def _composed(template: str, dataset: Dataset, criteria: Mapping[str, Any], **numbers: float) -> sql.Composed:
+def _composed(
+    template: str, dataset: Dataset, criteria: Mapping[str, Any], found: str = _FOUND, **literals: float | str
+) -> sql.Composed:
     names, series = prefix(dataset), _names(dataset)
 
     def joined(columns: list[str], alias: str = "", suffix: str = "") -> sql.Composed:
@@ -226,11 +276,11 @@ def _composed(template: str, dataset: Dataset, criteria: Mapping[str, Any], **nu
         "backwards": joined([*names, "ts"], "each", " DESC"),
         "after": sql.SQL(""),
         "most": sql.SQL("ALL"),
-        **{name: sql.Literal(number) for name, number in numbers.items()},
+        **{name: sql.Literal(value) for name, value in literals.items()},
     }
     return sql.SQL(template).format(
         **parts,
-        found=sql.SQL(_FOUND).format(**parts, keys=sql.SQL(KEYS).format(**parts)),
+        found=sql.SQL(found).format(**parts, keys=sql.SQL(KEYS).format(**parts)),
         series=joined(series),
         series_of_each=joined(series, "each"),
         series_of_stored=joined(series, "stored"),

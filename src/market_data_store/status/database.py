@@ -21,6 +21,7 @@ from market_data_store.dead_letters.summary import ReasonCount, summary
 from market_data_store.errors import DatabaseUnavailable
 from market_data_store.postgres.connection import connect, unavailable
 from market_data_store.postgres.room import Room
+from market_data_store.postgres.running_jobs import RunningJob, running_jobs
 from market_data_store.postgres.schema import Revisions, revisions_of
 from market_data_store.postgres.series import Summary
 from market_data_store.postgres.upkeep_runs import RETENTION, Run, last
@@ -65,6 +66,8 @@ class DatabaseStatus:
     stored: Mapping[str, Summary] = field(default_factory=dict)
     #: The last run of retention; None before the first, and where it may not be read.
     retention: Run | None = None
+    #: The job runs that have not ended; None where they may not be read.
+    jobs: Sequence[RunningJob] | None = None
     #: Whether it has no room left for long, see `postgres.room`.
     is_full: bool = False
 
@@ -106,6 +109,7 @@ class DatabaseReader:
                     oldest_letter=letters.oldest,
                     stored=stored,
                     retention=run,
+                    jobs=_jobs(self._connection),
                     is_full=self._is_full(self._connection),
                 )
         except psycopg.Error as error:
@@ -170,6 +174,15 @@ def _retention(connection: psycopg.Connection[Any]) -> Run | None:
         with connection.transaction():
             connection.execute(_TIMEOUT)
             return last(connection, RETENTION)
+    except (psycopg.errors.UndefinedTable, psycopg.errors.InsufficientPrivilege, psycopg.errors.QueryCanceled):
+        return None
+
+
+def _jobs(connection: psycopg.Connection[Any]) -> Sequence[RunningJob] | None:
+    try:
+        with connection.transaction():
+            connection.execute(_TIMEOUT)
+            return running_jobs(connection)
     except (psycopg.errors.UndefinedTable, psycopg.errors.InsufficientPrivilege, psycopg.errors.QueryCanceled):
         return None
 

@@ -10,7 +10,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
 from market_data_core.telemetry import HealthStatus
@@ -62,6 +62,8 @@ class Sample:
     age_s: float | None
     #: The last 15 minutes, oldest first.
     history: list[Point]
+    #: The same of the backfill lane.
+    backfill_history: list[Point] = field(default_factory=list)
 
 
 class Sampler:
@@ -123,7 +125,7 @@ class _Threads:
         self._on_database = on_database
         self._reader = StatusReader(settings)
         self._levels, self._backfill_levels = Levels(settings), Levels(settings, BACKFILL_QUEUE)
-        self._history = History()
+        self._history, self._backfill_history = History(), History()
         self._started = time.monotonic()
         self._workers = _Part("workers", self._reader.workers, deadline_s=_WORKERS_DEADLINE_S, log=False)
         self._database = _Part(
@@ -155,7 +157,8 @@ class _Threads:
             now=now,
         )
         said, age_s = headline(level, health), self._queue.age_s()
-        return Sample(now, looks, level, backfill, health, said, age_s, self._history.points())
+        histories = self._history.points(), self._backfill_history.points()
+        return Sample(now, looks, level, backfill, health, said, age_s, *histories)
 
     def close(self, timeout_s: float) -> None:
         until = time.monotonic() + timeout_s
@@ -184,6 +187,7 @@ class _Threads:
         now, looks = time.time(), self._looks()
         level, backfill = self._both_levels(looks, now)
         self._history.add(Point(now, looks.depth, level.level.value))
+        self._backfill_history.add(Point(now, looks.of_backfill.depth, backfill.level.value))
         self._on_level(level, backfill)
 
     def _tell(self) -> None:
@@ -198,6 +202,9 @@ class _Threads:
         if not isinstance(found, FeedbackStatus):
             return found
         self._history.seed(found.events, time.time())
+        backfill = self._reader.backfill_feedback
+        if isinstance(backfill, FeedbackStatus):
+            self._backfill_history.seed(backfill.events, time.time())
         return FeedbackStatus(found.events[:RECENT_EVENTS], found.outcomes)
 
 
