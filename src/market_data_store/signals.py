@@ -8,9 +8,12 @@ from __future__ import annotations
 
 from celery.utils.dispatch import Signal
 
-#: A batch was committed: `dataset`, `counts` (protocol.Counts), `messages`, `seconds`, and `late`: for each stale row,
-#: by how many seconds its message is older than that of the stored row.
-batch_written = Signal(name="batch_written", providing_args={"dataset", "counts", "messages", "seconds", "late"})
+#: A batch was committed: `dataset`, `counts` (protocol.Counts), `messages`, `seconds`; `late`: for each stale row, by
+#: how many seconds its message is older than that of the stored row; and `latencies`: for each message of the live
+#: lane, the seconds from when it was enqueued to the commit, as far as they are known.
+batch_written = Signal(
+    name="batch_written", providing_args={"dataset", "counts", "messages", "seconds", "late", "latencies"}
+)
 #: Rows became dead letters: `dataset` (None for a message that is unusable as a whole), `rows`.
 rows_rejected = Signal(name="rows_rejected", providing_args={"dataset", "rows"})
 #: A write failed and will be retried: `sqlstate_class` (such as "40"; None for a lost connection that gave no code).

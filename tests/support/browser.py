@@ -53,6 +53,8 @@ def watched(chromium: Browser) -> Iterator[Watched]:
 
     yield open_page
     for context in chromium.contexts:
+        for page in context.pages:
+            page.unroute_all(behavior="ignoreErrors")
         context.close()
     # While the server is away, and of what it refuses, the browser itself says so.
     assert [each for each in complaints if "ERR_CONNECTION" not in each and "a status of 4" not in each] == []

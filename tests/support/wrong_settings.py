@@ -58,6 +58,8 @@ WRONG = {
     "MDS_HOST": "0.0.0.0:80",
     "MDS_WORKER_METRICS_PORT": "-1",
     "MDS_MONITOR_METRICS_PORT": "9100.5",
+    "MDS_FRESHNESS": "bars=soon",
+    "MDS_SYMBOL_GROUPS": "futures",
     "MDS_LOG_FORMAT": "xml",
     "MDS_LOG_LEVEL": "loud",
     "MDS_RETENTION_DAYS": "ticks=0",
@@ -89,6 +91,8 @@ CONTRADICTIONS = (
     ({"MDS_SOFT_ABOVE": "0.9"}, "watermarks: MDS_OK_AT=0.4 < MDS_SOFT_ABOVE=0.9 <= MDS_HARD_FROM=0.8 must hold"),
     ({"MDS_HARD_UNTIL": "0.9"}, "watermarks: MDS_OK_AT=0.4 <= MDS_HARD_UNTIL=0.9 < MDS_HARD_FROM=0.8 must hold"),
     ({"MDS_RETENTION_DAYS": "foo=3"}, "MDS_RETENTION_DAYS: 'foo' is not a dataset; use one of bars, ticks, "),
+    ({"MDS_FRESHNESS": "foo=5m"}, "MDS_FRESHNESS: 'foo' is not a dataset; `mds datasets` lists them"),
+    ({"MDS_FRESHNESS": "bars:*:fut=5m"}, "MDS_FRESHNESS: 'fut' is not a group of symbols; declare it in "),
     ({"MDS_ENV": "development", "MDS_HOST": "::"}, "MDS_HOST='::': with MDS_ENV=development others reach this "),
     ({"MDS_FB_ENABLE_HTTP_BROADCAST": "true"}, "MDS_FB_ENABLE_HTTP_BROADCAST: MDS_FB_HTTP_ENDPOINT is not set; "),
 )

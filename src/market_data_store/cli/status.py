@@ -18,7 +18,6 @@ from market_data_store.config import Settings, settings
 from market_data_store.connections.urls import without_password
 from market_data_store.coordinator.cluster import refuse_cluster
 from market_data_store.coordinator.watermarks import LevelAndReason
-from market_data_store.postgres.series import Summary
 from market_data_store.postgres.upkeep_runs import Run
 from market_data_store.status.database import DatabaseStatus
 from market_data_store.status.document import document_of
@@ -26,6 +25,7 @@ from market_data_store.status.headline import Severity, problem_of
 from market_data_store.status.health import is_ready
 from market_data_store.status.looks import Away, FeedbackStatus, Looks, QueueStatus
 from market_data_store.status.sampler import Sample, Sampler
+from market_data_store.status.stored import Summary
 
 _INTERVAL_S = 1.0
 _UNKNOWN = "unknown"

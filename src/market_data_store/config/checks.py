@@ -6,7 +6,7 @@ It knows nothing of the environment and of `config.Settings`, which declares the
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -167,9 +167,21 @@ def contradictions(given: Mapping[str, Any], declared: Callable[[], Collection[s
         if name not in own:
             known = ", ".join((*DATASET_NAMES, *own, LETTERS, JOB_RUNS))
             yield f"MDS_RETENTION_DAYS: {name!r} is not a dataset; use one of {known}"
+    yield from _feeds_of_nothing(given["freshness"], given["symbol_groups"], declared)
     yield from _open_without_a_secret(given["environment"], given["host"], given["admin_token"])
     if given["http_broadcast"] and not given["http_endpoint"]:
         yield "MDS_FB_ENABLE_HTTP_BROADCAST: MDS_FB_HTTP_ENDPOINT is not set; set it to an http:// or https:// URL"
+
+
+def _feeds_of_nothing(
+    limits: Sequence[tuple[Any, ...]], groups: Sequence[tuple[Any, ...]], declared: Callable[[], Collection[str]]
+) -> Iterator[str]:
+    others = {dataset for dataset, *_ in limits} - set(DATASET_NAMES)
+    for name in sorted(others - set(declared() if others else ())):
+        yield f"MDS_FRESHNESS: {name!r} is not a dataset; `mds datasets` lists them"
+    known = {"*", "all", "other", *(group for group, _ in groups)}
+    for name in sorted({group for _, _, group, _ in limits} - known):
+        yield f"MDS_FRESHNESS: {name!r} is not a group of symbols; declare it in MDS_SYMBOL_GROUPS"
 
 
 def _open_without_a_secret(environment: str, host: str, admin_token: str) -> Iterator[str]:

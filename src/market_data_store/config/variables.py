@@ -13,7 +13,7 @@ from pydantic import AliasChoices, BeforeValidator, Field, ValidationInfo, field
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
-from market_data_store.config import checks
+from market_data_store.config import checks, feeds
 from market_data_store.connections.addresses import accepted_host
 from market_data_store.connections.sentinel import completed
 from market_data_store.connections.urls import (
@@ -41,6 +41,8 @@ StatusToken = Annotated[str, BeforeValidator(checks.own_token)]
 HostNames = Annotated[tuple[str, ...], NoDecode, BeforeValidator(checks.host_names)]
 Days = Annotated[int, Field(ge=1, le=36_500)]
 DaysByDataset = Annotated[dict[str, Days], NoDecode, BeforeValidator(checks.days_by_dataset)]
+Limits = Annotated[tuple[feeds.Limit, ...], NoDecode, BeforeValidator(feeds.limits)]
+SymbolGroups = Annotated[tuple[feeds.SymbolGroup, ...], NoDecode, BeforeValidator(feeds.groups)]
 Password = Annotated[str, BeforeValidator(checks.password)]
 Files = Annotated[tuple[str, ...], NoDecode, BeforeValidator(checks.files)]
 Directory = Annotated[Path, BeforeValidator(checks.directory)]
@@ -163,6 +165,10 @@ class Settings(BaseSettings):
     #: The ports on which a worker and the monitor serve their metrics; 0 for none.
     worker_metrics_port: int = _env("MDS_WORKER_METRICS_PORT", default=0, ge=0, le=65_535)
     monitor_metrics_port: int = _env("MDS_MONITOR_METRICS_PORT", default=0, ge=0, le=65_535)
+    #: How old the newest row of a feed may become, `bars=5m,ticks:polygon=30s`, and the symbols that are a feed of
+    #: their own, `futures=ES*|NQ*`. Without a limit a feed never counts as stopped.
+    freshness: Limits = _env("MDS_FRESHNESS", default=())
+    symbol_groups: SymbolGroups = _env("MDS_SYMBOL_GROUPS", default=())
     #: How the lines of every process's log look, and the least level that is logged.
     log_format: Literal["text", "json", "logfmt"] = _env("MDS_LOG_FORMAT", default="text")
     log_level: Literal["debug", "info", "warning", "error"] = _env("MDS_LOG_LEVEL", default="info")

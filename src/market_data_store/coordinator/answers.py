@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 from kombu.exceptions import ContentDisallowed, DecodeError
@@ -38,12 +38,43 @@ class WorkerAnswer(msgspec.Struct, frozen=True):
     version: str | None = None
     #: How many processes write.
     processes: int | None = None
+    #: Tells it from other workers of its name, before it and beside it; seconds since its start.
+    instance: str | None = None
+    up_s: float | None = None
+    #: Messages that it has not settled.
+    holds: int | None = None
+    #: Resident memory of all its processes; pages that they share count for each of them.
+    rss_bytes: int | None = None
+    #: What it has counted since its start, see `counted`; `counted.plausible` reads it.
+    counted: Any = None
 
     @property
     def troubles(self) -> frozenset[str]:
         """Which of `TROUBLES` it has."""
         has = (self.stalled_s > STALLED_S, self.deaf_s > STALLED_S, self.fallback is not None)
         return frozenset(name for name, is_so in zip(TROUBLES, has, strict=True) if is_so)
+
+
+class FoundWorker(NamedTuple):
+    """A live worker."""
+
+    name: str
+    #: The queues that it consumes.
+    queues: tuple[str, ...]
+    #: What it says of itself; None of one of an earlier version.
+    answer: WorkerAnswer | None
+
+    @property
+    def trouble(self) -> str | None:
+        """What is wrong with it, in one line; None if nothing is, or if it does not say."""
+        if self.answer is None or not self.answer.troubles:
+            return None
+        texts = {
+            "stalled": f"has had messages and committed none for {self.answer.stalled_s:.0f} s",
+            "deaf": f"has taken no message for {self.answer.deaf_s:.0f} s, although some wait",
+            "fallback": f"uses Celery's own transport: {self.answer.fallback}",
+        }
+        return "; ".join(text for name, text in texts.items() if name in self.answer.troubles)
 
 
 def answers_in(message: Any, ticket: str) -> list[tuple[str, Any]]:

@@ -20,7 +20,14 @@ from kombu.exceptions import OperationalError
 from kombu.utils.uuid import uuid
 
 from market_data_store.connections.urls import is_redis, without_password
-from market_data_store.coordinator.answers import MOST_ANSWERS, WorkerAnswer, answer_in, answers_in, names_of
+from market_data_store.coordinator.answers import (
+    MOST_ANSWERS,
+    FoundWorker,
+    WorkerAnswer,
+    answer_in,
+    answers_in,
+    names_of,
+)
 from market_data_store.coordinator.counting import Counting
 from market_data_store.coordinator.management import facts_of
 from market_data_store.coordinator.reasons import reason_of
@@ -72,6 +79,8 @@ class QueueInspector:
 
     #: What the workers said of themselves when they were last asked, and some answered.
     answers: Sequence[WorkerAnswer] = ()
+    #: The workers that answered then.
+    found: Sequence[FoundWorker] = ()
     #: How many workers have each name that more than one has, when they were last asked.
     namesakes: Mapping[str, int] = MappingProxyType({})
 
@@ -194,7 +203,10 @@ class QueueInspector:
         counts = Counter(name for name, _ in consuming)
         self.namesakes = {name: count for name, count in counts.items() if count > 1}
         if consuming:
-            self.answers = [found for _, queues in consuming if (found := answer_in(queues)) is not None]
+            self.found = [
+                FoundWorker(name, tuple(map(str, names_of(queues))), answer_in(queues)) for name, queues in consuming
+            ]
+            self.answers = [each.answer for each in self.found if each.answer is not None]
         return {each: sorted(name for name, queues in consuming if each in names_of(queues)) for each in asked}
 
     def time(self) -> float:

@@ -9,7 +9,7 @@ takes no recursive query), the table is read as a whole.
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -32,7 +32,7 @@ _COUNTED = 100
 _SAMPLED_PAGES = 2_000
 
 #: For each key without its time, the first and the last time: `stored`, to be selected from.
-_FOUND = """
+FOUND = """
     {keys}, stored AS (
         SELECT keys.*, newest.ts AS last FROM (SELECT * FROM keys LIMIT {most}) AS keys CROSS JOIN LATERAL (
             SELECT ts FROM {table} AS each
@@ -61,16 +61,23 @@ _COUNT = """
     SELECT {as_texts}, min(ts), max(ts), count(*) FROM {table} AS stored
     WHERE {criteria} GROUP BY {series_of_stored} ORDER BY {series_of_stored}
 """
-_SUMMARY = "{found} SELECT count(*), (SELECT count(DISTINCT ({series})) FROM stored), max(last) FROM stored"
-#: The series with a text in one of their names.
-_NAMED = """
+#: Each key without its time, its newest time and Postgres's time, in epoch seconds.
+_TIMES = """
     {found}
-    SELECT {as_texts}, max(last), (SELECT count(*) FROM stored) FROM stored
-    WHERE {criteria} AND position(lower({search}) IN lower(concat_ws(' ', {series_of_stored}))) > 0
-    GROUP BY {series_of_stored} ORDER BY {series_of_stored} LIMIT {limit}
+    SELECT {names_as_texts}, extract(epoch FROM last)::float8, extract(epoch FROM clock_timestamp())::float8 FROM stored
 """
-#: `stored` by reading the whole table.
-_READ = "WITH stored AS (SELECT {names}, max(ts) AS last FROM {table} AS each GROUP BY {names})"
+#: The rows of each series in each minute since 1970, of the minutes from `start` to before `end` (epoch seconds).
+_MINUTES = """
+    {found}
+    SELECT {as_texts}, minute, sum(rows)::bigint
+    FROM (SELECT * FROM stored WHERE last >= to_timestamp({start})) AS stored CROSS JOIN LATERAL (
+        SELECT floor(extract(epoch FROM each.ts) / 60)::bigint AS minute, count(*) AS rows FROM {table} AS each
+        WHERE ({names_of_each}, each.ts) >= ({names_of_stored}, to_timestamp({start}))
+          AND ({names_of_each}, each.ts) < ({names_of_stored}, to_timestamp({end}))
+        GROUP BY 1
+    ) AS counted
+    GROUP BY {series_of_stored}, minute
+"""
 #: The newest rows are among those of the keys with the newest times.
 _NEWEST = """
     {found}
@@ -123,20 +130,15 @@ _Sample = tuple[float, dict[tuple[Any, ...], int]]
 _NOTHING: _Sample = (0.0, {})
 
 
-class Named(NamedTuple):
-    """The names of a series, None where the key has none, and the time of its newest row, in UTC."""
+class Newest(NamedTuple):
+    """A key without its time, as far as rows have it, and the time of its newest row."""
 
-    provider: str
-    symbol: str | None
-    interval: str | None
-    last: datetime
-
-
-class Summary(NamedTuple):
-    """How many series a dataset has, and the time of its newest row; None if there are more than were looked at."""
-
-    series: int | None
-    newest: datetime | None
+    #: The values of `key_index.prefix`, as texts.
+    names: tuple[str, ...]
+    #: In epoch seconds; may be infinite.
+    ts: float
+    #: When Postgres found it, by its clock.
+    now: float
 
 
 def series_of(
@@ -150,10 +152,10 @@ def series_of(
     with connection.transaction():
         check_types(connection, dataset, dataset.key)
         if count or not has_index(connection, dataset):
-            counted = connection.execute(_composed(_COUNT, dataset, criteria)).fetchall()
+            counted = connection.execute(composed(_COUNT, dataset, criteria)).fetchall()
             return [_series(dataset, row, row[-1], exact=True) for row in counted]
         connection.execute(BY_INDEX)
-        found = connection.execute(_composed(_SERIES, dataset, criteria)).fetchall()
+        found = connection.execute(composed(_SERIES, dataset, criteria)).fetchall()
         connection.execute("SET LOCAL enable_seqscan = on")
         share, sampled = _NOTHING
         if any(row[-1] >= _COUNTED for row in found):
@@ -169,47 +171,34 @@ def series_of(
     ]
 
 
-def summary_of(connection: psycopg.Connection[Any], dataset: Dataset, most: int) -> Summary:
-    """Return the number of series and the newest time, by looking at no more than `most` keys without their time.
+def newest_times(
+    connection: psycopg.Connection[Any], dataset: Dataset, most: int, after: Sequence[str] = ()
+) -> list[Newest] | None:
+    """Return the newest time of each key without its time, in the key's order: of the first `most` behind `after`.
 
-    The caller has a transaction open, which may have a time limit. Raises `DatasetUnavailable`.
+    None where the key's index cannot be used, so that it would take as long as the table is large. The caller has a
+    transaction open, which may have a time limit. Raises `DatasetUnavailable`.
     """
     check_types(connection, dataset, dataset.key)
     if not has_index(connection, dataset):
-        return Summary(None, None)
+        return None
     connection.execute(BY_INDEX)
-    ((keys, series, newest),) = connection.execute(_composed(_SUMMARY, dataset, {}, most=most + 1)).fetchall()
-    if keys > most:
-        return Summary(None, None)
-    return Summary(series, None if newest is None else newest.astimezone(UTC))
+    rows = connection.execute(composed(_TIMES, dataset, {}, after=after, most=most)).fetchall()
+    return [Newest(tuple(names), ts, now) for *names, ts, now in rows]
 
 
-def named(
-    connection: psycopg.Connection[Any],
-    dataset: Dataset,
-    criteria: Mapping[str, Any],
-    search: str,
-    *,
-    limit: int,
-    most: int,
-) -> tuple[list[Named], bool]:
-    """Return at most `limit` series with a text in one of their names, and whether there may be others.
+def rows_by_minute(
+    connection: psycopg.Connection[Any], dataset: Dataset, most: int, first: int, last: int
+) -> list[tuple[dict[str, str], int, int]]:
+    """Return provider, symbol and interval, minute (since 1970), and rows of each series in the minutes `first` to
+    `last`, of the first `most` keys without their time.
 
-    They are in the order of the key. Case does not count. Only `most` keys without their time are looked at. The caller
-    has a transaction open, which may have a time limit.
+    Only after `newest_times` has found some, in a transaction that may have a time limit.
     """
-    check_types(connection, dataset, dataset.key)
-    found = _FOUND if has_index(connection, dataset) else _READ
-    if found is _FOUND:
-        connection.execute(BY_INDEX)
-    query = _composed(_NAMED, dataset, criteria, found=found, search=search, limit=limit + 1, most=most)
-    rows = connection.execute(query).fetchall()
-    series = [
-        Named(names.get("provider", ""), names.get("symbol"), names.get("interval"), row[-2].astimezone(UTC))
-        for row in rows[:limit]
-        if (names := dict(zip(_names(dataset), row, strict=False)))
-    ]
-    return series, len(rows) > limit or (found is _FOUND and any(row[-1] >= most for row in rows[:1]))
+    connection.execute(BY_INDEX)
+    query = composed(_MINUTES, dataset, {}, most=most, start=first * 60, end=(last + 1) * 60)
+    found = connection.execute(query).fetchall()
+    return [(dict(zip(names_of(dataset), names, strict=True)), minute, rows) for *names, minute, rows in found]
 
 
 def newest_rows(
@@ -228,7 +217,7 @@ def newest_rows(
         # Of one key, the index has the rows in their order.
         is_one = all(len(listed(criteria.get(name))) == 1 for name in prefix(dataset))
         connection.execute("SET LOCAL timezone = 'UTC'")
-        query = _composed(_NEWEST if by_index and not is_one else _NEWEST_OF_ALL, dataset, criteria, limit=limit)
+        query = composed(_NEWEST if by_index and not is_one else _NEWEST_OF_ALL, dataset, criteria, limit=limit)
         with connection.cursor() as cursor:
             set_json_loads(partial(_loaded, digits_of(dataset).keys()), cursor)
             return [row for (row,) in cursor.execute(query).fetchall()]
@@ -241,12 +230,13 @@ def _loaded(exact: Collection[str], text: str | bytes) -> dict[str, Any]:
 
 
 def _series(dataset: Dataset, row: tuple[Any, ...], rows: int, *, exact: bool) -> Series:
-    names = dict(zip(_names(dataset), row, strict=False))
+    names = dict(zip(names_of(dataset), row, strict=False))
     first, last = (moment.astimezone(UTC) for moment in row[-3:-1])
     return Series(names["provider"], names.get("symbol"), names.get("interval"), first, last, rows, exact)
 
 
-def _names(dataset: Dataset) -> list[str]:
+def names_of(dataset: Dataset) -> list[str]:
+    """Return which of provider, symbol and interval name a series of the dataset."""
     return [name for name in NAMES if name in prefix(dataset)]
 
 
@@ -254,34 +244,45 @@ def _sampled(connection: psycopg.Connection[Any], dataset: Dataset, criteria: Ma
     table = sql.Literal(sql.Identifier(dataset.table.name).as_string(None))
     ((pages,),) = connection.execute(sql.SQL(_PAGES).format(name=table)).fetchall()
     share = min(1.0, _SAMPLED_PAGES / max(pages, 1))
-    rows = connection.execute(_composed(_SAMPLE, dataset, criteria, percent=100.0 * share)).fetchall()
+    rows = connection.execute(composed(_SAMPLE, dataset, criteria, percent=100.0 * share)).fetchall()
     return share, {tuple(names): count for *names, count in rows}
 
 
-def _composed(
-    template: str, dataset: Dataset, criteria: Mapping[str, Any], found: str = _FOUND, **literals: float | str
+def composed(
+    template: str,
+    dataset: Dataset,
+    criteria: Mapping[str, Any],
+    *,
+    found: str = FOUND,
+    after: Sequence[str] = (),
+    **literals: float | str,
 ) -> sql.Composed:
-    names, series = prefix(dataset), _names(dataset)
+    """Compose a query of this dataset; its place `{found}` becomes `found`, which has the keys' times as `stored`."""
+    names, series = prefix(dataset), names_of(dataset)
 
     def joined(columns: list[str], alias: str = "", suffix: str = "") -> sql.Composed:
         of = (alias,) if alias else ()
         return sql.SQL(", ").join(sql.Identifier(*of, name) + sql.SQL(suffix) for name in columns)
 
     output, values = output_of(dataset, "ndjson")
+    behind = sql.SQL("WHERE ({}, each.ts) > ({}, 'infinity')").format(
+        joined(names, "each"), sql.SQL(", ").join(map(sql.Literal, after))
+    )
     parts = {
         "table": sql.Identifier(dataset.table.name),
         "names": joined(names),
         "names_of_each": joined(names, "each"),
         "names_of_keys": joined(names, "keys"),
         "backwards": joined([*names, "ts"], "each", " DESC"),
-        "after": sql.SQL(""),
+        "names_of_stored": joined(names, "stored"),
+        "names_as_texts": joined(names, "stored", "::text"),
+        "after": behind if after else sql.SQL(""),
         "most": sql.SQL("ALL"),
         **{name: sql.Literal(value) for name, value in literals.items()},
     }
     return sql.SQL(template).format(
         **parts,
         found=sql.SQL(found).format(**parts, keys=sql.SQL(KEYS).format(**parts)),
-        series=joined(series),
         series_of_each=joined(series, "each"),
         series_of_stored=joined(series, "stored"),
         as_texts=joined(series, "stored", "::text"),

@@ -16,9 +16,10 @@ from pydantic import BaseModel, Field
 from market_data_store.config import Settings
 from market_data_store.datasets import DATASETS, Dataset
 from market_data_store.errors import InvalidMessage
-from market_data_store.postgres import series as stored
 from market_data_store.postgres.connection import connect
+from market_data_store.postgres.named_series import named
 from market_data_store.postgres.selection import NAMES
+from market_data_store.postgres.series import newest_rows
 from market_data_store.service.guard import Answer, Guard, problem
 from market_data_store.service.texts import Text
 from market_data_store.wire.fields import fields_of
@@ -93,7 +94,7 @@ def create_series(settings: Settings, guard: Guard) -> APIBlueprint:
         dataset = _dataset(query.dataset)
         with _connection(settings) as connection:
             criteria = {"provider": query.provider or None}
-            several, more = stored.named(connection, dataset, criteria, query.search, limit=query.limit, most=_MOST)
+            several, more = named(connection, dataset, criteria, query.search, limit=query.limit, most=_MOST)
         listed = [Found(provider=s.provider, symbol=s.symbol, interval=s.interval, newest=s.last) for s in several]
         return SeriesAnswer(series=listed, more=more).model_dump(mode="json")
 
@@ -103,7 +104,7 @@ def create_series(settings: Settings, guard: Guard) -> APIBlueprint:
         dataset = _dataset(query.dataset)
         criteria = {name: value for name in NAMES if (value := getattr(query, name)) is not None}
         with _connection(settings) as connection:
-            newest = stored.newest_rows(connection, dataset, criteria, query.limit)
+            newest = newest_rows(connection, dataset, criteria, query.limit)
         drawn = _drawing(dataset)
         body = _encode({"rows": newest, "drawing": None if drawn is None else drawn.model_dump()})
         return Response(body, mimetype="application/json")

@@ -23,9 +23,9 @@ from market_data_store.postgres.connection import connect, unavailable
 from market_data_store.postgres.room import Room
 from market_data_store.postgres.running_jobs import RunningJob, running_jobs
 from market_data_store.postgres.schema import Revisions, revisions_of
-from market_data_store.postgres.series import Summary
 from market_data_store.postgres.upkeep_runs import RETENTION, Run, last
-from market_data_store.status.stored import Stored
+from market_data_store.status.freshness import NO_FEEDS, Feeds, Rules
+from market_data_store.status.stored import Stored, Summary
 
 #: Seconds over which rows per second are measured; Postgres updates its statistics once a second.
 _RATE_WINDOW_S = 5.0
@@ -64,6 +64,7 @@ class DatabaseStatus:
     oldest_letter: datetime | None = None
     #: By dataset.
     stored: Mapping[str, Summary] = field(default_factory=dict)
+    feeds: Feeds = NO_FEEDS
     #: The last run of retention; None before the first, and where it may not be read.
     retention: Run | None = None
     #: The job runs that have not ended; None where they may not be read.
@@ -75,14 +76,14 @@ class DatabaseStatus:
 class DatabaseReader:
     """Keeps one connection, and replaces it after a loss or when it gives no answer. Not thread-safe."""
 
-    def __init__(self, url: str, quota_bytes: int = 0) -> None:
+    def __init__(self, url: str, quota_bytes: int = 0, rules: Rules | None = None) -> None:
         self._url = url
         self._room = Room(quota_bytes)
         self._connection: psycopg.Connection[Any] | None = None
         self._totals: deque[tuple[float, int]] = deque()
         self._letters = _Letters()
         self._letters_due = float("-inf")
-        self._stored = Stored()
+        self._stored = Stored(rules or Rules())
 
     def read(self) -> DatabaseStatus:
         """Read once; raises `DatabaseUnavailable`."""
@@ -108,6 +109,7 @@ class DatabaseReader:
                     letters.reasons,
                     oldest_letter=letters.oldest,
                     stored=stored,
+                    feeds=self._stored.feeds(),
                     retention=run,
                     jobs=_jobs(self._connection),
                     is_full=self._is_full(self._connection),

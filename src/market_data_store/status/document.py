@@ -7,14 +7,21 @@ from importlib.metadata import version
 from typing import Any
 
 from market_data_store.config import Settings
+from market_data_store.coordinator.answers import FoundWorker
+from market_data_store.coordinator.counted import OUTCOMES
 from market_data_store.coordinator.watermarks import LevelAndReason, Watermarks
 from market_data_store.postgres.upkeep_runs import Run
-from market_data_store.protocol import BACKFILL_QUEUE, QUEUE
+from market_data_store.protocol import BACKFILL_QUEUE, LANES, QUEUE
 from market_data_store.status.database import DatabaseStatus
+from market_data_store.status.flow import Flowing
+from market_data_store.status.freshness import Feed
 from market_data_store.status.headline import problem_of
 from market_data_store.status.history import Point
 from market_data_store.status.looks import Away, FeedbackStatus, Looks, QueueStatus
 from market_data_store.status.sampler import Sample
+
+#: The most workers that are listed, those in trouble first.
+_MOST_WORKERS = 200
 
 
 def document_of(sample: Sample, settings: Settings) -> dict[str, Any]:
@@ -46,6 +53,10 @@ def document_of(sample: Sample, settings: Settings) -> dict[str, Any]:
         "jobs": None if database is None or database.jobs is None else [job._asdict() for job in database.jobs],
         "retention": None if database is None or database.retention is None else _retention(database.retention),
         "dead_letters": _letters(database),
+        "flow": _flow(sample.flow),
+        "worker_list": _workers(sample.looks, sample.flow, sample.ts),
+        "feeds": None if database is None else [_feed(feed) for feed in database.feeds.shown],
+        "feeds_total": None if database is None else len(database.feeds.every),
     }
 
 
@@ -91,8 +102,73 @@ def _events(feedback: FeedbackStatus) -> list[dict[str, Any]]:
 
 def _stored(database: DatabaseStatus) -> dict[str, Any]:
     return {
-        name: {"series": found.series, "newest": None if found.newest is None else found.newest.isoformat()}
+        name: {
+            "series": found.series,
+            "newest": None if found.newest is None else found.newest.isoformat(),
+            "rows": found.rows,
+        }
         for name, found in database.stored.items()
+    }
+
+
+def _flow(flow: Flowing) -> dict[str, Any]:
+    newest = flow.newest
+    rates = (None,) * len(OUTCOMES) if newest.rows_per_s is None else map(_rounded, newest.rows_per_s)
+    return {
+        "rows_per_s": dict(zip(OUTCOMES, rates, strict=True)),
+        "latency_ms": {"p50": _rounded(newest.p50_ms), "p99": _rounded(newest.p99_ms)},
+        "history": [
+            [
+                round(point.ts, 3),
+                *(map(_rounded, point.rows_per_s) if point.rows_per_s else (None,) * len(OUTCOMES)),
+                _rounded(point.p50_ms),
+                _rounded(point.p99_ms),
+            ]
+            for point in flow.history
+        ],
+    }
+
+
+def _rounded(number: float | None) -> float | None:
+    return None if number is None else round(number, 1)
+
+
+def _workers(looks: Looks, flow: Flowing, now: float) -> list[dict[str, Any]] | None:
+    if isinstance(looks.workers, Away):
+        return None
+    found = sorted(looks.found, key=lambda worker: (worker.trouble is None, worker.name))
+    return [_worker(worker, flow, now) for worker in found[:_MOST_WORKERS]]
+
+
+def _worker(worker: FoundWorker, flow: Flowing, now: float) -> dict[str, Any]:
+    lanes = [lane for lane, queue in LANES.items() if queue in worker.queues]
+    answer = worker.answer
+    if answer is None:  # of version 0.4
+        unknown = ("version", "since_ts", "processes", "holds", "rows_per_s", "rss_bytes", "trouble")
+        return {"name": worker.name, "lanes": lanes, **dict.fromkeys(unknown)}
+    return {
+        "name": worker.name,
+        "version": answer.version,
+        "since_ts": None if answer.up_s is None else round(now - answer.up_s, 1),
+        "lanes": lanes,
+        "processes": answer.processes,
+        "holds": answer.holds,
+        "rows_per_s": _rounded(flow.rows_per_s.get(answer.instance or "")),
+        "rss_bytes": answer.rss_bytes,
+        "trouble": worker.trouble,
+    }
+
+
+def _feed(feed: Feed) -> dict[str, Any]:
+    return {
+        "dataset": feed.name.dataset,
+        "provider": feed.name.provider,
+        "group": feed.name.group,
+        "newest_ts": round(feed.newest_ts, 3),
+        "age_s": round(feed.age_s, 1),
+        "limit_s": feed.limit_s,
+        "stopped": feed.is_stopped,
+        "spark": None if feed.spark is None else list(feed.spark),
     }
 
 

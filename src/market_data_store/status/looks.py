@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from market_data_store.coordinator.answers import WorkerAnswer
+from market_data_store.coordinator.answers import FoundWorker, WorkerAnswer
 from market_data_store.coordinator.feedback import FeedbackEvent
 from market_data_store.status.database import DatabaseStatus
 from market_data_store.status.trouble import Trouble
@@ -84,6 +84,8 @@ class Looks(NamedTuple):
     backfill: BackfillLooks = _NOT_SEEN
     #: What the workers said of themselves when they last answered.
     answers: Sequence[WorkerAnswer] = ()
+    #: The workers themselves.
+    found: Sequence[FoundWorker] = ()
 
     @property
     def depth(self) -> int | None:

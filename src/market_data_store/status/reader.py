@@ -16,7 +16,7 @@ from redis.exceptions import RedisError
 from market_data_store.app import app
 from market_data_store.config import Settings
 from market_data_store.connections.names import refused_for_number
-from market_data_store.coordinator.answers import WorkerAnswer
+from market_data_store.coordinator.answers import FoundWorker, WorkerAnswer
 from market_data_store.coordinator.queue import QueueInspector, if_answered
 from market_data_store.coordinator.redis_publisher import RedisFeedbackPublisher
 from market_data_store.coordinator.workers import Workers
@@ -24,6 +24,8 @@ from market_data_store.coordinator.write_probe import refusal_in
 from market_data_store.errors import BrokerUnavailable, DatabaseUnavailable
 from market_data_store.protocol import BACKFILL_QUEUE, QUEUE
 from market_data_store.status.database import DatabaseReader, DatabaseStatus
+from market_data_store.status.flow import Flow
+from market_data_store.status.freshness import Rules
 from market_data_store.status.looks import Away, BackfillLooks, FeedbackStatus, QueueStatus
 from market_data_store.status.trouble import Trouble, trouble_of
 
@@ -41,10 +43,12 @@ class StatusReader:
         self._inspector = QueueInspector(app, QUEUE, management_url=settings.rabbitmq_management_url)
         # Where nothing waits in the backfill lane, its workers are not worth a second more for those of the live lane.
         self._workers = Workers(self._inspector, BACKFILL_QUEUE, asks_again=self._backfill_waits)
-        self._database = DatabaseReader(settings.database_url, settings.database_quota_bytes)
+        self._database = DatabaseReader(settings.database_url, settings.database_quota_bytes, Rules.of(settings))
         #: What the newest looks have seen of the backfill lane.
         self._found_queue: QueueStatus | Away = Away("not looked at yet")
         self._found_workers: list[str] = []
+        #: What flows, by what the workers answer.
+        self.flow = Flow()
         self._found_feedback: FeedbackStatus | Away | None = None
         self._stream = self._backfill_stream = None
         if settings.feedback_url and settings.pulse_enabled:
@@ -77,7 +81,9 @@ class StatusReader:
         try:
             found = self._workers.by_queue()
         except BrokerUnavailable as error:
+            self.flow.look(())
             return _away("the broker", error)
+        self.flow.look(self._inspector.found if any(found.values()) else ())
         self._found_workers = found[BACKFILL_QUEUE]
         return found[QUEUE]
 
@@ -85,6 +91,11 @@ class StatusReader:
     def answers(self) -> Sequence[WorkerAnswer]:
         """What the workers said of themselves when they last answered."""
         return self._inspector.answers
+
+    @property
+    def found(self) -> Sequence[FoundWorker]:
+        """The workers that answered last."""
+        return self._inspector.found
 
     def _backfill_waits(self) -> bool:
         return isinstance(self._found_queue, QueueStatus) and self._found_queue.depth > 0

@@ -21,6 +21,7 @@ from market_data_store.coordinator.watermarks import LevelAndReason
 from market_data_store.logs.repeated import Repeated
 from market_data_store.protocol import BACKFILL_QUEUE
 from market_data_store.status.database import DatabaseStatus
+from market_data_store.status.flow import NOTHING_KNOWN, Flowing
 from market_data_store.status.headline import Headline, headline
 from market_data_store.status.health import health_of
 from market_data_store.status.history import INTERVAL_S, SEED_EVENTS, History, Point
@@ -62,6 +63,8 @@ class Sample:
     age_s: float | None
     #: The last 15 minutes, oldest first.
     history: list[Point]
+    #: What flows.
+    flow: Flowing = NOTHING_KNOWN
     #: The same of the backfill lane.
     backfill_history: list[Point] = field(default_factory=list)
 
@@ -157,7 +160,7 @@ class _Threads:
             now=now,
         )
         said, age_s = headline(level, health), self._queue.age_s()
-        histories = self._history.points(), self._backfill_history.points()
+        histories = self._history.points(), self._reader.flow.seen(), self._backfill_history.points()
         return Sample(now, looks, level, backfill, health, said, age_s, *histories)
 
     def close(self, timeout_s: float) -> None:
@@ -174,8 +177,8 @@ class _Threads:
         feedback = self._feedback.value()
         backfill = self._reader.backfill(queue, workers, feedback)
         trouble = self._reader.trouble(queue, workers, backfill)
-        answers = self._reader.answers if workers or backfill.workers else ()
-        return Looks(queue, workers, self._database.value(), feedback, trouble, backfill, answers)
+        answers, found = (self._reader.answers, self._reader.found) if workers or backfill.workers else ((), ())
+        return Looks(queue, workers, self._database.value(), feedback, trouble, backfill, answers, found)
 
     def _both_levels(self, looks: Looks, now: float) -> tuple[LevelAndReason, LevelAndReason]:
         backfill = looks.of_backfill

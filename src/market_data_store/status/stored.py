@@ -1,59 +1,179 @@
-"""How many series each dataset has, and the time of its newest row, at a bounded cost."""
+"""How many series each dataset has, the time of its newest row, and its feeds, at a bounded cost.
+
+A table is looked through in portions of its keys, in the key's order. What a round through all of them has found is
+known until the next one ends; a newer row is known as soon as it is seen.
+"""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from math import isfinite
+from typing import Any, NamedTuple
 
 import psycopg
 
 from market_data_store.datasets import DATASETS, Dataset
 from market_data_store.errors import DatasetUnavailable
-from market_data_store.postgres.series import Summary, summary_of
+from market_data_store.postgres.key_index import prefix
+from market_data_store.postgres.series import Newest, newest_times
+from market_data_store.postgres.sizes import estimated_rows
+from market_data_store.status.freshness import Feed, FeedName, Feeds, Rules, ordered
+from market_data_store.status.sparks import Sparks
 
 #: Seconds that one look at Postgres may spend on this; Postgres cancels what takes longer. Datasets for which no time
 #: was left come first in the next look, a second later.
 _BUDGET_S = 0.3
-#: At most this many series, or contracts of options, are looked at: they take about 0.1 s.
-_MOST = 5_000
+#: At most this many keys without their time (series, or contracts of options) are looked at at once: they take about
+#: 0.1 s. Half as many after a look that took too long, but not less than the other number.
+_MOST, _LEAST = 5_000, 100
 #: Seconds before a dataset is looked at again: at least these, and so many times what the last look took.
 _REST_S = 5.0
 _REST_TIMES = 50.0
+#: The most feeds of a dataset that are told apart; a table with more providers and groups is not one of market data.
+_MOST_FEEDS = 1_000
+#: Seconds between two estimates of the rows.
+_ROWS_REST_S = 10.0
+
+
+class Summary(NamedTuple):
+    """What a dataset holds; None for what is not known, or takes too long to find out."""
+
+    series: int | None
+    newest: datetime | None
+    #: An estimate.
+    rows: int | None = None
+
+
 _UNKNOWN = Summary(None, None)
+
+
+@dataclass
+class _Round:
+    """What one round through a table has found so far."""
+
+    after: tuple[str, ...] = ()
+    series: int = 0
+    last_series: tuple[str, ...] = ()
+    newest: float | None = None
+    feeds: dict[FeedName, float] = field(default_factory=dict)
+
+
+@dataclass
+class _Known:
+    """What is known of one dataset."""
+
+    due: float = 0.0
+    most: int = 0
+    round: _Round = field(default_factory=_Round)
+    summary: Summary = _UNKNOWN
+    #: The newest time of each feed, and Postgres's time at the last look.
+    feeds: dict[FeedName, float] = field(default_factory=dict)
+    now: float = 0.0
 
 
 class Stored:
     """Looks at one dataset after the other, and keeps what it found. Not thread-safe."""
 
-    def __init__(self) -> None:
-        self._found: dict[str, Summary] = {}
-        self._due: dict[str, float] = dict.fromkeys(DATASETS, 0.0)
+    def __init__(self, rules: Rules = Rules()) -> None:  # noqa: B008  # frozen
+        self._rules = rules
+        self._known: dict[str, _Known] = {name: _Known() for name in DATASETS}
+        self._sparks = Sparks(rules)
+        self._rows: Mapping[str, int] = {}
+        self._rows_due = 0.0
 
-    def look(self, connection: psycopg.Connection[tuple[object, ...]]) -> Mapping[str, Summary]:
-        """Return what is known of each dataset; None stands for what is not known, or takes too long to find out."""
+    def look(self, connection: psycopg.Connection[Any]) -> Mapping[str, Summary]:
+        """Return what is known of each dataset."""
         until = time.monotonic() + _BUDGET_S
-        for name in sorted(self._due, key=self._due.__getitem__):
+        for name, known in sorted(self._known.items(), key=lambda each: each[1].due):
             started = time.monotonic()
             left_s = until - started
-            if left_s <= 0 or self._due[name] > started:
+            if left_s <= 0 or known.due > started:
                 break
-            self._found[name] = _summary(connection, DATASETS[name], left_s)
+            self._look_at(connection, DATASETS[name], known, left_s)
             ended = time.monotonic()
-            self._due[name] = ended + max(_REST_S, _REST_TIMES * (ended - started))
-        return {name: self._found.get(name, _UNKNOWN) for name in DATASETS}
+            known.due = ended + max(_REST_S, _REST_TIMES * (ended - started))
+        self._estimate(connection, until)
+        self._sparks.look(connection, self.feeds().every, until)
+        return {name: known.summary._replace(rows=self._rows.get(name)) for name, known in self._known.items()}
 
+    def feeds(self) -> Feeds:
+        """Return the feeds as they were seen last."""
+        return ordered(
+            Feed(name, newest, known.now - newest, self._rules.limit_s(name), self._sparks.of(name))
+            for known in self._known.values()
+            for name, newest in known.feeds.items()
+        )
 
-def _summary(connection: psycopg.Connection[tuple[object, ...]], dataset: Dataset, timeout_s: float) -> Summary:
-    try:
-        with connection.transaction():
-            connection.execute(f"SET LOCAL statement_timeout = {max(1, int(timeout_s * 1_000))}")
-            return summary_of(connection, dataset, _MOST)
-    except (
-        DatasetUnavailable,  # altered by its owner
-        psycopg.errors.UndefinedTable,
-        psycopg.errors.UndefinedColumn,
-        psycopg.errors.InsufficientPrivilege,
-        psycopg.errors.QueryCanceled,  # too large, or locked
-        psycopg.DataError,  # a time that Python does not have
-    ):
-        return _UNKNOWN
+    def _look_at(self, connection: psycopg.Connection[Any], dataset: Dataset, known: _Known, timeout_s: float) -> None:
+        known.most = known.most or _MOST
+        try:
+            with connection.transaction():
+                connection.execute(f"SET LOCAL statement_timeout = {max(1, int(timeout_s * 1_000))}")
+                found = newest_times(connection, dataset, known.most, known.round.after)
+        except psycopg.errors.QueryCanceled:  # too large for the time, or locked
+            known.most = max(_LEAST, known.most // 2)
+            known.summary = _UNKNOWN
+            return
+        except (
+            DatasetUnavailable,  # altered by its owner
+            psycopg.errors.UndefinedTable,
+            psycopg.errors.UndefinedColumn,
+            psycopg.errors.InsufficientPrivilege,
+            psycopg.DataError,
+        ):
+            found = None
+        if found is None:
+            known.round, known.summary, known.feeds = _Round(), _UNKNOWN, {}
+            return
+        is_all = len(found) < known.most
+        known.most = min(_MOST, 2 * known.most)
+        self._add(dataset, known, found)
+        if is_all:
+            self._finish(known)
+
+    def _add(self, dataset: Dataset, known: _Known, found: list[Newest]) -> None:
+        this, names = known.round, prefix(dataset)
+        places = [names.index(name) for name in ("provider", "symbol", "interval") if name in names]
+        symbol = names.index("symbol") if "symbol" in names else None
+        for each in found:
+            series = tuple(each.names[place] for place in places)
+            this.series += series != this.last_series
+            this.last_series = series
+            this.newest = each.ts if this.newest is None else max(this.newest, each.ts)
+            provider = each.names[names.index("provider")] if "provider" in names else ""
+            name = FeedName(dataset.name, provider, self._rules.group(None if symbol is None else each.names[symbol]))
+            if isfinite(each.ts) and (name in this.feeds or len(this.feeds) < _MOST_FEEDS):
+                this.feeds[name] = max(this.feeds.get(name, each.ts), each.ts)
+                if name in known.feeds:  # the round may take long
+                    known.feeds[name] = max(known.feeds[name], each.ts)
+        if found:
+            this.after, known.now = found[-1].names, found[-1].now
+
+    def _finish(self, known: _Known) -> None:
+        this, known.round = known.round, _Round()
+        known.feeds = this.feeds
+        if this.newest is None:
+            known.summary = Summary(0, None)
+        elif isfinite(this.newest):
+            try:
+                known.summary = Summary(this.series, datetime.fromtimestamp(this.newest, UTC))
+            except (ValueError, OverflowError, OSError):  # a time that Python does not have
+                known.summary = _UNKNOWN
+        else:
+            known.summary = _UNKNOWN
+
+    def _estimate(self, connection: psycopg.Connection[Any], until: float) -> None:
+        now = time.monotonic()
+        if now < self._rows_due or now >= until:
+            return
+        self._rows_due = now + _ROWS_REST_S
+        try:
+            with connection.transaction():
+                connection.execute(f"SET LOCAL statement_timeout = {max(1, int((until - now) * 1_000))}")
+                by_table = estimated_rows(connection, [each.table.name for each in DATASETS.values()])
+        except psycopg.errors.QueryCanceled:
+            return
+        self._rows = {name: by_table[each.table.name] for name, each in DATASETS.items() if each.table.name in by_table}

@@ -7,15 +7,25 @@ It is with each lane's queue, so that those who watch one lane see it.
 
 from __future__ import annotations
 
+import os
+import time
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 from celery.worker import control
+from celery.worker import state as celery_state
+from kombu.utils.uuid import uuid
 
 from market_data_store.protocol import ANSWER, LANES
+from market_data_store.worker import tally
 
 _active_queues = control.active_queues
 _VERSION = version("market-data-store")
+#: Tells this process from others of its name, before it and beside it.
+_INSTANCE = uuid()
+_BEGAN = time.monotonic()
+_PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
 
 @control.inspect_command(name="active_queues")
@@ -31,5 +41,23 @@ def active_queues(state: Any) -> list[dict[str, Any]]:
         "fallback": consumer.watch.fallback,
         "version": _VERSION,
         "processes": consumer.pool.num_processes,
+        "up_s": round(time.monotonic() - _BEGAN, 3),
+        "holds": len(celery_state.reserved_requests),
+        "rss_bytes": _rss_bytes(consumer.pool),
     }
-    return [{**queue, ANSWER: answer} if queue.get("name") in LANES.values() else queue for queue in queues]
+    once = {"instance": _INSTANCE, "counted": tally.total()}  # what is long, with one queue only
+    answered = []
+    for queue in queues:
+        if queue.get("name") in LANES.values():
+            queue, once = {**queue, ANSWER: answer | once}, {}
+        answered.append(queue)
+    return answered
+
+
+def _rss_bytes(pool: Any) -> int | None:
+    """Return the resident memory of the worker's processes; pages that they share count for each of them."""
+    try:
+        pids = {os.getpid(), *pool.info.get("processes", ())}
+        return sum(_PAGE_BYTES * int(Path(f"/proc/{pid}/statm").read_text().split()[1]) for pid in pids)
+    except (OSError, IndexError, ValueError):  # not Linux, or a process has just ended
+        return None

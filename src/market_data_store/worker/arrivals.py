@@ -42,6 +42,12 @@ def read_header(sent: Any, taken_at: float | None) -> tuple[float | None, float 
     return plausible(sent), time.monotonic()
 
 
+def born(enqueued_at: float | None, taken_at: float | None) -> float:
+    """Return when a message that comes now was first enqueued, by the monotonic clock, as far as the broker says."""
+    waited_s = 0.0 if taken_at is None or enqueued_at is None else max(0.0, taken_at - enqueued_at)
+    return time.monotonic() - waited_s
+
+
 def dated(envelopes: Sequence[Envelope]) -> list[Envelope]:
     """Return the envelopes with `enqueued_at` known of all; raises `DatabaseUnavailable`."""
     if all(envelope.arrived is None for envelope in envelopes):
@@ -65,9 +71,14 @@ def _dated(envelopes: Sequence[Envelope], writer: Writer) -> list[Envelope]:
         _forgettable.clear()
     _remembered.update(first, new)
     return [
-        e if arrival is None else e._replace(enqueued_at=_moment(e, first.get(e.task_id, arrival)), arrived=None)
+        e if arrival is None else _with_moment(e, _moment(e, first.get(e.task_id, arrival)))
         for e, arrival in zip(envelopes, arrivals, strict=True)
     ]
+
+
+def _with_moment(envelope: Envelope, moment: float) -> Envelope:
+    born = None if envelope.born is None else moment - _postgres.at(0.0)
+    return envelope._replace(enqueued_at=moment, arrived=None, born=born)
 
 
 def _moment(envelope: Envelope, arrival: float) -> float:

@@ -24,8 +24,8 @@ from celery.worker import state
 from celery.worker.request import Request
 
 from market_data_store.errors import Reason
-from market_data_store.protocol import ENQUEUED_AT_HEADER
-from market_data_store.worker.arrivals import read_header
+from market_data_store.protocol import ENQUEUED_AT_HEADER, QUEUE
+from market_data_store.worker.arrivals import born, read_header
 from market_data_store.worker.headers import Headers
 from market_data_store.worker.jobs import CoalescedTask
 from market_data_store.worker.lanes import Lanes
@@ -67,6 +67,7 @@ class CoalescedRequest(Request):
         self.runs_alone = self._delivery_info["redelivered"] or origin_of(message) is not None
         sent, taken_at = message.headers.get(ENQUEUED_AT_HEADER), getattr(message, "taken_at", None)
         self.enqueued_at, self.arrived = read_header(sent, taken_at)
+        self.born = born(self.enqueued_at, taken_at) if self.lane == QUEUE else None
         # Nobody knows how many rows are in a compressed body: such a message is one batch.
         self.rows = full_batch if headers.compression else row_count(headers.argsrepr, self.body)
         # For events, logs and `inspect`, which otherwise show a foreign sender's rows: the first 1,024 characters.

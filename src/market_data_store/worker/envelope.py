@@ -39,6 +39,9 @@ class Envelope(NamedTuple):
     compression: str | None = None
     #: When the worker got it, by `time.monotonic`; None if `enqueued_at` needs no dating.
     arrived: float | None = None
+    #: When it was first enqueued, by `time.monotonic`; before `arrivals.dated`, as far as the broker says. None for one
+    #: of the backfill lane.
+    born: float | None = None
 
     @property
     def was_ended(self) -> bool:

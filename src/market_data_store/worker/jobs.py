@@ -13,10 +13,12 @@ from celery import Task, current_app
 from celery.exceptions import TaskRevokedError, WorkerLostError
 from kombu.utils.uuid import uuid
 
+from market_data_store.coordinator.counted import Counted
 from market_data_store.errors import Reason
 from market_data_store.logs.repeated import Repeated
 from market_data_store.protocol import JSON, TURNS_HEADER
 from market_data_store.transport.moving import counted_turns, reached
+from market_data_store.worker import tally
 from market_data_store.worker.envelope import Envelope, Failed, GiveBack, Hold, Outcome, Succeeded
 from market_data_store.worker.headers import Headers, bytes_of
 from market_data_store.worker.shutdown import is_stopping
@@ -80,6 +82,7 @@ class PooledRequest(Protocol):
     #: As `Envelope` has them.
     enqueued_at: float | None
     arrived: float | None
+    born: float | None
     headers: Headers
     #: Why the message cannot be a task, if it cannot.
     unusable: Reason | None
@@ -158,7 +161,9 @@ class Job:
         for request in self.requests:
             request.on_accepted(pid, time_accepted)
 
-    def _on_success(self, outcomes: list[Outcome], **_: Any) -> None:
+    def _on_success(self, ended: tuple[list[Outcome], Counted], **_: Any) -> None:
+        outcomes, counted = ended
+        tally.gather(counted)
         requests = self.requests
         self._close(
             settled=any(isinstance(outcome, Succeeded | Failed | Hold) for outcome in outcomes),
@@ -265,6 +270,7 @@ def _envelope(request: PooledRequest) -> Envelope:
         content_encoding=_text(content_encoding, "utf-8"),
         compression=headers.compression,
         arrived=request.arrived,
+        born=request.born,
     )
 
 
@@ -273,5 +279,5 @@ def _text(value: str | None, usual: str) -> str | None:
     return usual if value == usual else value
 
 
-def _run_in_pool(task_name: str, envelopes: list[Envelope], held: frozenset[str]) -> list[Outcome]:
-    return list(current_app.tasks[task_name].run_batch(envelopes, held))
+def _run_in_pool(task_name: str, envelopes: list[Envelope], held: frozenset[str]) -> tuple[list[Outcome], Counted]:
+    return list(current_app.tasks[task_name].run_batch(envelopes, held)), tally.taken()

@@ -90,12 +90,18 @@ class Rejects:
 _clocks, _batches, _rejects = _Clocks(), _Batches(), Rejects(logger)
 
 
-def report(dataset: str, written: Written, seconds: float) -> None:
-    """Report a batch that is committed, in `seconds` from its first attempt."""
+def report(dataset: str, written: Written, seconds: float, latencies: Sequence[float] = ()) -> None:
+    """Report a batch that is committed, in `seconds` from its first attempt; `latencies` as in `batch_written`."""
     total = sum(written.counts, start=Counts())
     messages = len(written.counts)
     batch_written.send(
-        sender=TASK, dataset=dataset, counts=total, messages=messages, seconds=seconds, late=written.late
+        sender=TASK,
+        dataset=dataset,
+        counts=total,
+        messages=messages,
+        seconds=seconds,
+        late=written.late,
+        latencies=latencies,
     )
     _batches.heard(dataset, total, messages, seconds)
     _clocks.heard(dataset, total.rows, written.behind)

@@ -257,7 +257,13 @@ def _write(
         written = attempt() if once else persistently(attempt)
     except SoftTimeLimitExceeded as error:
         raise OutOfTime(writer.reached if len(messages) == 1 else 0) from error
-    report(dataset.name, written, time.monotonic() - started)
+    ended = time.monotonic()
+    latencies = [
+        ended - envelope.born
+        for place, envelope in enumerate(envelopes)
+        if envelope.born is not None and place not in written.waiting
+    ]
+    report(dataset.name, written, ended - started, latencies)
     return written
 
 

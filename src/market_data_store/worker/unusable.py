@@ -55,6 +55,7 @@ class UnusableMessage:
         self.id = self.headers.id
         taken_at = getattr(message, "taken_at", None)
         self.enqueued_at, self.arrived = read_header(sent.get(ENQUEUED_AT_HEADER), taken_at)
+        self.born = None
         self.message = message
         self.delivery_info = {"redelivered": (message.delivery_info or {}).get("redelivered") is True}
         #: As `CoalescedRequest` has them: its lane, how much it adds to a batch, and whether it must not be in one with

@@ -10,14 +10,16 @@ import pytest
 from psycopg import sql
 from support.databases import Connection
 
-from market_data_store.datasets import DATASETS
+from market_data_store.datasets import DATASETS, Dataset
 from market_data_store.postgres import series
 from market_data_store.postgres.key_index import BY_INDEX
-from market_data_store.postgres.series import Series, newest_rows, series_of, summary_of
+from market_data_store.postgres.series import Series, newest_rows, newest_times, rows_by_minute, series_of
 
 BARS, OPTIONS, NEWS = DATASETS["bars"], DATASETS["options"], DATASETS["news"]
 START = datetime(2024, 1, 1, tzinfo=UTC)
 MINUTE = timedelta(minutes=1)
+#: That of `START`, since 1970.
+MINUTES = int(START.timestamp()) // 60
 
 #: 60 series of 400 bars each.
 FILL = """
@@ -67,8 +69,19 @@ def counted(database: Connection) -> list[Series]:
     ]
 
 
+def times(connection: Connection, dataset: Dataset, most: int = 1_000) -> dict[tuple[str, ...], datetime]:
+    """The newest time of each key without its time, found in portions."""
+    found: dict[tuple[str, ...], datetime] = {}
+    after: tuple[str, ...] = ()
+    while portion := newest_times(connection, dataset, most, after):
+        assert len(portion) <= most
+        found |= {each.names: datetime.fromtimestamp(each.ts, UTC) for each in portion}
+        after = portion[-1].names
+    return found
+
+
 def plan_of(connection: Connection, query: str, **numbers: Any) -> str:
-    composed = series._composed(query, BARS, {}, **numbers)
+    composed = series.composed(query, BARS, {}, **numbers)
     with connection.transaction():
         connection.execute(BY_INDEX)
         ((plan,),) = connection.execute(sql.SQL("EXPLAIN (FORMAT JSON) {}").format(composed)).fetchall()
@@ -88,9 +101,14 @@ def test_the_series_are_found(database: Connection, change: str, analyze: bool) 
         each for each in expected if each.provider == "cme" and each.symbol in ("S1", "S2")
     ]
     with database.transaction():
-        assert summary_of(database, BARS, 1_000) == (60, START + 399 * MINUTE)
-        assert summary_of(database, BARS, 60) == (60, START + 399 * MINUTE)
-        assert summary_of(database, BARS, 59) == (None, None)
+        at_once = times(database, BARS)
+        assert at_once == {(each.provider, each.symbol, each.interval): each.last for each in expected}
+        assert list(at_once) == sorted(at_once)
+        assert times(database, BARS, 7) == at_once
+        found = rows_by_minute(database, BARS, 1_000, MINUTES - 1, MINUTES + 1)
+        assert sum(rows for _, _, rows in found) == 120
+        assert {(names["provider"], names["symbol"], names["interval"]) for names, *_ in found} == set(at_once)
+        assert {(minute, rows) for _, minute, rows in found} == {(MINUTES, 1), (MINUTES + 1, 1)}
 
 
 @tables
@@ -98,7 +116,9 @@ def test_no_plan_reads_a_whole_table(database: Connection, change: str) -> None:
     fill(database, change)
     for query, numbers in (
         (series._SERIES, {}),
-        (series._SUMMARY, {"most": 1_000}),
+        (series._TIMES, {"most": 1_000}),
+        (series._TIMES, {"most": 10, "after": ("cme", "S1", "5m")}),
+        (series._MINUTES, {"most": 1_000, "start": MINUTES * 60, "end": MINUTES * 60 + 120}),
         (series._NEWEST, {"limit": 10}),
     ):
         plan = plan_of(database, query, **numbers)
@@ -114,7 +134,7 @@ def test_few_rows_are_touched(database: Connection, change: str) -> None:
     fill(database, change)
     with database.transaction():
         before = touched(database)
-        summary_of(database, BARS, 1_000)
+        newest_times(database, BARS, 1_000)
         scans, fetched = (after - earlier for after, earlier in zip(touched(database), before, strict=True))
     assert scans == 0
     assert 0 < fetched < 60 * 2 * 2 + 10  # a first and a last row of each, from each partition
@@ -173,8 +193,9 @@ def test_the_series_of_options_are_not_their_contracts(database: Connection) -> 
         Series("p", f"S{i}", None, START + i * MINUTE, START + (498 + i) * MINUTE, 250, True) for i in (0, 1)
     ]
     with database.transaction():
-        assert summary_of(database, OPTIONS, 70) == (2, START + 499 * MINUTE)
-        assert summary_of(database, OPTIONS, 69) == (None, None)
+        contracts = times(database, OPTIONS, 9)
+        assert len(contracts) == 70
+        assert max(contracts.values()) == START + 499 * MINUTE
     assert [row["ts"] for row in newest_rows(database, OPTIONS, {"symbol": "S0"}, 2)] == [
         "2024-01-01T08:18:00+00:00",
         "2024-01-01T08:16:00+00:00",
@@ -198,7 +219,7 @@ def test_an_empty_dataset_has_no_series(database: Connection) -> None:
         assert series_of(database, dataset, {}) == []
         assert newest_rows(database, dataset, {}, 5) == []
         with database.transaction():
-            assert summary_of(database, dataset, 10) == (0, None)
+            assert newest_times(database, dataset, 10) == []
 
 
 @pytest.mark.parametrize(
@@ -218,4 +239,4 @@ def test_without_the_keys_index_the_rows_are_counted(database: Connection, chang
     assert series_of(database, BARS, {}) == expected
     assert newest_rows(database, BARS, {"provider": "cme"}, 3) == newest
     with database.transaction():
-        assert summary_of(database, BARS, 1_000) == (None, None)
+        assert newest_times(database, BARS, 1_000) is None

@@ -12,9 +12,9 @@ from support.databases import Connection
 
 from market_data_store.cli.status import _stored
 from market_data_store.datasets import DATASETS
-from market_data_store.postgres.series import Summary
 from market_data_store.status import stored
 from market_data_store.status.database import DatabaseReader
+from market_data_store.status.stored import Summary
 
 BARS = """
     INSERT INTO bars_ohlcv (provider, symbol, interval, ts, open, high, low, close, enqueued_at)
@@ -35,9 +35,14 @@ def reader(database_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Datab
     reader.close()
 
 
+def looked(reader: DatabaseReader) -> dict[str, Summary]:
+    """What is known of each dataset, without the estimate of its rows."""
+    return {name: found._replace(rows=None) for name, found in reader.read().stored.items()}
+
+
 def test_each_dataset_has_its_series_and_its_newest_row(database: Connection, reader: DatabaseReader) -> None:
     database.execute(BARS)
-    assert reader.read().stored == dict.fromkeys(DATASETS, EMPTY) | {"bars": Summary(5, NEWEST)}
+    assert looked(reader) == dict.fromkeys(DATASETS, EMPTY) | {"bars": Summary(5, NEWEST)}
 
 
 @pytest.mark.parametrize(
@@ -55,7 +60,7 @@ def test_what_cannot_be_found_out_is_unknown_and_hides_nothing_else(
 ) -> None:
     database.execute(BARS)
     database.execute(change)
-    assert reader.read().stored == dict.fromkeys(DATASETS, EMPTY) | {"bars": UNKNOWN}
+    assert looked(reader) == dict.fromkeys(DATASETS, EMPTY) | {"bars": UNKNOWN}
 
 
 def test_many_series_are_not_looked_through(
@@ -63,9 +68,9 @@ def test_many_series_are_not_looked_through(
 ) -> None:
     database.execute(BARS)
     monkeypatch.setattr(stored, "_MOST", 4)
-    assert reader.read().stored["bars"] == UNKNOWN
+    assert looked(reader)["bars"] == UNKNOWN
     monkeypatch.setattr(stored, "_MOST", 5)
-    assert reader.read().stored["bars"] == Summary(5, NEWEST)
+    assert looked(reader)["bars"] == Summary(5, NEWEST)
 
 
 def test_a_locked_table_costs_no_more_than_its_share(
@@ -76,12 +81,12 @@ def test_a_locked_table_costs_no_more_than_its_share(
     with psycopg.connect(database_url) as holder:
         holder.execute("LOCK TABLE bars_ohlcv IN ACCESS EXCLUSIVE MODE")
         started = time.monotonic()
-        found = [reader.read().stored for _ in range(2)]
+        found = [looked(reader) for _ in range(2)]
         assert time.monotonic() - started < 2 * (stored._BUDGET_S + 0.7)
         # It took all the time there was; the others come first in the next look.
         assert found[-1]["bars"] == UNKNOWN
         assert found[-1]["ticks"] == EMPTY
-    assert reader.read().stored["bars"] == Summary(5, NEWEST)
+    assert looked(reader)["bars"] == Summary(5, NEWEST)
 
 
 def test_a_dataset_is_not_looked_at_all_the_time(
@@ -89,9 +94,9 @@ def test_a_dataset_is_not_looked_at_all_the_time(
 ) -> None:
     monkeypatch.setattr(stored, "_REST_S", 3_600.0)
     reader = DatabaseReader(database_url)
-    before = reader.read().stored
+    before = looked(reader)
     database.execute(BARS)
-    assert reader.read().stored == before
+    assert looked(reader) == before
     reader.close()
 
 

@@ -34,7 +34,7 @@ def test_every_link_of_a_document_leads_to_what_is_served(name: str, app: Flask)
         address = str(here) if not path else str(here.parent / path)
         with client.get(address.replace("/decisions/../", "/"), buffered=True) as found:
             assert found.status_code == 200, target
-            assert not anchor or f'id="{anchor}"' in found.text, target
+            assert not anchor or f'id="{anchor}"' in found.get_data(as_text=True), target
 
 
 def test_a_document_is_a_page_without_scripts_and_with_tables(app: Flask) -> None:

@@ -24,6 +24,7 @@ class Request(SimpleNamespace):
 
 def request(*, is_stuck: bool = False) -> Any:
     parts = {"body": b"", "content_type": None, "content_encoding": None, "enqueued_at": None, "arrived": None}
+    parts["born"] = None
     message = SimpleNamespace(headers={}, delivery_info={})
     more = {"message": message, "delivery_info": {}, "unusable": None, "is_settled": False, "is_stuck": is_stuck}
     return Request(headers=Headers(id="x"), **parts, **more)
@@ -65,7 +66,7 @@ def test_one_message_that_cannot_be_settled_keeps_no_other_from_it(consumer: Any
     requests = [request(), request(is_stuck=True), request(), request()]
     outcomes: list[Outcome] = [*[Succeeded("", 0.0)] * 3, GiveBack("later")]
     with pytest.raises(OSError, match="lost"):
-        job(consumer, requests, done)._on_success(outcomes)
+        job(consumer, requests, done)._on_success((outcomes, {}))
     assert [one.is_settled for one in requests] == [True, False, True, False]
     assert [one for one, _ in given_back] == requests[3:]
     assert done == [None]

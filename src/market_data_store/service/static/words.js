@@ -29,7 +29,7 @@ export function bytes(size) {
 export const MEANINGS = {
   soft: "Soft: the queue is filling, and producers send at half their rate.",
   hard: "Hard: producers wait until the level falls.",
-  degraded: "Degraded: rows are taken and written, but something needs a look.",
+  degraded: "Degraded: nothing is lost, but something needs a look.",
   "not ready": "Not ready: rows cannot be taken or written now.",
 };
 
