@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any, Protocol
 
 import pytest
-from playwright.sync_api import Browser, sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from support.requirements import missing
 
@@ -25,3 +26,35 @@ def chromium() -> Iterator[Browser]:
         browser = playwright.chromium.launch(executable_path=str(CHROMIUM), args=arguments)
         yield browser
         browser.close()
+
+
+class Served(Protocol):
+    """What serves the page."""
+
+    url: str
+
+
+Watched = Callable[..., Page]
+
+
+@pytest.fixture
+def watched(chromium: Browser) -> Iterator[Watched]:
+    """Open status pages; what they complain of and ask other hosts for fails the test."""
+    complaints: list[str] = []
+
+    def open_page(server: Served, **options: Any) -> Page:
+        page = chromium.new_context(**options).new_page()
+        page.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.on("request", lambda r: None if r.url.startswith((server.url, "blob:")) else complaints.append(r.url))
+        page.goto(server.url)
+        expect(page.locator("#shown")).to_have_attribute("aria-busy", "false")
+        return page
+
+    yield open_page
+    for context in chromium.contexts:
+        for page in context.pages:
+            page.unroute_all(behavior="ignoreErrors")
+        context.close()
+    # While the server is away, and of what it refuses, the browser itself says so.
+    assert [each for each in complaints if "ERR_CONNECTION" not in each and "a status of 4" not in each] == []

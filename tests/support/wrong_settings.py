@@ -49,6 +49,8 @@ WRONG = {
     "MDS_ENV": "prod",
     "ADMIN_TOKEN": "s3cret and more",
     "MDS_STATUS_TOKEN": "s3cret",
+    "MDS_OPEN_SERIES": "perhaps",
+    "MDS_FLOWER_URL": "flower/s3cret",
     "MDS_ALLOWED_HOSTS": "https://mds.example.com",
     "FLOWER_BASIC_AUTH": "s3cret",
     "PORT": "80000",

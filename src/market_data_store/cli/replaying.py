@@ -58,7 +58,7 @@ def replayed(
         return found
 
     with _progress() as progress:
-        since = _now(connection)
+        since = dead_letters.now(connection)
         bar = progress.add_task("sent", total=dead_letters.count(connection, **chosen.selection))
         try:
             for message in messages(app, connection, **chosen.selection, change=None if change is None else changed):
@@ -109,13 +109,6 @@ def show_outcome(outcome: Outcome, timeout_s: float) -> None:
     if outcome.uncorrected:
         left = f"{outcome.uncorrected:,} were not sent"
         console.print(f"{left}: they hold no object with fields; correct them with `mds dead-letters export`")
-
-
-def _now(connection: psycopg.Connection[Any]) -> datetime:
-    """Return the time of the database's clock, which also sets `refused_at`."""
-    ((now,),) = connection.execute("SELECT clock_timestamp()").fetchall()
-    assert isinstance(now, datetime)  # noqa: S101
-    return now
 
 
 def _progress() -> Progress:

@@ -70,7 +70,8 @@ def command(web_port: int | None, flower_port: int | None, concurrency: int | No
         if flower_port:
             commands["flower"] = ["market_data_store", "flower", f"--port={flower_port}"]
             pages["FLOWER"] = flower_port
-        with running_processes(servers, commands, output, web_port=web_port) as running:
+        ports = {"web_port": web_port, "flower_port": flower_port}
+        with running_processes(servers, commands, output, **ports) as running:
             try:
                 for name, port in pages.items():
                     is_there = partial(accepts, port, reachable(host))
@@ -124,12 +125,12 @@ def running_servers() -> Iterator[Servers]:
 
 @contextmanager
 def running_processes(
-    servers: Servers, commands: dict[str, list[str]], output: Output, *, web_port: int = 0
+    servers: Servers, commands: dict[str, list[str]], output: Output, **ports: int
 ) -> Iterator[processes.Running]:
     """Run processes of the store during the block, which begins when the worker is ready."""
     servers.ports.keep()
     with (
-        processes.processes(servers.running, commands, output, servers.settings, web_port=web_port) as running,
+        processes.processes(servers.running, commands, output, servers.settings, **ports) as running,
         closing(QueueInspector(app, QUEUE)) as inspector,
     ):
         try:

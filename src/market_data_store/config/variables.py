@@ -147,6 +147,10 @@ class Settings(BaseSettings):
     admin_token: Annotated[str, BeforeValidator(checks.token)] = _env("ADMIN_TOKEN", default="", repr=False)
     #: If set, everything but /healthz asks for this token, or for the admin's.
     status_token: StatusToken = _env("MDS_STATUS_TOKEN", default="", repr=False)
+    #: Whether the page shows series and their rows without the admin's token.
+    open_series: bool = _env("MDS_OPEN_SERIES", default=False)
+    #: Where people open Flower: the page links to it.
+    flower_url: HttpUrl = _env("MDS_FLOWER_URL", default="", repr=False)
     #: The names by which web may be called; without them any in production, in development those of this machine.
     allowed_hosts: HostNames = _env("MDS_ALLOWED_HOSTS", default=())
     #: Flower's user and password, `user:password`.

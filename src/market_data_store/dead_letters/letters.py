@@ -37,6 +37,8 @@ _PAGE = sql.SQL(f"{_LISTED} {{selected}} {_NEXT}")
 _WHOLE = sql.SQL(f"{_LISTED}, {_PAYLOAD} {{selected}} {_NEXT}")
 _COUNT = sql.SQL("SELECT count(*) {selected}")
 _COUNT_PARTIAL = sql.SQL("SELECT count(*) {selected} AND row IS NULL AND (body IS NULL OR length(body) < body_bytes)")
+#: By the database's clock, which also sets `refused_at`.
+_NOW = "SELECT clock_timestamp()"
 #: Ids are given in the order in which letters are kept.
 _OLDEST = "SELECT created_at FROM dead_letters ORDER BY id LIMIT 1"
 _PURGE = sql.SQL("DELETE {selected}")
@@ -124,6 +126,13 @@ def count(
     """Count letters: those with these ids, those of one dataset, or all; or of them those that no replay sends."""
     query = _COUNT_PARTIAL if only_partial else _COUNT
     return int(connection.execute(*selection(query, ids, dataset, where)).fetchall()[0][0])
+
+
+def now(connection: psycopg.Connection[Any]) -> datetime:
+    """Return the time of the database's clock, which also sets `refused_at`."""
+    ((found,),) = connection.execute(_NOW).fetchall()
+    assert isinstance(found, datetime)  # noqa: S101
+    return found
 
 
 def oldest(connection: psycopg.Connection[Any]) -> datetime | None:

@@ -55,6 +55,17 @@ class Sent:
     whole: bool
 
 
+@dataclass(frozen=True, slots=True)
+class Portion:
+    """Letters that were sent together, by id."""
+
+    ids: tuple[int, ...]
+    #: How many letters among them were not sent, because they could not be corrected.
+    uncorrected: int
+    #: Whether no selected letter comes after them.
+    is_last: bool
+
+
 def replay(
     app: Celery,
     connection: psycopg.Connection[Any],
@@ -66,7 +77,38 @@ def replay(
 
     After `BrokerUnavailable` every letter is still in the table, and it is safe to replay all of them again.
     """
-    return sum(len(sent.ids) for sent in messages(app, connection, ids=ids, dataset=dataset))
+    return len(portion(app, connection, ids=ids, dataset=dataset).ids)
+
+
+def portion(
+    app: Celery,
+    connection: psycopg.Connection[Any],
+    *,
+    limit: int | None = None,
+    ids: Sequence[int] | None = None,
+    dataset: str | None = None,
+    where: Where = EVERY,
+    change: Change | None = None,
+) -> Portion:
+    """Send letters again as `replay` does: all, or about `limit`, up to the end of a message.
+
+    `change` is that of `messages`. The next portion comes above the last id.
+    """
+    left: list[int] = []
+    sent: list[int] = []
+
+    def noted(letter: Letter) -> Letter | None:
+        assert change is not None  # noqa: S101
+        changed = change(letter)
+        left.extend([letter.id] if changed is None else [])
+        return changed
+
+    changes = None if change is None else noted
+    for message in messages(app, connection, ids=ids, dataset=dataset, where=where, change=changes):
+        sent += message.ids
+        if limit is not None and len(sent) >= limit:
+            return Portion(tuple(sent), sum(id_ < sent[-1] for id_ in left), is_last=False)
+    return Portion(tuple(sent), len(left), is_last=True)
 
 
 def messages(

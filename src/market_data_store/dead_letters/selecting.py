@@ -18,6 +18,9 @@ _MEANINGS = {
     "task": sql.SQL("task_id = %(task)s"),
     "since": sql.SQL("created_at >= %(since)s"),
     "until": sql.SQL("created_at < %(until)s"),
+    "pattern": sql.SQL("pattern IS NOT DISTINCT FROM nullif(%(pattern)s, '')"),
+    "whole": sql.SQL("(dataset IS NULL) = %(whole)s"),
+    "above": sql.SQL("id > %(above)s"),
 }
 
 
@@ -34,6 +37,12 @@ class Where:
     #: Kept at this time or later, and before that one.
     since: datetime | None = None
     until: datetime | None = None
+    #: The whole pattern of the reason; an empty one for letters of version 0.4, which have none.
+    pattern: str | None = None
+    #: Whether they hold a message that is unusable as a whole, which has no dataset.
+    whole: bool | None = None
+    #: The id after which they come.
+    above: int | None = None
 
 
 #: All letters.

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import IO
 
 from market_data_store.config import Settings
-from market_data_store.connections.addresses import is_loopback
+from market_data_store.connections.addresses import is_loopback, own_url
 from market_data_store.errors import MarketDataStoreError
 from market_data_store.local import end_with_parent, start_postgres, start_valkey
 from market_data_store.local.directory import EmbeddedServer
@@ -104,15 +104,15 @@ def servers(settings: Settings, ports: Ports) -> Iterator[Running]:
 
 @contextmanager
 def processes(
-    running: Running, commands: Mapping[str, Sequence[str]], log: Log, settings: Settings, *, web_port: int = 0
+    running: Running, commands: Mapping[str, Sequence[str]], log: Log, settings: Settings, **ports: int
 ) -> Iterator[Running]:
     """Run `python -P -m ...` commands on these servers, and pass each line of their output to `log(name, line)`.
 
-    `commands` is keyed by process name. The processes listen on MDS_HOST, by default 127.0.0.1. MDS_ENV defaults to
-    development where only this machine reaches them. Web and Flower get passwords that the store has made if the
-    settings have none.
+    `commands` is keyed by process name. The processes listen on MDS_HOST, by default 127.0.0.1; `ports` has those of
+    web (`web_port`) and Flower (`flower_port`). MDS_ENV defaults to development where only this machine reaches them.
+    Web and Flower get passwords that the store has made if the settings have none.
     """
-    host = listening_host(settings)
+    host, flower = listening_host(settings), ports.get("flower_port", 0)
     is_chosen = "environment" in settings.model_fields_set or not is_loopback(host)
     environment = {
         **os.environ,
@@ -120,10 +120,13 @@ def processes(
         "DATABASE_URL": running.database_url,
         "BROKER_URL": running.broker_url,
         "MDS_HOST": host,
-        "PORT": str(web_port),
+        "PORT": str(ports.get("web_port", 0)),
     }
     theirs = {
-        "web": {"ADMIN_TOKEN": settings.own_admin_token or running.passwords.admin_token},
+        "web": {
+            "ADMIN_TOKEN": settings.own_admin_token or running.passwords.admin_token,
+            "MDS_FLOWER_URL": settings.flower_url or (own_url(host, flower) if flower else ""),
+        },
         "flower": {"FLOWER_BASIC_AUTH": settings.flower_basic_auth or running.passwords.flower},
     }
     # All are asked to end before the first is waited for: together they take only as long as the slowest.

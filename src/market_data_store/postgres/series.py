@@ -32,7 +32,7 @@ _COUNTED = 100
 _SAMPLED_PAGES = 2_000
 
 #: For each key without its time, the first and the last time: `stored`, to be selected from.
-_FOUND = """
+FOUND = """
     {keys}, stored AS (
         SELECT keys.*, newest.ts AS last FROM (SELECT * FROM keys LIMIT {most}) AS keys CROSS JOIN LATERAL (
             SELECT ts FROM {table} AS each
@@ -152,10 +152,10 @@ def series_of(
     with connection.transaction():
         check_types(connection, dataset, dataset.key)
         if count or not has_index(connection, dataset):
-            counted = connection.execute(_composed(_COUNT, dataset, criteria)).fetchall()
+            counted = connection.execute(composed(_COUNT, dataset, criteria)).fetchall()
             return [_series(dataset, row, row[-1], exact=True) for row in counted]
         connection.execute(BY_INDEX)
-        found = connection.execute(_composed(_SERIES, dataset, criteria)).fetchall()
+        found = connection.execute(composed(_SERIES, dataset, criteria)).fetchall()
         connection.execute("SET LOCAL enable_seqscan = on")
         share, sampled = _NOTHING
         if any(row[-1] >= _COUNTED for row in found):
@@ -183,7 +183,7 @@ def newest_times(
     if not has_index(connection, dataset):
         return None
     connection.execute(BY_INDEX)
-    rows = connection.execute(_composed(_TIMES, dataset, {}, after=after, most=most)).fetchall()
+    rows = connection.execute(composed(_TIMES, dataset, {}, after=after, most=most)).fetchall()
     return [Newest(tuple(names), ts, now) for *names, ts, now in rows]
 
 
@@ -196,9 +196,9 @@ def rows_by_minute(
     Only after `newest_times` has found some, in a transaction that may have a time limit.
     """
     connection.execute(BY_INDEX)
-    query = _composed(_MINUTES, dataset, {}, most=most, start=first * 60, end=(last + 1) * 60)
+    query = composed(_MINUTES, dataset, {}, most=most, start=first * 60, end=(last + 1) * 60)
     found = connection.execute(query).fetchall()
-    return [(dict(zip(_names(dataset), names, strict=True)), minute, rows) for *names, minute, rows in found]
+    return [(dict(zip(names_of(dataset), names, strict=True)), minute, rows) for *names, minute, rows in found]
 
 
 def newest_rows(
@@ -214,8 +214,10 @@ def newest_rows(
         by_index = in_keys and has_index(connection, dataset)
         if by_index:
             connection.execute(BY_INDEX)
+        # Of one key, the index has the rows in their order.
+        is_one = all(len(listed(criteria.get(name))) == 1 for name in prefix(dataset))
         connection.execute("SET LOCAL timezone = 'UTC'")
-        query = _composed(_NEWEST if by_index else _NEWEST_OF_ALL, dataset, criteria, limit=limit)
+        query = composed(_NEWEST if by_index and not is_one else _NEWEST_OF_ALL, dataset, criteria, limit=limit)
         with connection.cursor() as cursor:
             set_json_loads(partial(_loaded, digits_of(dataset).keys()), cursor)
             return [row for (row,) in cursor.execute(query).fetchall()]
@@ -228,12 +230,13 @@ def _loaded(exact: Collection[str], text: str | bytes) -> dict[str, Any]:
 
 
 def _series(dataset: Dataset, row: tuple[Any, ...], rows: int, *, exact: bool) -> Series:
-    names = dict(zip(_names(dataset), row, strict=False))
+    names = dict(zip(names_of(dataset), row, strict=False))
     first, last = (moment.astimezone(UTC) for moment in row[-3:-1])
     return Series(names["provider"], names.get("symbol"), names.get("interval"), first, last, rows, exact)
 
 
-def _names(dataset: Dataset) -> list[str]:
+def names_of(dataset: Dataset) -> list[str]:
+    """Return which of provider, symbol and interval name a series of the dataset."""
     return [name for name in NAMES if name in prefix(dataset)]
 
 
@@ -241,14 +244,21 @@ def _sampled(connection: psycopg.Connection[Any], dataset: Dataset, criteria: Ma
     table = sql.Literal(sql.Identifier(dataset.table.name).as_string(None))
     ((pages,),) = connection.execute(sql.SQL(_PAGES).format(name=table)).fetchall()
     share = min(1.0, _SAMPLED_PAGES / max(pages, 1))
-    rows = connection.execute(_composed(_SAMPLE, dataset, criteria, percent=100.0 * share)).fetchall()
+    rows = connection.execute(composed(_SAMPLE, dataset, criteria, percent=100.0 * share)).fetchall()
     return share, {tuple(names): count for *names, count in rows}
 
 
-def _composed(
-    template: str, dataset: Dataset, criteria: Mapping[str, Any], *, after: Sequence[str] = (), **numbers: float
+def composed(
+    template: str,
+    dataset: Dataset,
+    criteria: Mapping[str, Any],
+    *,
+    found: str = FOUND,
+    after: Sequence[str] = (),
+    **literals: float | str,
 ) -> sql.Composed:
-    names, series = prefix(dataset), _names(dataset)
+    """Compose a query of this dataset; its place `{found}` becomes `found`, which has the keys' times as `stored`."""
+    names, series = prefix(dataset), names_of(dataset)
 
     def joined(columns: list[str], alias: str = "", suffix: str = "") -> sql.Composed:
         of = (alias,) if alias else ()
@@ -268,11 +278,11 @@ def _composed(
         "names_as_texts": joined(names, "stored", "::text"),
         "after": behind if after else sql.SQL(""),
         "most": sql.SQL("ALL"),
-        **{name: sql.Literal(number) for name, number in numbers.items()},
+        **{name: sql.Literal(value) for name, value in literals.items()},
     }
     return sql.SQL(template).format(
         **parts,
-        found=sql.SQL(_FOUND).format(**parts, keys=sql.SQL(KEYS).format(**parts)),
+        found=sql.SQL(found).format(**parts, keys=sql.SQL(KEYS).format(**parts)),
         series_of_each=joined(series, "each"),
         series_of_stored=joined(series, "stored"),
         as_texts=joined(series, "stored", "::text"),

@@ -18,7 +18,7 @@ from market_data_store.app import app as celery_app
 from market_data_store.config import settings
 from market_data_store.coordinator.cluster import refuse_cluster
 from market_data_store.coordinator.watermarks import LevelAndReason
-from market_data_store.errors import InvalidMessage, MarketDataStoreError
+from market_data_store.errors import InvalidMessage, InvalidRead, MarketDataStoreError
 from market_data_store.metrics.definitions import set_backfill_level_gauge, set_letters_gauges, set_level_gauge
 from market_data_store.service import metrics
 from market_data_store.service.admin import create_admin
@@ -26,6 +26,7 @@ from market_data_store.service.dead_letters import create_letters
 from market_data_store.service.guard import Answer, Guard, Problem, problem
 from market_data_store.service.page import create_page
 from market_data_store.service.protection import protect
+from market_data_store.service.series import create_series
 from market_data_store.status.database import DatabaseStatus
 from market_data_store.status.health import is_ready
 from market_data_store.status.sampler import Sampler
@@ -77,6 +78,7 @@ def create_app() -> Flask:
 
     app.register_api(create_admin(configured, sampler, guard))
     app.register_api(create_letters(configured, guard))
+    app.register_api(create_series(configured, guard))
     app.register_blueprint(create_page(configured, sampler))
     app.register_error_handler(HTTPException, _http_error)
     app.register_error_handler(MarketDataStoreError, _own_error)
@@ -111,7 +113,7 @@ def _http_error(error: HTTPException) -> Response:
 
 
 def _own_error(error: MarketDataStoreError) -> Response:
-    return problem(str(error), 422 if isinstance(error, InvalidMessage) else 503)
+    return problem(str(error), 422 if isinstance(error, (InvalidMessage, InvalidRead)) else 503)
 
 
 def _unexpected(error: Exception) -> Response:

@@ -61,17 +61,22 @@ class Guard:
             self.admin_token = made.admin_token
             logger.info("ADMIN_TOKEN is not set; the admin endpoints take the one in %s", made.path.absolute())
 
-    def blueprint(self, name: str, tag: str) -> APIBlueprint:
-        """Make a blueprint whose endpoints require `Authorization: Bearer $ADMIN_TOKEN`.
+    def blueprint(self, name: str, tag: str, *, is_open: bool = False) -> APIBlueprint:
+        """Make a blueprint whose endpoints require `Authorization: Bearer $ADMIN_TOKEN`, unless it is open.
 
         They answer 503 while there is no token, 401 without the right one, and 429 after too many wrong ones.
         """
         responses: dict[Any, Any] = {401: Problem, 413: Problem, 422: Problem, 429: Problem, 503: Problem}
         blueprint = APIBlueprint(
-            name, __name__, abp_tags=[Tag(name=tag)], abp_security=[{"token": []}], abp_responses=responses
+            name,
+            __name__,
+            abp_tags=[Tag(name=tag)],
+            abp_security=None if is_open else [{"token": []}],
+            abp_responses=responses,
         )
-        blueprint.before_request(self._refuse)
-        blueprint.after_request(_log)
+        if not is_open:
+            blueprint.before_request(self._refuse)
+            blueprint.after_request(_log)
         return blueprint
 
     def _refuse(self) -> Response | None:

@@ -1,14 +1,17 @@
-"""The status page (`/`) and the JSON that it shows (`/status.json`).
+"""The status page (`/`), the JSON that it shows (`/status.json`), and the documents that it leads to.
 
-Both need no token: they show levels, counts and reasons, never a row's values. The page's files are in `static` and
+They need no token: they show levels, counts and reasons, never a row's values. The page's files are in `static` and
 load nothing from another host.
 """
 
 from __future__ import annotations
 
+from urllib.parse import urlsplit, urlunsplit
+
 from flask import Blueprint, Response, jsonify
 
 from market_data_store.config import Settings
+from market_data_store.service.documents import add_documents
 from market_data_store.status.document import document_of
 from market_data_store.status.sampler import Sampler
 
@@ -32,9 +35,12 @@ def create_page(settings: Settings, sampler: Sampler) -> Blueprint:
 
     @page.get("/status.json")
     def status() -> Response:
-        response = jsonify(document_of(sampler.newest(), settings))
+        own = {"links": _links(settings), "open_series": settings.open_series}
+        response = jsonify(document_of(sampler.newest(), settings) | own)
         response.headers["Cache-Control"] = "no-store"
         return response
+
+    add_documents(page)
 
     @page.after_request
     def protect(response: Response) -> Response:
@@ -42,3 +48,10 @@ def create_page(settings: Settings, sampler: Sampler) -> Blueprint:
         return response
 
     return page
+
+
+def _links(settings: Settings) -> dict[str, str | None]:
+    """Return where the page leads to, relative to it; Flower's address without user and password."""
+    flower = urlsplit(settings.flower_url)
+    bare = urlunsplit(flower._replace(netloc=flower.netloc.rpartition("@")[2])) if settings.flower_url else None
+    return {"flower": bare, "metrics": "metrics", "docs": "docs/"}

@@ -22,6 +22,7 @@ from market_data_store.dead_letters.summary import ReasonCount, newly_kept, summ
 from market_data_store.errors import DatabaseUnavailable
 from market_data_store.postgres.connection import connect, unavailable
 from market_data_store.postgres.room import Room
+from market_data_store.postgres.running_jobs import RunningJob, running_jobs
 from market_data_store.postgres.schema import Revisions, revisions_of
 from market_data_store.postgres.server import state_of
 from market_data_store.postgres.upkeep_runs import RETENTION, Run, last
@@ -68,6 +69,8 @@ class DatabaseStatus:
     feeds: Feeds = NO_FEEDS
     #: The last run of retention; None before the first, and where it may not be read.
     retention: Run | None = None
+    #: The job runs that have not ended; None where they may not be read.
+    jobs: Sequence[RunningJob] | None = None
     #: Whether it has no room left for long, see `postgres.room`.
     is_full: bool = False
     #: Whether it is a standby, or its sessions are read-only by default.
@@ -118,6 +121,7 @@ class DatabaseReader:
                     stored=stored,
                     feeds=self._stored.feeds(),
                     retention=run,
+                    jobs=_jobs(self._connection),
                     is_full=self._is_full(self._connection),
                     is_read_only=self._is_read_only,
                     ahead_s=clock,
@@ -192,6 +196,15 @@ def _retention(connection: psycopg.Connection[Any]) -> Run | None:
         with connection.transaction():
             connection.execute(_TIMEOUT)
             return last(connection, RETENTION)
+    except (psycopg.errors.UndefinedTable, psycopg.errors.InsufficientPrivilege, psycopg.errors.QueryCanceled):
+        return None
+
+
+def _jobs(connection: psycopg.Connection[Any]) -> Sequence[RunningJob] | None:
+    try:
+        with connection.transaction():
+            connection.execute(_TIMEOUT)
+            return running_jobs(connection)
     except (psycopg.errors.UndefinedTable, psycopg.errors.InsufficientPrivilege, psycopg.errors.QueryCanceled):
         return None
 

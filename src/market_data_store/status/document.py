@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from importlib.metadata import version
 from typing import Any
 
@@ -16,6 +17,7 @@ from market_data_store.status.database import DatabaseStatus
 from market_data_store.status.flow import Flowing
 from market_data_store.status.freshness import Feed
 from market_data_store.status.headline import problem_of
+from market_data_store.status.history import Point
 from market_data_store.status.looks import Away, FeedbackStatus, Looks, QueueStatus
 from market_data_store.status.sampler import Sample
 
@@ -41,6 +43,7 @@ def document_of(sample: Sample, settings: Settings) -> dict[str, Any]:
         "backfill": {
             **_queue(sample.looks.of_backfill, sample.backfill, settings, BACKFILL_QUEUE),
             "problem": problem_of(sample.backfill),
+            "history": _history(sample.backfill_history),
         },
         "workers": None if isinstance(sample.looks.workers, Away) else len(sample.looks.workers),
         "workers_in_trouble": list(sample.looks.trouble.workers),
@@ -48,9 +51,10 @@ def document_of(sample: Sample, settings: Settings) -> dict[str, Any]:
         "stalled_s": round(sample.looks.trouble.stalled_s, 1),
         "rows_per_s": None if rows_per_s is None else round(rows_per_s, 1),
         "health": sample.health.model_dump(mode="json"),
-        "history": [[round(point.ts, 3), point.depth, point.level] for point in sample.history],
+        "history": _history(sample.history),
         "events": None if feedback is None else _events(feedback),
         "stored": None if database is None else _stored(database),
+        "jobs": None if database is None or database.jobs is None else [job._asdict() for job in database.jobs],
         "retention": None if database is None or database.retention is None else _retention(database.retention),
         "dead_letters": _letters(database),
         "flow": _flow(sample.flow),
@@ -81,6 +85,10 @@ def _queue(looks: Looks, level: LevelAndReason, settings: Settings, queue: str) 
             "ok_at": watermarks.ok_at,
         },
     }
+
+
+def _history(points: Iterable[Point]) -> list[list[Any]]:
+    return [[round(point.ts, 3), point.depth, point.level] for point in points]
 
 
 def _events(feedback: FeedbackStatus) -> list[dict[str, Any]]:

@@ -150,10 +150,15 @@ class StatusReader:
         except RedisError as error:
             return _away("the feedback stream's Redis", error)
         try:
-            self._found_feedback = FeedbackStatus(self._backfill_stream.recent(RECENT_EVENTS))
+            self._found_feedback = FeedbackStatus(self._backfill_stream.recent(limit))
         except RedisError as error:
             self._found_feedback = _away("the feedback stream's Redis", error)
         return found
+
+    @property
+    def backfill_feedback(self) -> FeedbackStatus | Away | None:
+        """What `feedback` has last read of the backfill lane's stream."""
+        return self._found_feedback
 
     def close(self) -> None:
         """Close the connections."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from market_data_core.telemetry import HealthStatus
@@ -62,6 +62,8 @@ class Sample:
     flow: Flowing = NOTHING_KNOWN
     #: Since when the headline's cause has been there, in seconds since 1970, as far as is known; None without one.
     since: float | None = None
+    #: The same of the backfill lane.
+    backfill_history: list[Point] = field(default_factory=list)
 
 
 class Sampler:
@@ -123,7 +125,7 @@ class _Threads:
         self._on_database = on_database
         self._reader = StatusReader(settings)
         self._levels, self._backfill_levels = Levels(settings), Levels(settings, BACKFILL_QUEUE)
-        self._history = History()
+        self._history, self._backfill_history = History(), History()
         self._since, self._saying, self._log = Since(), Saying(), log
         self._started = time.monotonic()
         self._workers = Part("workers", self._reader.workers, deadline_s=_WORKERS_DEADLINE_S, log=False)
@@ -153,7 +155,8 @@ class _Threads:
         health, found = self._judged(looks, level, now)
         said, age_s = headline(level, found), self._queue.age_s()
         since, flow = self._since.of(said.code, looks), self._reader.flow.seen()
-        return Sample(now, looks, level, backfill, health, said, age_s, self._history.points(), flow, since)
+        histories = self._history.points(), flow, since, self._backfill_history.points()
+        return Sample(now, looks, level, backfill, health, said, age_s, *histories)
 
     def close(self, timeout_s: float) -> None:
         until = time.monotonic() + timeout_s
@@ -198,6 +201,7 @@ class _Threads:
         now, looks = time.time(), self._looks()
         level, backfill = self._both_levels(looks, now)
         self._history.add(Point(now, looks.depth, level.level.value))
+        self._backfill_history.add(Point(now, looks.of_backfill.depth, backfill.level.value))
         self._on_level(level, backfill)
         _, found = self._judged(looks, level, now)
         if self._log:
@@ -215,4 +219,7 @@ class _Threads:
         if not isinstance(found, FeedbackStatus):
             return found
         self._history.seed(found.events, time.time())
+        backfill = self._reader.backfill_feedback
+        if isinstance(backfill, FeedbackStatus):
+            self._backfill_history.seed(backfill.events, time.time())
         return FeedbackStatus(found.events[:RECENT_EVENTS], found.outcomes)

