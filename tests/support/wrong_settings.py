@@ -63,6 +63,7 @@ WRONG = {
     "MDS_UPKEEP_INTERVAL_S": "0",
     "MDS_ANY_YEAR": "1900",
     "MDS_DATASETS": "nowhere/datasets.toml",
+    "MDS_UNKNOWN": "bars=drop",
     "MDS_HOME": "/dev/null",
 }
 
@@ -87,6 +88,7 @@ CONTRADICTIONS = (
     ({"MDS_SOFT_ABOVE": "0.9"}, "watermarks: MDS_OK_AT=0.4 < MDS_SOFT_ABOVE=0.9 <= MDS_HARD_FROM=0.8 must hold"),
     ({"MDS_HARD_UNTIL": "0.9"}, "watermarks: MDS_OK_AT=0.4 <= MDS_HARD_UNTIL=0.9 < MDS_HARD_FROM=0.8 must hold"),
     ({"MDS_RETENTION_DAYS": "foo=3"}, "MDS_RETENTION_DAYS: 'foo' is not a dataset; use one of bars, ticks, "),
+    ({"MDS_UNKNOWN": "foo=keep"}, "MDS_UNKNOWN: 'foo' is not a dataset; use one of bars, ticks, "),
     ({"MDS_ENV": "development", "MDS_HOST": "::"}, "MDS_HOST='::': with MDS_ENV=development others reach this "),
     ({"MDS_FB_ENABLE_HTTP_BROADCAST": "true"}, "MDS_FB_ENABLE_HTTP_BROADCAST: MDS_FB_HTTP_ENDPOINT is not set; "),
 )

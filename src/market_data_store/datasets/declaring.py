@@ -7,6 +7,8 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
+from market_data_store.datasets.declaration import Contract
+
 #: A name in SQL: no quoting, no case, and short enough that Postgres keeps all of it.
 IDENTIFIER = re.compile(r"[a-z][a-z0-9_]{0,62}")
 IDENTIFIER_RULE = "a name begins with a lower-case letter, and has lower-case letters, digits and _, at most 63"
@@ -59,4 +61,5 @@ class DatasetSpec(BaseModel):
 
     table: str | None = None
     key: list[str]
+    unknown: Contract = "keep"
     columns: dict[str, Annotated[ColumnSpec, BeforeValidator(_with_kind)]]

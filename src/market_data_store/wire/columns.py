@@ -27,7 +27,7 @@ from market_data_store.wire.moments import TIME_UNIT, UNIX_TO_EPOCH_US, nanos_of
 from market_data_store.wire.reader import Reject
 from market_data_store.wire.rows import SentRows
 from market_data_store.wire.text import SPACES
-from market_data_store.wire.unknown import Joined, with_nanos, with_unknown
+from market_data_store.wire.unknown import Joined, unknown_flags, with_nanos, with_unknown
 
 #: Columns beside the dataset's: for each row, the index of its message and its position there.
 MESSAGE, POSITION = "#message", "#position"
@@ -161,6 +161,8 @@ def _columns(
     sent, count = joined.columns, len(enqueued_at)
     fields, schema = fields_of(dataset, standard.get(TIME_UNIT)), _schema_of(dataset)
     passed = pa.repeat(True, count)
+    if dataset.unknown == "reject" and joined.kept:
+        passed = pc.invert(pa.array(unknown_flags(dataset, joined.kept), pa.bool_()))
     complete: dict[str, pa.Array] = {}
     beyond: dict[str, pa.Array] = {}
     for f in sorted(fields, key=lambda f: (f.rule.keeps_unknown, f.rule.nanos_of)):

@@ -18,9 +18,16 @@ from market_data_store.errors import InvalidMessage, Reason
 from market_data_store.wire.fields import Field, Fields, exact_names, fields_of, names_of
 from market_data_store.wire.hashes import OCCURRENCE, content_hashes, number_of
 from market_data_store.wire.moments import TIME_UNIT, nanos_of, unit_named
-from market_data_store.wire.reasons import WrongValue, json_problem, occurrence_problem, reason_of, shown
+from market_data_store.wire.reasons import (
+    WrongValue,
+    json_problem,
+    occurrence_problem,
+    reason_of,
+    shown,
+    unknown_problem,
+)
 from market_data_store.wire.text import TableRow, Unreadable, read_float, row_text
-from market_data_store.wire.unknown import hashed_of, kept_of, require_equal, with_nanos, with_unknown
+from market_data_store.wire.unknown import hashed_of, kept_of, require_equal, unknown_in, with_nanos, with_unknown
 
 #: Of a message's rejects so many are kept in full, the first ones; the others are counted.
 MOST_REJECTS = 5_001
@@ -159,6 +166,8 @@ def _read(
     if not isinstance(row, dict):
         raise WrongValue(Reason.of("row: expected an object, got {}", shown(row)))
     names, fields = names_of(dataset), fields_of(dataset, standard.get(TIME_UNIT))
+    if dataset.unknown == "reject" and (others := unknown_in(row, names.known)):
+        raise WrongValue(unknown_problem(others, dataset.name))
     values: dict[str, Any] = {}
     beyond = {name: value for name, value in row.items() if name not in names.ignored}
     nanos: dict[str, int] = {}
