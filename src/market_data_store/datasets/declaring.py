@@ -13,9 +13,10 @@ from market_data_store.datasets.declaration import Contract
 IDENTIFIER = re.compile(r"[a-z][a-z0-9_]{0,62}")
 IDENTIFIER_RULE = "a name begins with a lower-case letter, and has lower-case letters, digits and _, at most 63"
 #: What declarations share a namespace with: words of commands and of metrics (`mds datasets check`), and tables.
-RESERVED_DATASETS = frozenset({"all", "check", "dead_letters", "list", "none"})
+RESERVED_DATASETS = frozenset({"all", "check", "dead_letters", "list", "none", "unknown"})
 RESERVED_TABLES = frozenset(
     {
+        "added_columns",
         "alembic_version",
         "attempts",
         "dead_letters",
@@ -24,6 +25,7 @@ RESERVED_TABLES = frozenset(
         "leases",
         "replay_keys",
         "spatial_ref_sys",
+        "unknown_fields",
         "upkeep_runs",
     }
 )

@@ -23,8 +23,10 @@ from market_data_store.postgres.connection import connect, unavailable
 from market_data_store.postgres.room import Room
 from market_data_store.postgres.schema import Revisions, revisions_of
 from market_data_store.postgres.series import Summary
+from market_data_store.postgres.unknown_fields import UnknownField, listed
 from market_data_store.postgres.upkeep_runs import RETENTION, Run, last
 from market_data_store.status.stored import Stored
+from market_data_store.wire.seen import OTHERS
 
 #: Seconds over which rows per second are measured; Postgres updates its statistics once a second.
 _RATE_WINDOW_S = 5.0
@@ -35,6 +37,8 @@ _STATEMENT_TIMEOUT_S = 0.75
 _ANSWER_TIMEOUT_S = 3.0
 #: Before dead letters are counted again, wait this many times the last count's duration: a million letters take 0.3 s.
 _LETTERS_REST = 10.0
+#: Of the fields that datasets do not know, at most so many are shown.
+_MOST_UNKNOWN = 50
 #: Set only for the transaction: behind a pooler, another client may use the connection next.
 _TIMEOUT = f"SET LOCAL statement_timeout = {int(_STATEMENT_TIMEOUT_S * 1000)}"
 _CHANGED_ROWS = "SELECT coalesce(sum(n_tup_ins + n_tup_upd), 0) FROM pg_stat_user_tables WHERE relname = ANY(%s)"
@@ -67,6 +71,8 @@ class DatabaseStatus:
     retention: Run | None = None
     #: Whether it has no room left for long, see `postgres.room`.
     is_full: bool = False
+    #: The fields that datasets do not know and that were seen last, the newest first; None where they may not be read.
+    unknown: Sequence[UnknownField] | None = None
 
 
 class DatabaseReader:
@@ -107,6 +113,7 @@ class DatabaseReader:
                     stored=stored,
                     retention=run,
                     is_full=self._is_full(self._connection),
+                    unknown=_unknown(self._connection),
                 )
         except psycopg.Error as error:
             self.close()
@@ -172,6 +179,16 @@ def _retention(connection: psycopg.Connection[Any]) -> Run | None:
             return last(connection, RETENTION)
     except (psycopg.errors.UndefinedTable, psycopg.errors.InsufficientPrivilege, psycopg.errors.QueryCanceled):
         return None
+
+
+def _unknown(connection: psycopg.Connection[Any]) -> list[UnknownField] | None:
+    try:
+        with connection.transaction():
+            connection.execute(_TIMEOUT)
+            found = listed(connection, limit=_MOST_UNKNOWN + len(DATASETS))
+    except (psycopg.errors.UndefinedTable, psycopg.errors.InsufficientPrivilege, psycopg.errors.QueryCanceled):
+        return None
+    return [each for each in found if each.name != OTHERS][:_MOST_UNKNOWN]
 
 
 @contextmanager

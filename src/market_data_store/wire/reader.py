@@ -26,6 +26,7 @@ from market_data_store.wire.reasons import (
     shown,
     unknown_problem,
 )
+from market_data_store.wire.seen import Sightings
 from market_data_store.wire.text import TableRow, Unreadable, read_float, row_text
 from market_data_store.wire.unknown import hashed_of, kept_of, require_equal, unknown_in, with_nanos, with_unknown
 
@@ -55,6 +56,7 @@ def read_row(
     enqueued_at: int,
     *,
     occurrence: int | None = None,
+    sightings: Sightings | None = None,
 ) -> list[Any] | Reject:
     """Return a row's stored values in the dataset's column order, or its reject.
 
@@ -64,6 +66,8 @@ def read_row(
     """
     try:
         row = _loads(dataset, raw) if isinstance(raw, msgspec.Raw) else raw
+        if sightings is not None:
+            sightings.note([row])
         return _stored(dataset, row, standard, enqueued_at, occurrence)
     except RecursionError:
         # Kept as one string: Postgres's JSON parser limits the depth too.

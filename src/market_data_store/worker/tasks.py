@@ -28,7 +28,7 @@ from market_data_store.signals import rows_rejected
 from market_data_store.wire.arrow import Frame, read_table
 from market_data_store.wire.reader import known_defaults
 from market_data_store.wire.rows import read_rows
-from market_data_store.worker import arrivals, replaying
+from market_data_store.worker import arrivals, replaying, unknown_fields
 from market_data_store.worker.calls import Call, parsed
 from market_data_store.worker.envelope import Envelope, Failed, Hold, Outcome, Succeeded
 from market_data_store.worker.followers import follow
@@ -258,6 +258,7 @@ def _write(
     except SoftTimeLimitExceeded as error:
         raise OutOfTime(writer.reached if len(messages) == 1 else 0) from error
     report(dataset.name, written, time.monotonic() - started)
+    unknown_fields.heard(dataset.name, rows.unknown)
     return written
 
 
