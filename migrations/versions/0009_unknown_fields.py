@@ -27,6 +27,7 @@ def upgrade() -> None:
         "added_columns",
         sa.Column("dataset", sa.Text, primary_key=True),
         sa.Column("name", sa.Text, primary_key=True),
+        sa.Column("relation", sa.Text, nullable=False),
         sa.Column("field", sa.Text, nullable=False),
         sa.Column("kind", sa.Text, nullable=False),
         sa.Column("added_at", sa.DateTime(timezone=True), nullable=False, server_default=sa.text("now()")),

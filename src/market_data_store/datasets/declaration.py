@@ -58,6 +58,8 @@ class Rule:
     #: Whether the column came after version 0.4, which knew none of its names. What is sent under them counts in a
     #: content hash as an unknown field, so that the hashes of that version stay.
     later: bool = False
+    #: Whether nobody has declared the column: a value that it cannot hold stays in `metadata`.
+    guessed: bool = False
 
 
 @dataclass(frozen=True, slots=True)

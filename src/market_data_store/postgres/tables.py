@@ -164,8 +164,9 @@ added_columns = Table(
     "added_columns",
     metadata,
     Column("dataset", Text, primary_key=True),
-    # The column, and the name under which rows have it.
+    # The column, its table, and the name under which rows have it.
     Column("name", Text, primary_key=True),
+    Column("relation", Text, nullable=False),
     Column("field", Text, nullable=False),
     # As a declaration has it.
     Column("kind", Text, nullable=False),

@@ -55,6 +55,14 @@ class Field:
             return not self.required and (not text or (not self.kind.is_text and text in NO_VALUES))
         return not self.required and is_not_finite(value)
 
+    def takes(self, value: Any) -> bool:
+        """Return whether `checked` takes a value."""
+        try:
+            self.checked(value)
+        except WrongValue:
+            return False
+        return True
+
     def checked(self, value: Any) -> Any:
         """Decode one value for `kind.finish`; raises `WrongValue`, which names field, value and remedy."""
         try:

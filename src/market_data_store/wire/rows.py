@@ -91,8 +91,8 @@ class Shape:
             for name in present:
                 type_ = f.kind.wire
                 made = (type_ | None, None) if optional else (type_, msgspec.NODEFAULT)
-                # A hash counts the value as it was sent.
-                getter = member(name, *((Any, None) if meanings.hashed(name) else made))
+                # A hash counts the value as it was sent, and one that fits no guessed column is kept so.
+                getter = member(name, *((Any, None) if meanings.hashed(name) or f.rule.guessed else made))
                 self._getters.setdefault(f.name, []).append(getter)
                 if f.kind.loses is not None and name not in meanings.shared:
                     self._lossy.append((name, f.kind.loses, getter))

@@ -6,7 +6,7 @@ hold. A row without such a field costs nothing.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -31,6 +31,16 @@ TRUTH, INTEGER, LARGE, NUMBER, BEYOND, TEXT = (
     "text",
 )
 TEXTS, NUMBERS, LIST, OBJECT = "list of texts", "list of numbers", "list", "object"
+#: The kinds of columns, and what each holds, the narrowest first. A text holds an integer as its digits.
+_COLUMNS = (
+    ("boolean", frozenset({TRUTH})),
+    ("bigint", frozenset({INTEGER, LARGE})),
+    ("double", frozenset({INTEGER, NUMBER})),
+    ("text", frozenset({TEXT, INTEGER, LARGE})),
+    ("text[]", frozenset({TEXTS})),
+    ("double[]", frozenset({NUMBERS})),
+    ("jsonb", frozenset({TEXTS, NUMBERS, LIST, OBJECT})),
+)
 #: Integers up to this are exact as doubles too.
 _EXACT = 2**53
 _LARGEST = 2.0**63
@@ -83,6 +93,12 @@ def kinds_of(values: list[Any]) -> set[str]:
         kind = _KINDS.get(type_, BEYOND)
         found |= {kind} if isinstance(kind, str) else kind([value for value in values if type(value) is type_])
     return found
+
+
+def column_kind(kinds: Collection[str]) -> str | None:
+    """Return the kind of column that holds all values of these kinds as they are; None if there is none."""
+    seen = frozenset(kinds)
+    return next((kind for kind, holds in _COLUMNS if seen and seen <= holds), None)
 
 
 def _integers(values: list[int]) -> set[str]:

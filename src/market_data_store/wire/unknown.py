@@ -18,7 +18,7 @@ from market_data_store.errors import Reason
 from market_data_store.wire.fields import is_not_finite, names_of
 from market_data_store.wire.hashes import OCCURRENCE, number_of
 from market_data_store.wire.moments import nanos_of
-from market_data_store.wire.reasons import WrongValue, shown
+from market_data_store.wire.reasons import WrongValue, shown, unknown_problem
 from market_data_store.wire.text import Unreadable
 
 
@@ -61,6 +61,12 @@ def _readable(value: Any) -> Any:
 def unknown_in(fields: Mapping[str, Any], known: Collection[str]) -> list[str]:
     """Return the names of the fields that have a value and are not known."""
     return [n for n, value in fields.items() if n not in known and value is not None and not is_not_finite(value)]
+
+
+def require_known(dataset: Dataset, fields: Mapping[str, Any]) -> None:
+    """Raise `WrongValue` if there are fields that have a value and that the dataset does not know."""
+    if names := unknown_in(fields, names_of(dataset).known):
+        raise WrongValue(unknown_problem(names, dataset.name))
 
 
 def unknown_flags(dataset: Dataset, kept: Sequence[Mapping[str, Any]]) -> list[bool]:
