@@ -25,6 +25,7 @@ from market_data_store.postgres.schema import Revisions, revisions_of
 from market_data_store.postgres.series import Summary
 from market_data_store.postgres.unknown_fields import UnknownField, listed
 from market_data_store.postgres.upkeep_runs import RETENTION, Run, last
+from market_data_store.status.due import DueTables
 from market_data_store.status.stored import Stored
 from market_data_store.wire.seen import OTHERS
 
@@ -73,6 +74,8 @@ class DatabaseStatus:
     is_full: bool = False
     #: The fields that datasets do not know and that were seen last, the newest first; None where they may not be read.
     unknown: Sequence[UnknownField] | None = None
+    #: A line for each step that is due for the tables of declared datasets.
+    due: Sequence[str] = ()
 
 
 class DatabaseReader:
@@ -86,6 +89,7 @@ class DatabaseReader:
         self._letters = _Letters()
         self._letters_due = float("-inf")
         self._stored = Stored()
+        self._due = DueTables()
 
     def read(self) -> DatabaseStatus:
         """Read once; raises `DatabaseUnavailable`."""
@@ -114,6 +118,7 @@ class DatabaseReader:
                     retention=run,
                     is_full=self._is_full(self._connection),
                     unknown=_unknown(self._connection),
+                    due=self._due_tables(self._connection),
                 )
         except psycopg.Error as error:
             self.close()
@@ -147,6 +152,14 @@ class DatabaseReader:
                 return self._room.look(connection)
         except psycopg.errors.QueryCanceled:
             return self._room.is_full
+
+    def _due_tables(self, connection: psycopg.Connection[Any]) -> Sequence[str]:
+        try:
+            with connection.transaction():
+                connection.execute(_TIMEOUT)
+                return self._due.look(connection)
+        except psycopg.errors.QueryCanceled:
+            return ()
 
     def _dead_letters(self, connection: psycopg.Connection[Any]) -> _Letters:
         started = time.monotonic()

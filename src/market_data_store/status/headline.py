@@ -73,7 +73,8 @@ def _not_ready(health: HealthStatus) -> Iterator[str]:
         waits = "" if state["broker"] == "unhealthy" else "; messages wait in the queue, nothing is lost"
         yield f"Postgres does not answer{waits}"
     elif state["migrations"] == "unhealthy":
-        yield "a migration is due; run `mds migrate`"
+        (due,) = (component for component in health.components if component.name == "migrations")
+        yield _cause(due)
     for component in health.components:
         # That a broker does not answer is what the level says.
         is_due = component.name == "datasets" or "refusal" in component.details

@@ -71,6 +71,11 @@ def _migrations(look: DatabaseStatus | Away) -> HealthComponent:
     if isinstance(look, Away):
         return _component("migrations", "unhealthy", {}, "unknown while the database is away")
     details = {"current": look.revisions.current or "none", "head": look.revisions.head}
+    if look.due and (look.revisions.up_to_date or look.revisions.is_newer):
+        more = f", and {len(look.due) - 1} more" if len(look.due) > 1 else ""
+        details["due"] = str(len(look.due))
+        error = f"a table is not as declared ({look.due[0]}{more}); run `mds migrate`"
+        return _component("migrations", "unhealthy", details, error)
     if look.revisions.is_newer:
         return _component("migrations", "degraded", details, "a newer version has migrated the database")
     if look.revisions.up_to_date:
