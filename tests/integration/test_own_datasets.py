@@ -13,6 +13,7 @@ import pyarrow as pa
 import pytest
 from support.databases import Connection
 from support.own_datasets import FUNDING, FUNDING_2, ROW, funding, rows
+from support.processes import MDS, run
 from support.writing import select
 
 from market_data_store import reads
@@ -27,9 +28,11 @@ from market_data_store.postgres.messages import DecodedMessage, decoded
 from market_data_store.postgres.series import newest_rows, series_of
 from market_data_store.postgres.writer import Writer
 from market_data_store.protocol import Counts
+from market_data_store.status.database import DatabaseReader
 from market_data_store.wire.arrow import frame_of, read_table
 from market_data_store.wire.rows import SentRows, read_rows
 
+BOOK = '[book]\nkey = ["provider", "ts"]\ncolumns = { provider = "text", ts = "timestamptz" }\n'
 #: What `reads` returns of `ROW`.
 AS_READ: dict[str, Any] = {
     **ROW,
@@ -124,6 +127,30 @@ def test_an_export_is_loaded_back(writer: Writer, database: Connection, tmp_path
     ]
     export(database, dataset, tmp_path / f"again.{name}", {})
     assert (tmp_path / f"again.{name}").read_bytes() == (tmp_path / name).read_bytes()
+
+
+def test_the_status_tells_that_a_table_is_due(declared: Path, database_url: str) -> None:
+    def looked() -> list[str]:
+        reader = DatabaseReader(database_url)
+        try:
+            return list(reader.read().due)
+        finally:
+            reader.close()
+
+    assert looked() == []
+    declared.write_text(FUNDING_2.replace("funding_rates", "other_rates") + BOOK)
+    DATASETS.forget()
+    assert looked() == ["funding: create the table other_rates", "book: create the table book"]
+    environment = {"DATABASE_URL": database_url, "BROKER_URL": "redis://127.0.0.1:1/0"}
+    status = run(*MDS, "status", "--json", directory=declared.parent, environment=environment)
+    (migrations,) = (e for e in json.loads(status.stdout)["health"]["components"] if e["name"] == "migrations")
+    assert migrations["state"] == "unhealthy"
+    assert migrations["details"]["error"] == (
+        "a table is not as declared (funding: create the table other_rates, and 1 more); run `mds migrate`"
+    )
+    declared.write_text(FUNDING)
+    DATASETS.forget()
+    assert looked() == []
 
 
 def test_two_versions_write_beside_each_other(

@@ -67,6 +67,7 @@ WRONG = {
     "MDS_UPKEEP_INTERVAL_S": "0",
     "MDS_ANY_YEAR": "1900",
     "MDS_DATASETS": "nowhere/datasets.toml",
+    "MDS_UNKNOWN": "bars=drop",
     "MDS_HOME": "/dev/null",
 }
 
@@ -93,6 +94,7 @@ CONTRADICTIONS = (
     ({"MDS_RETENTION_DAYS": "foo=3"}, "MDS_RETENTION_DAYS: 'foo' is not a dataset; use one of bars, ticks, "),
     ({"MDS_FRESHNESS": "foo=5m"}, "MDS_FRESHNESS: 'foo' is not a dataset; `mds datasets` lists them"),
     ({"MDS_FRESHNESS": "bars:*:fut=5m"}, "MDS_FRESHNESS: 'fut' is not a group of symbols; declare it in "),
+    ({"MDS_UNKNOWN": "foo=keep"}, "MDS_UNKNOWN: 'foo' is not a dataset; use one of bars, ticks, "),
     ({"MDS_ENV": "development", "MDS_HOST": "::"}, "MDS_HOST='::': with MDS_ENV=development others reach this "),
     ({"MDS_FB_ENABLE_HTTP_BROADCAST": "true"}, "MDS_FB_ENABLE_HTTP_BROADCAST: MDS_FB_HTTP_ENDPOINT is not set; "),
 )

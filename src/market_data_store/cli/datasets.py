@@ -11,6 +11,7 @@ import click
 from market_data_store.cli.choosing import DATASET
 from market_data_store.cli.columns import aligned
 from market_data_store.cli.terminal import printable
+from market_data_store.cli.unknown import command as unknown
 from market_data_store.config.declarations import declaration_in
 from market_data_store.datasets import DATASETS, Dataset
 from market_data_store.datasets.declared import declared
@@ -48,7 +49,8 @@ def command() -> None:
     """List the fields of all datasets, or of one, with their kinds and the other names that they may have.
 
     A row needs the fields of the key and those that are required; a field that is filled in may be left out. Rows with
-    equal keys are one row. Fields that a dataset does not know are kept in metadata. Needs no server.
+    equal keys are one row. Fields that a dataset does not know are kept in metadata, unless its contract
+    says otherwise: `mds datasets unknown` lists those that were seen. All else here needs no server.
 
     Datasets of your own are declared in a file, see docs/own-datasets.md.
 
@@ -57,6 +59,7 @@ def command() -> None:
     mds datasets bars
     mds datasets --json
     mds datasets check datasets.toml
+    mds datasets unknown
     """
 
 
@@ -84,6 +87,9 @@ def check(file: str, as_json: bool) -> None:
     _show(found.values(), as_json=as_json)
     if not found:
         click.echo(f"{printable(file)}: declares no dataset", err=True)
+
+
+command.add_command(unknown)
 
 
 def _show(datasets: Iterable[Dataset], *, as_json: bool) -> None:

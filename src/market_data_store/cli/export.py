@@ -17,6 +17,7 @@ from market_data_store.files import exporting
 from market_data_store.files.exporting import Exported
 from market_data_store.files.nearest import what_there_is
 from market_data_store.files.written_formats import FORMATS, STDOUT, written_format
+from market_data_store.postgres.added_columns import as_stored
 from market_data_store.postgres.connection import connect
 
 
@@ -53,6 +54,7 @@ def command(
     to_stdout = file == STDOUT
     console = Console(highlight=False, stderr=to_stdout)
     with connect(settings().require_database_url()) as connection, progress(console) as show:
+        wanted = as_stored(connection, wanted)
 
         def on_progress(so_far: Exported, total: int) -> None:
             show(so_far.rows, total, f"{so_far.rows:,} of about {total:,} rows", f"{so_far.rate:,.0f} rows/s")

@@ -13,6 +13,7 @@ from market_data_store.cli.choosing import DATASET, chosen, names
 from market_data_store.cli.columns import aligned
 from market_data_store.config import settings
 from market_data_store.datasets import DATASETS
+from market_data_store.postgres.added_columns import as_stored
 from market_data_store.postgres.connection import connect
 from market_data_store.postgres.series import newest_rows
 
@@ -36,7 +37,7 @@ def command(dataset: str, limit: int, as_json: bool, **given: tuple[str, ...]) -
     mds head news --json
     """
     with connect(settings().require_database_url()) as connection:
-        rows = newest_rows(connection, DATASETS[dataset], chosen(dataset, **given), limit)
+        rows = newest_rows(connection, as_stored(connection, DATASETS[dataset]), chosen(dataset, **given), limit)
     if as_json:
         click.echo(msgspec.json.format(_encoder.encode(rows), indent=2))
     elif not rows:

@@ -32,6 +32,8 @@ from market_data_store.status.stored import Summary
 _INTERVAL_S = 1.0
 #: A command that has just begun to look does not know since when a cause of fewer seconds has been there.
 _KNOWN_S = 3.0
+#: Of what is due for tables, at most so many steps are shown.
+_MOST_DUE = 3
 _UNKNOWN = "unknown"
 _COLORS: dict[Severity, str] = {"ok": "green", "warning": "yellow", "critical": "red"}
 
@@ -145,12 +147,16 @@ def _database(look: DatabaseStatus | Away) -> dict[str, str]:
     if isinstance(look, Away):
         return dict.fromkeys(("schema", "stored", "rows/s", "dead letters", "retention"), _UNKNOWN)
     return {
-        "schema": f"revision {look.revisions.current or 'none'}, {look.revisions.state}",
+        "schema": _schema(look),
         "stored": _stored(look.stored),
         "rows/s": _UNKNOWN if look.rows_per_s is None else f"{look.rows_per_s:,.0f}",
         "dead letters": _letters(look),
         "retention": _retention(look.retention),
     }
+
+
+def _schema(look: DatabaseStatus) -> str:
+    return "; ".join((f"revision {look.revisions.current or 'none'}, {look.revisions.state}", *look.due[:_MOST_DUE]))
 
 
 def _letters(look: DatabaseStatus) -> str:

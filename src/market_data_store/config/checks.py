@@ -44,6 +44,16 @@ def days_by_dataset(value: Any) -> Any:
         raise ValueError("write dataset=days, such as ticks=30,quotes=7") from None
 
 
+def contract_by_dataset(value: Any) -> Any:
+    """Read `dataset=contract,...`; raises `ValueError`."""
+    if not isinstance(value, str):
+        return value
+    pairs = [[part.strip() for part in pair.split("=")] for pair in value.split(",") if pair.strip()]
+    if any(len(pair) != 2 for pair in pairs):
+        raise ValueError("write dataset=keep, =reject or =add, such as bars=reject,ticks=add")
+    return dict(pairs)
+
+
 def password(value: Any) -> Any:
     """Accept a password; raises `ValueError` for one with a line break, as a file may end with."""
     if isinstance(value, str) and not value.isprintable():
@@ -161,12 +171,8 @@ def contradictions(given: Mapping[str, Any], declared: Callable[[], Collection[s
     `declared` returns the names of the datasets that users declare.
     """
     yield from out_of_order(given["ok_at"], given["soft_above"], given["hard_from"], given["hard_until"])
-    others = [name for name in given["retention_days"] if name not in (*DATASET_NAMES, LETTERS, JOB_RUNS)]
-    own = sorted(declared()) if others else []
-    for name in others:
-        if name not in own:
-            known = ", ".join((*DATASET_NAMES, *own, LETTERS, JOB_RUNS))
-            yield f"MDS_RETENTION_DAYS: {name!r} is not a dataset; use one of {known}"
+    yield from _no_datasets("MDS_RETENTION_DAYS", given["retention_days"], (LETTERS, JOB_RUNS), declared)
+    yield from _no_datasets("MDS_UNKNOWN", given["unknown"], (), declared)
     yield from _feeds_of_nothing(given["freshness"], given["symbol_groups"], declared)
     yield from _open_without_a_secret(given["environment"], given["host"], given["admin_token"])
     if given["http_broadcast"] and not given["http_endpoint"]:
@@ -182,6 +188,17 @@ def _feeds_of_nothing(
     known = {"*", "all", "other", *(group for group, _ in groups)}
     for name in sorted({group for _, _, group, _ in limits} - known):
         yield f"MDS_FRESHNESS: {name!r} is not a group of symbols; declare it in MDS_SYMBOL_GROUPS"
+
+
+def _no_datasets(
+    variable: str, given: Collection[str], besides: tuple[str, ...], declared: Callable[[], Collection[str]]
+) -> Iterator[str]:
+    """Yield a line for each name that is neither that of a dataset nor one of those besides."""
+    others = [name for name in given if name not in (*DATASET_NAMES, *besides)]
+    own = sorted(declared()) if others else []
+    for name in others:
+        if name not in own:
+            yield f"{variable}: {name!r} is not a dataset; use one of {', '.join((*DATASET_NAMES, *own, *besides))}"
 
 
 def _open_without_a_secret(environment: str, host: str, admin_token: str) -> Iterator[str]:

@@ -40,6 +40,9 @@ HttpUrl = Annotated[str, BeforeValidator(accepted_http_url)]
 StatusToken = Annotated[str, BeforeValidator(checks.own_token)]
 HostNames = Annotated[tuple[str, ...], NoDecode, BeforeValidator(checks.host_names)]
 Days = Annotated[int, Field(ge=1, le=36_500)]
+ContractByDataset = Annotated[
+    dict[str, Literal["keep", "reject", "add"]], NoDecode, BeforeValidator(checks.contract_by_dataset)
+]
 DaysByDataset = Annotated[dict[str, Days], NoDecode, BeforeValidator(checks.days_by_dataset)]
 Limits = Annotated[tuple[feeds.Limit, ...], NoDecode, BeforeValidator(feeds.limits)]
 SymbolGroups = Annotated[tuple[feeds.SymbolGroup, ...], NoDecode, BeforeValidator(feeds.groups)]
@@ -182,6 +185,8 @@ class Settings(BaseSettings):
     any_year: bool = _env("MDS_ANY_YEAR", default=False)
     #: Files that declare datasets beside the built-in ones; without any, `datasets.toml` in the working directory.
     datasets: Files = _env("MDS_DATASETS", default=())
+    #: What becomes of fields that a dataset does not know, `bars=reject,ticks=add`; before what a declaration says.
+    unknown: ContractByDataset = _env("MDS_UNKNOWN", default={})
     #: The directory for the data of `mds up`'s servers and for the spools of `AsyncStoreClient`.
     home: Directory = _env("MDS_HOME", default=Path(".mds"))
 

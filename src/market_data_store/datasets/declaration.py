@@ -7,7 +7,7 @@ A column's `info` holds what SQL cannot express (`Rule`).
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from sqlalchemy import (
     BigInteger,
@@ -27,6 +27,9 @@ MAX_KEY_LENGTH = 128
 #: Maximum length of a text outside the key, in characters, and of a row's metadata, in bytes.
 MAX_TEXT_LENGTH = 65_536
 metadata = MetaData()
+#: What becomes of a field that a dataset does not know: it is kept in `metadata`; its row is rejected; or it is kept,
+#: and the next migration adds a column for it.
+Contract = Literal["keep", "reject", "add"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +58,8 @@ class Rule:
     #: Whether the column came after version 0.4, which knew none of its names. What is sent under them counts in a
     #: content hash as an unknown field, so that the hashes of that version stay.
     later: bool = False
+    #: Whether nobody has declared the column: a value that it cannot hold stays in `metadata`.
+    guessed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +70,8 @@ class Dataset:
     table: Table
     #: Fields that producers send and nobody needs: known, and not stored.
     ignored: frozenset[str] = frozenset()
+    #: What becomes of a field that it does not know.
+    unknown: Contract = "keep"
 
     @property
     def columns(self) -> tuple[Column[Any], ...]:

@@ -7,13 +7,16 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
+from market_data_store.datasets.declaration import Contract
+
 #: A name in SQL: no quoting, no case, and short enough that Postgres keeps all of it.
 IDENTIFIER = re.compile(r"[a-z][a-z0-9_]{0,62}")
 IDENTIFIER_RULE = "a name begins with a lower-case letter, and has lower-case letters, digits and _, at most 63"
 #: What declarations share a namespace with: words of commands and of metrics (`mds datasets check`), and tables.
-RESERVED_DATASETS = frozenset({"all", "check", "dead_letters", "list", "none"})
+RESERVED_DATASETS = frozenset({"all", "check", "dead_letters", "list", "none", "unknown"})
 RESERVED_TABLES = frozenset(
     {
+        "added_columns",
         "alembic_version",
         "attempts",
         "dead_letters",
@@ -22,6 +25,7 @@ RESERVED_TABLES = frozenset(
         "leases",
         "replay_keys",
         "spatial_ref_sys",
+        "unknown_fields",
         "upkeep_runs",
     }
 )
@@ -59,4 +63,5 @@ class DatasetSpec(BaseModel):
 
     table: str | None = None
     key: list[str]
+    unknown: Contract = "keep"
     columns: dict[str, Annotated[ColumnSpec, BeforeValidator(_with_kind)]]

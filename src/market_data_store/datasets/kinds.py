@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import Any
+from typing import Any, LiteralString
 
 from sqlalchemy import BigInteger, Boolean, DateTime, Numeric, Text
 from sqlalchemy.dialects.postgresql import ARRAY, DATE, DOUBLE_PRECISION, JSONB
@@ -34,6 +34,25 @@ _TYPES: Mapping[str, Callable[[], Any]] = MappingProxyType(
         "jsonb": JSONB,
     }
 )
+#: Their names in Postgres.
+_IN_SQL: Mapping[str, LiteralString] = MappingProxyType(
+    {
+        "text": 'text COLLATE "C"',
+        "double": "double precision",
+        "bigint": "bigint",
+        "boolean": "boolean",
+        "timestamptz": "timestamp with time zone",
+        "date": "date",
+        "text[]": "text[]",
+        "double[]": "double precision[]",
+        "jsonb": "jsonb",
+    }
+)
+
+
+def sql_type(kind: str) -> LiteralString:
+    """Return Postgres's name of a kind without parameters; raises KeyError for another one."""
+    return _IN_SQL[kind]
 
 
 def type_of(kind: str) -> Any:

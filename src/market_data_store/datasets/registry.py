@@ -1,4 +1,4 @@
-"""All datasets: the built-in ones, and those that users declare.
+"""All datasets: the built-in ones, and those that users declare, with what MDS_UNKNOWN says of each.
 
 Declarations are read when a name is asked for that is not built in, or the list of all names, once in a process. So a
 producer of bars pays nothing for them.
@@ -7,6 +7,7 @@ producer of bars pays nothing for them.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from threading import Lock
 
 from market_data_store.config import settings_without_local_servers
@@ -23,6 +24,8 @@ class Registry(Mapping[str, Dataset]):
 
     def __init__(self) -> None:
         self._declared: Mapping[str, Dataset] | None = None
+        #: By name those that were asked for, as the settings make them.
+        self._found: dict[str, Dataset] = {}
         self._reading = Lock()
 
     @property
@@ -43,9 +46,20 @@ class Registry(Mapping[str, Dataset]):
     def forget(self) -> None:
         """Read the declarations again when they are needed: the settings are others now."""
         self._declared = None
+        self._found = {}
 
     def __getitem__(self, name: str) -> Dataset:
-        return BUILT_IN[name] if name in BUILT_IN else self.declared[name]
+        found = self._found.get(name)
+        if found is None:
+            found = BUILT_IN[name] if name in BUILT_IN else self.declared[name]
+            unknown = settings_without_local_servers().unknown.get(name, found.unknown)
+            if unknown != found.unknown:
+                found = replace(found, unknown=unknown)
+            self._found[name] = found
+        return found
+
+    def __contains__(self, name: object) -> bool:
+        return name in BUILT_IN or name in self.declared
 
     def __iter__(self) -> Iterator[str]:
         return iter((*BUILT_IN, *self.declared))

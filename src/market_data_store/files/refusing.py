@@ -8,6 +8,10 @@ from market_data_store.errors import InvalidMessage
 from market_data_store.files.feeds import Variant
 from market_data_store.files.options import Undecided
 from market_data_store.files.planned import Plan
+from market_data_store.wire.fields import names_of
+
+#: Of names at most so many.
+_MOST_NAMED = 10
 
 
 def require_rows(plan: Plan, connection: duckdb.DuckDBPyConnection) -> None:
@@ -23,10 +27,32 @@ def require_rows(plan: Plan, connection: duckdb.DuckDBPyConnection) -> None:
                     f"{plan.path}: {ts.said}: most are {ts.reading.said}, and {found.odd['ts']:,} are not, such as "
                     f"{example!r}; give --time-unit s, ms, us or ns, or --map ts=COLUMN"
                 )
+    if plan.options.dataset.unknown == "reject":
+        _require_known(plan, connection)
     if plan.bad_rows >= plan.rows:
         raise Undecided(_nothing(plan, connection))
     if plan.clashes and not plan.options.last_wins:
         raise Undecided(_clashing(plan))
+
+
+def _require_known(plan: Plan, connection: duckdb.DuckDBPyConnection) -> None:
+    """Raise `Undecided` if the file has values that would be kept in metadata: the dataset takes no unknown fields."""
+    dataset, names = plan.options.dataset, plan.source.names
+    for variant in plan.variants:
+        if not variant.kept:
+            continue
+        known = names_of(dataset).known.union(names[at] for feed in variant.feeds for at in feed.columns)
+        kept = plan.source.kept(variant.kept)
+        with plan.source.table(connection, [at for _, at in variant.kept]) as table:
+            query = f"SELECT DISTINCT unnest(json_keys(kept)) FROM (SELECT {kept} AS kept FROM {variant.over(table)})"
+            found = connection.sql(query).fetchall()
+        if unknown := sorted({name for (name,) in found} - known):
+            more = f" and {len(unknown) - _MOST_NAMED} more" if len(unknown) > _MOST_NAMED else ""
+            raise Undecided(
+                f"{plan.path}: {dataset.name} does not know {', '.join(map(repr, unknown[:_MOST_NAMED]))}{more}, and "
+                f'its contract is unknown = "reject"; give --map FIELD=COLUMN, declare a column, or load with '
+                f"MDS_UNKNOWN={dataset.name}=keep, which keeps them in metadata"
+            )
 
 
 def _example(plan: Plan, variant: Variant, name: str, connection: duckdb.DuckDBPyConnection) -> str:

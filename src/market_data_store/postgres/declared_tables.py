@@ -8,7 +8,7 @@ with what to do. Nothing is dropped: an older declaration may be at work beside 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, LiteralString, NamedTuple
+from typing import Any, LiteralString, NamedTuple, TypeVar
 
 import psycopg
 from psycopg import sql
@@ -21,6 +21,8 @@ from market_data_store.postgres.found import look
 from market_data_store.postgres.statements import digits_of, types_of
 from market_data_store.postgres.tables import ADVISORY_LOCK
 from market_data_store.postgres.transactions import transaction
+
+T = TypeVar("T")
 
 #: How often a table is tried that somebody else has locked, or a migration that another process does.
 _TRIES = 6
@@ -88,22 +90,31 @@ def due(connection: psycopg.Connection[Any], datasets: Iterable[Dataset]) -> Ite
             yield f"{dataset.name}: {error}"
 
 
-def _upgraded(connection: psycopg.Connection[Any], dataset: Dataset) -> list[Step]:
+def migrating(connection: psycopg.Connection[Any], act: Callable[[], T]) -> T:
+    """Run `act` in a transaction under the lock of migrations, again if a table is locked; raises psycopg's errors."""
     for tries_left in reversed(range(_TRIES)):
         try:
             with transaction(connection):
                 connection.execute(_LOCK, [ADVISORY_LOCK])
-                steps = _steps(connection, dataset)
-                for step in steps:
-                    connection.execute(step.statement)
-                look(connection, dataset)
-                return steps
-        except DatasetUnavailable as error:
-            raise _Refused(f"{error.reason}; {_remedy(dataset, error.sqlstate)}") from error
+                return act()
         except psycopg.OperationalError as error:
             if error.sqlstate not in _BUSY or not tries_left:
                 raise
     raise AssertionError  # never: the last try returns or raises
+
+
+def _upgraded(connection: psycopg.Connection[Any], dataset: Dataset) -> list[Step]:
+    def upgrade() -> list[Step]:
+        steps = _steps(connection, dataset)
+        for step in steps:
+            connection.execute(step.statement)
+        look(connection, dataset)
+        return steps
+
+    try:
+        return migrating(connection, upgrade)
+    except DatasetUnavailable as error:
+        raise _Refused(f"{error.reason}; {_remedy(dataset, error.sqlstate)}") from error
 
 
 def _remedy(dataset: Dataset, sqlstate: str | None) -> str:

@@ -14,6 +14,7 @@ from psycopg import sql
 
 from market_data_store.datasets import DATASETS
 from market_data_store.postgres.tables import (
+    added_columns,
     attempts,
     dead_letters,
     first_takes,
@@ -21,6 +22,7 @@ from market_data_store.postgres.tables import (
     leases,
     metadata,
     replay_keys,
+    unknown_fields,
     upkeep_runs,
 )
 
@@ -72,16 +74,18 @@ def rights(kind: str) -> Iterator[Right]:
     """Yield what a kind of process needs of the tables; `kind` is the name of a field of `Roles`."""
     rows = [dataset.table.name for dataset in DATASETS.values()]
     own = [table.name for table in (dead_letters, attempts, first_takes)]
-    yield from _each("SELECT", [*rows, _VERSION])
+    yield from _each("SELECT", [*rows, _VERSION, added_columns.name])
     if kind == "worker":
         yield from _each("INSERT, UPDATE", rows)
         yield from _each("SELECT, INSERT, UPDATE, DELETE", own)
         yield from _each("SELECT", [replay_keys.name])
+    if kind in ("worker", "operator"):  # workers and loads count the fields that a dataset does not know
+        yield from _each("SELECT, INSERT, UPDATE", [unknown_fields.name])
     if kind == "web":  # retention deletes rows, and a purge letters
         yield from _each("DELETE", rows)
     if kind in ("web", "operator"):
         yield from _each("SELECT, DELETE", [dead_letters.name])
-        yield from _each("SELECT", [job_runs.name, upkeep_runs.name])
+        yield from _each("SELECT", [job_runs.name, unknown_fields.name, upkeep_runs.name])
         yield from _each("SELECT, INSERT", [replay_keys.name])  # the first replay makes the key
     if kind == "monitor":  # the upkeep deletes what is too old
         yield from _each("DELETE", rows)

@@ -20,6 +20,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from market_data_store.config import resource, settings_without_local_servers
 from market_data_store.datasets import DATASETS
 from market_data_store.errors import ConfigurationError, MigrationFailed
+from market_data_store.postgres.added_columns import add_columns, due_columns
 from market_data_store.postgres.connection import connect
 from market_data_store.postgres.declared_tables import due, upgrade_tables
 from market_data_store.postgres.dropping import Dropped, dropped
@@ -76,7 +77,9 @@ def _revisions() -> tuple[str, frozenset[str]]:
 
 
 def upgrade(url: str, say: Callable[[str], None] = lambda line: None) -> tuple[Revisions, Revisions]:
-    """Run the migrations that are due, and make the declared tables; returns the revisions before and after.
+    """Run the migrations that are due, make the declared tables, and add columns for fields that were seen.
+
+    Returns the revisions before and after.
 
     `say` gets a line for each step of the latter. Safe to call again, and in several processes at once. Raises
     `DatabaseUnavailable`, and `MigrationFailed` when a migration has failed and was rolled back, or a declared dataset
@@ -88,16 +91,22 @@ def upgrade(url: str, say: Callable[[str], None] = lambda line: None) -> tuple[R
         command.upgrade(_config(url), "head")
     if own:
         upgrade_tables(url, own, say)
+    if adding := [dataset for dataset in DATASETS.values() if dataset.unknown == "add"]:
+        add_columns(url, adding, say)
     return before, revisions(url)
 
 
 def due_tables(url: str) -> list[str]:
-    """Return a line for each step that is due for the tables of declared datasets; raises `DatabaseUnavailable`."""
+    """Return a line for each step that is due for the tables of declared datasets, and for each column to be added.
+
+    Raises `DatabaseUnavailable`.
+    """
     own = DATASETS.declared.values()
-    if not own:
+    adding = [dataset for dataset in DATASETS.values() if dataset.unknown == "add"]
+    if not own and not adding:
         return []
     with connect(url) as connection:
-        return list(due(connection, own))
+        return [*due(connection, own), *due_columns(connection, adding)]
 
 
 def downgrade(url: str) -> tuple[Revisions, Revisions]:

@@ -1,4 +1,4 @@
-"""The store's own tables, which are not datasets: dead letters, keys of replays, first takes, job runs, upkeep.
+"""The store's own tables, which are not datasets: letters, keys of replays, first takes, job runs, upkeep, contracts.
 
 Importing this module completes `metadata`; a test compares the migrations with it.
 """
@@ -25,6 +25,7 @@ from market_data_store.datasets.declaration import ENQUEUED_AT, metadata
 
 __all__ = [
     "ADVISORY_LOCK",
+    "added_columns",
     "attempts",
     "dead_letters",
     "first_takes",
@@ -32,6 +33,7 @@ __all__ = [
     "leases",
     "metadata",
     "replay_keys",
+    "unknown_fields",
     "upkeep_runs",
 ]
 
@@ -145,4 +147,28 @@ upkeep_runs = Table(
     Column("settings", JSONB, nullable=False),
     Column("found", JSONB, nullable=False),
     Column("errors", JSONB, nullable=False),
+)
+#: What was seen of fields that a dataset does not know, see `wire.seen`.
+unknown_fields = Table(
+    "unknown_fields",
+    metadata,
+    Column("dataset", Text, primary_key=True),
+    Column("name", Text, primary_key=True),
+    Column("kinds", ARRAY(Text), nullable=False),
+    Column("rows", BigInteger, nullable=False),
+    Column("first_at", DateTime(timezone=True), nullable=False),
+    Column("last_at", DateTime(timezone=True), nullable=False),
+)
+#: The columns that migrations added for such fields.
+added_columns = Table(
+    "added_columns",
+    metadata,
+    Column("dataset", Text, primary_key=True),
+    # The column, its table, and the name under which rows have it.
+    Column("name", Text, primary_key=True),
+    Column("relation", Text, nullable=False),
+    Column("field", Text, nullable=False),
+    # As a declaration has it.
+    Column("kind", Text, nullable=False),
+    Column("added_at", DateTime(timezone=True), nullable=False, server_default=text("now()")),
 )

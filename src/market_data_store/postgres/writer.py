@@ -35,7 +35,7 @@ import psycopg
 from market_data_store import dead_letters
 from market_data_store.dead_letters import DeadLetter, signing
 from market_data_store.errors import DatabaseUnavailable, DatasetUnavailable, MessagesSuspected
-from market_data_store.postgres import first_takes
+from market_data_store.postgres import added_columns, first_takes
 from market_data_store.postgres.batch import Batch, Written
 from market_data_store.postgres.connection import unavailable
 from market_data_store.postgres.failures import FEW_TRIES, Cause, is_the_servers, may_be_a_rows
@@ -139,6 +139,12 @@ class Writer:
         with self._usable() as connection, self._without("replay_keys", connection), transaction(connection):
             return signing.keys(connection)
         return []
+
+    def added_columns(self) -> added_columns.Added:
+        """Return the columns that were added for unknown fields; none, which is logged once, if they cannot be read."""
+        with self._usable() as connection, self._without("added_columns", connection), transaction(connection):
+            return added_columns.read(connection)
+        return {}
 
     def close(self) -> None:
         """Close the connection; the next write opens another."""

@@ -17,6 +17,7 @@ import pyarrow as pa
 from market_data_store.config import settings
 from market_data_store.datasets import DATASETS, ENQUEUED_AT, Dataset, dataset_named
 from market_data_store.errors import InvalidMessage, InvalidRead
+from market_data_store.postgres.added_columns import as_stored
 from market_data_store.postgres.connection import connect
 from market_data_store.postgres.selection import NAMES, check_columns, listed, names_in, selection
 from market_data_store.postgres.streaming import streamed
@@ -91,8 +92,10 @@ def _table(
     order: Sequence[str],
     database: Database | None,
 ) -> pa.Table:
-    with _connected(database) as connection, batches(connection, dataset, criteria, columns, order) as found:
-        return pa.Table.from_batches(found.rows, found.schema)
+    with _connected(database) as connection:
+        dataset = as_stored(connection, dataset)
+        with batches(connection, dataset, criteria, columns, order) as found:
+            return pa.Table.from_batches(found.rows, found.schema)
 
 
 class Batches(NamedTuple):

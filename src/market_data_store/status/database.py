@@ -25,9 +25,12 @@ from market_data_store.postgres.room import Room
 from market_data_store.postgres.running_jobs import RunningJob, running_jobs
 from market_data_store.postgres.schema import Revisions, revisions_of
 from market_data_store.postgres.server import state_of
+from market_data_store.postgres.unknown_fields import UnknownField, listed
 from market_data_store.postgres.upkeep_runs import RETENTION, Run, last
+from market_data_store.status.due import DueTables
 from market_data_store.status.freshness import NO_FEEDS, Feeds, Rules
 from market_data_store.status.stored import Stored, Summary
+from market_data_store.wire.seen import OTHERS
 
 #: Seconds over which rows per second are measured; Postgres updates its statistics once a second.
 _RATE_WINDOW_S = 5.0
@@ -38,6 +41,8 @@ _STATEMENT_TIMEOUT_S = 0.75
 _ANSWER_TIMEOUT_S = 3.0
 #: Before dead letters are counted again, wait this many times the last count's duration: a million letters take 0.3 s.
 _LETTERS_REST = 10.0
+#: Of the fields that datasets do not know, at most so many are shown.
+_MOST_UNKNOWN = 50
 #: Set only for the transaction: behind a pooler, another client may use the connection next.
 _TIMEOUT = f"SET LOCAL statement_timeout = {int(_STATEMENT_TIMEOUT_S * 1000)}"
 _CHANGED_ROWS = "SELECT coalesce(sum(n_tup_ins + n_tup_upd), 0) FROM pg_stat_user_tables WHERE relname = ANY(%s)"
@@ -79,6 +84,10 @@ class DatabaseStatus:
     ahead_s: float | None = None
     #: What letters have come in the last seconds, in one line; None without any.
     new_letters: str | None = None
+    #: The fields that datasets do not know and that were seen last, the newest first; None where they may not be read.
+    unknown: Sequence[UnknownField] | None = None
+    #: A line for each step that is due for the tables of declared datasets.
+    due: Sequence[str] = ()
 
 
 class DatabaseReader:
@@ -93,6 +102,7 @@ class DatabaseReader:
         self._letters_due = float("-inf")
         self._stored = Stored(rules or Rules())
         self._is_read_only = False
+        self._due = DueTables()
 
     def read(self) -> DatabaseStatus:
         """Read once; raises `DatabaseUnavailable`."""
@@ -126,6 +136,8 @@ class DatabaseReader:
                     is_read_only=self._is_read_only,
                     ahead_s=clock,
                     new_letters=newly_kept(letters.reasons, time.time() + (clock or 0.0)),
+                    unknown=_unknown(self._connection),
+                    due=self._due_tables(self._connection),
                 )
         except psycopg.Error as error:
             self.close()
@@ -167,6 +179,14 @@ class DatabaseReader:
         except psycopg.errors.QueryCanceled:
             return self._room.is_full
 
+    def _due_tables(self, connection: psycopg.Connection[Any]) -> Sequence[str]:
+        try:
+            with connection.transaction():
+                connection.execute(_TIMEOUT)
+                return self._due.look(connection)
+        except psycopg.errors.QueryCanceled:
+            return ()
+
     def _dead_letters(self, connection: psycopg.Connection[Any]) -> _Letters:
         started = time.monotonic()
         if started >= self._letters_due:
@@ -207,6 +227,16 @@ def _jobs(connection: psycopg.Connection[Any]) -> Sequence[RunningJob] | None:
             return running_jobs(connection)
     except (psycopg.errors.UndefinedTable, psycopg.errors.InsufficientPrivilege, psycopg.errors.QueryCanceled):
         return None
+
+
+def _unknown(connection: psycopg.Connection[Any]) -> list[UnknownField] | None:
+    try:
+        with connection.transaction():
+            connection.execute(_TIMEOUT)
+            found = listed(connection, limit=_MOST_UNKNOWN + len(DATASETS))
+    except (psycopg.errors.UndefinedTable, psycopg.errors.InsufficientPrivilege, psycopg.errors.QueryCanceled):
+        return None
+    return [each for each in found if each.name != OTHERS][:_MOST_UNKNOWN]
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from market_data_store.config import Settings
 from market_data_store.coordinator.answers import FoundWorker
 from market_data_store.coordinator.counted import OUTCOMES
 from market_data_store.coordinator.watermarks import LevelAndReason, Watermarks
+from market_data_store.postgres.unknown_fields import UnknownField
 from market_data_store.postgres.upkeep_runs import Run
 from market_data_store.protocol import BACKFILL_QUEUE, LANES, QUEUE
 from market_data_store.status.database import DatabaseStatus
@@ -56,6 +57,7 @@ def document_of(sample: Sample, settings: Settings) -> dict[str, Any]:
         "stored": None if database is None else _stored(database),
         "jobs": None if database is None or database.jobs is None else [job._asdict() for job in database.jobs],
         "retention": None if database is None or database.retention is None else _retention(database.retention),
+        "unknown": None if database is None or database.unknown is None else [*map(_unknown, database.unknown)],
         "dead_letters": _letters(database),
         "flow": _flow(sample.flow),
         "worker_list": _workers(sample.looks, sample.flow, sample.ts),
@@ -183,6 +185,16 @@ def _retention(run: Run) -> dict[str, Any]:
         "said": run.said,
         "found": [{"dataset": each.dataset, "rows": each.rows, "chunks": each.chunks} for each in run.found],
         "errors": dict(run.errors),
+    }
+
+
+def _unknown(field: UnknownField) -> dict[str, Any]:
+    return {
+        "dataset": field.dataset,
+        "name": field.name,
+        "kinds": field.kinds,
+        "count": field.rows,
+        "last_ts": field.last_at.timestamp(),
     }
 
 

@@ -12,6 +12,7 @@ from market_data_store.coordinator.feedback import BROKER_UNREACHABLE, DATABASE_
 from market_data_store.coordinator.watermarks import HARD, OK, SOFT, LevelAndReason
 from market_data_store.coordinator.workers import unserved
 from market_data_store.protocol import BACKFILL_QUEUE
+from market_data_store.status.due import not_as_declared
 from market_data_store.status.freshness import ALL, Feed
 from market_data_store.status.looks import Away, Looks
 
@@ -111,6 +112,8 @@ def _of_database(looks: Looks) -> Iterator[Found]:
     revisions = looks.database.revisions
     if not (revisions.up_to_date or revisions.is_newer):
         yield Found(Cause.MIGRATION_DUE, "critical", "a migration is due; run `mds migrate`")
+    elif looks.database.due:
+        yield Found(Cause.MIGRATION_DUE, "critical", not_as_declared(looks.database.due))
 
 
 def _of_broker(level: LevelAndReason, looks: Looks) -> Iterator[Found]:
@@ -139,7 +142,7 @@ def _warnings(
             yield Cause.WORKERS_IN_TROUBLE, _said(components["workers"])
     yield from ((Cause.CLOCK_WRONG, text) for text in looks.clocks)
     if database is not None:
-        if database.revisions.is_newer:
+        if database.revisions.is_newer and not database.due:
             yield Cause.SCHEMA_NEWER, _said(components["migrations"])
         if database.new_letters:
             yield Cause.LETTERS_GROW, database.new_letters

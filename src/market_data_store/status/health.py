@@ -9,6 +9,7 @@ from market_data_core.telemetry import HealthComponent, HealthStatus
 
 from market_data_store.coordinator.watermarks import HARD, LevelAndReason
 from market_data_store.status.database import DatabaseStatus
+from market_data_store.status.due import not_as_declared
 from market_data_store.status.looks import Away, FeedbackStatus, Looks, QueueStatus
 from market_data_store.status.trouble import Trouble
 
@@ -74,6 +75,9 @@ def _migrations(look: DatabaseStatus | Away) -> HealthComponent:
     if isinstance(look, Away):
         return _component("migrations", "unhealthy", {}, "unknown while the database is away")
     details = {"current": look.revisions.current or "none", "head": look.revisions.head}
+    if look.due and (look.revisions.up_to_date or look.revisions.is_newer):
+        details["due"] = str(len(look.due))
+        return _component("migrations", "unhealthy", details, not_as_declared(look.due))
     if look.revisions.is_newer:
         return _component("migrations", "degraded", details, "a newer version has migrated the database")
     if look.revisions.up_to_date:

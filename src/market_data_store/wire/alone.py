@@ -14,6 +14,7 @@ from market_data_store.datasets import Dataset
 from market_data_store.wire.moments import UNIX_TO_EPOCH_US
 from market_data_store.wire.reader import MOST_REJECTS, Reject, read_row
 from market_data_store.wire.rows import SentRows
+from market_data_store.wire.seen import Sightings
 
 #: Positions of rows of one message: a range, or an Arrow array.
 Positions: TypeAlias = Any
@@ -25,15 +26,24 @@ _MOST_READ = 100_000
 
 
 class Alone:
-    """Reads rows of messages one by one, as rows of this schema; `enqueued_at` has the moment of each message."""
+    """Reads rows of messages one by one, as rows of this schema; `enqueued_at` has the moment of each message.
+
+    Notes what it sees of unknown fields in `sightings`.
+    """
 
     def __init__(
-        self, dataset: Dataset, messages: Sequence[SentRows], enqueued_at: Sequence[int], schema: pa.Schema
+        self,
+        dataset: Dataset,
+        messages: Sequence[SentRows],
+        enqueued_at: Sequence[int],
+        schema: pa.Schema,
+        sightings: Sightings,
     ) -> None:
         self._dataset = dataset
         self._messages = messages
         self._enqueued_at = enqueued_at
         self._schema = schema
+        self._sightings = sightings
         self._good: list[list[Any]] = []
         #: The good rows.
         self.batches: list[pa.RecordBatch] = []
@@ -54,7 +64,7 @@ class Alone:
     def _read(self, index: int, positions: Sequence[int]) -> None:
         message, moment = self._messages[index], self._enqueued_at[index] + UNIX_TO_EPOCH_US
         for position, raw in zip(positions, message.at(positions), strict=True):
-            found = read_row(self._dataset, position, raw, message.standard, moment)
+            found = read_row(self._dataset, position, raw, message.standard, moment, sightings=self._sightings)
             if isinstance(found, list):
                 self._good.append([*found, moment, index, position])
                 continue

@@ -8,9 +8,9 @@ that only it can read.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
-from itertools import accumulate
+from itertools import accumulate, compress
 from typing import Any, NamedTuple
 
 import msgspec
@@ -26,8 +26,9 @@ from market_data_store.wire.hashes import content_hashes
 from market_data_store.wire.moments import TIME_UNIT, UNIX_TO_EPOCH_US, nanos_of
 from market_data_store.wire.reader import Reject
 from market_data_store.wire.rows import SentRows
+from market_data_store.wire.seen import Seen, Sightings
 from market_data_store.wire.text import SPACES
-from market_data_store.wire.unknown import Joined, with_nanos, with_unknown
+from market_data_store.wire.unknown import Joined, unknown_flags, with_nanos, with_unknown
 
 #: Columns beside the dataset's: for each row, the index of its message and its position there.
 MESSAGE, POSITION = "#message", "#position"
@@ -48,6 +49,8 @@ class DecodedRows:
     #: For each message its first rejects, ordered by position, and the number of all.
     rejects: list[list[Reject]]
     rejected: list[int]
+    #: By name, what was seen of fields that the dataset does not know, in valid rows and in rejected ones.
+    unknown: Mapping[str, Seen] = field(default_factory=dict)
 
 
 class _Piece(NamedTuple):
@@ -68,7 +71,7 @@ def _schema_of(dataset: Dataset) -> pa.Schema:
 
 def decode(dataset: Dataset, messages: Sequence[SentRows], enqueued_at: Sequence[int]) -> DecodedRows:
     """Type and check the rows of messages; `enqueued_at` has the moment of each message (microseconds since 2000)."""
-    schema = _schema_of(dataset)
+    schema, sightings = _schema_of(dataset), Sightings(dataset)
     forms: dict[Any, list[int]] = {}
     for index, rows in enumerate(messages):
         forms.setdefault((rows.form, id(rows.standard)), []).append(index)
@@ -82,7 +85,7 @@ def decode(dataset: Dataset, messages: Sequence[SentRows], enqueued_at: Sequence
             parts = [_part(messages[piece.message].content, piece) for piece in pieces]
             moment, *origins = _beside(pieces, enqueued_at)
             try:
-                columns, passed = _columns(dataset, form, parts, messages[indices[0]].standard, moment)
+                columns, passed = _columns(dataset, form, parts, messages[indices[0]].standard, moment, sightings)
             except _NO_COLUMN:
                 for index, start, size in pieces:
                     alone.setdefault(index, []).append(range(start, start + size))
@@ -94,7 +97,7 @@ def decode(dataset: Dataset, messages: Sequence[SentRows], enqueued_at: Sequence
                     alone.setdefault(index, []).append(positions)
                 batch = batch.filter(passed)
             batches.append(batch)
-    one_by_one = Alone(dataset, messages, enqueued_at, schema)
+    one_by_one = Alone(dataset, messages, enqueued_at, schema, sightings)
     one_by_one.read(alone)
     batches += one_by_one.batches
     if not batches:
@@ -102,7 +105,7 @@ def decode(dataset: Dataset, messages: Sequence[SentRows], enqueued_at: Sequence
     if len(batches) > 1:
         joined = map(pa.concat_arrays, zip(*(batch.columns for batch in batches), strict=True))
         batches = [pa.RecordBatch.from_arrays(list(joined), schema=schema)]
-    return DecodedRows(dataset, batches[0], one_by_one.rejects, one_by_one.rejected)
+    return DecodedRows(dataset, batches[0], one_by_one.rejects, one_by_one.rejected, sightings.seen)
 
 
 def _pieces(indices: Sequence[int], sizes: Sequence[int]) -> Iterator[list[_Piece]]:
@@ -154,13 +157,20 @@ def _by_message(messages: pa.Array, positions: pa.Array) -> Iterator[tuple[int, 
 
 
 def _columns(
-    dataset: Dataset, form: Any, parts: Sequence[Any], standard: Mapping[str, Any], enqueued_at: pa.Array
+    dataset: Dataset,
+    form: Any,
+    parts: Sequence[Any],
+    standard: Mapping[str, Any],
+    enqueued_at: pa.Array,
+    sightings: Sightings,
 ) -> tuple[list[pa.Array], pa.Array]:
     """Return the stored columns of rows of one form, and which rows are valid; may raise any of `_NO_COLUMN`."""
     joined: Joined = form.joined(parts)
     sent, count = joined.columns, len(enqueued_at)
     fields, schema = fields_of(dataset, standard.get(TIME_UNIT)), _schema_of(dataset)
     passed = pa.repeat(True, count)
+    if dataset.unknown == "reject" and joined.kept:
+        passed = pc.invert(pa.array(unknown_flags(dataset, joined.kept), pa.bool_()))
     complete: dict[str, pa.Array] = {}
     beyond: dict[str, pa.Array] = {}
     for f in sorted(fields, key=lambda f: (f.rule.keeps_unknown, f.rule.nanos_of)):
@@ -202,6 +212,8 @@ def _columns(
             hashes = content_hashes(f.rule.content_hash, contents, joined.hashed(), count)
             made = pa.array([f.kind.from_hash(value) for value in hashes], complete[f.name].type)
             complete[f.name] = pc.coalesce(complete[f.name], made)
+    if joined.kept:  # the other rows are counted when they are read one by one
+        sightings.note(compress(joined.kept, passed.to_pylist()))
     return [complete[f.name] for f in fields], passed
 
 

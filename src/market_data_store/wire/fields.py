@@ -55,6 +55,14 @@ class Field:
             return not self.required and (not text or (not self.kind.is_text and text in NO_VALUES))
         return not self.required and is_not_finite(value)
 
+    def takes(self, value: Any) -> bool:
+        """Return whether `checked` takes a value."""
+        try:
+            self.checked(value)
+        except WrongValue:
+            return False
+        return True
+
     def checked(self, value: Any) -> Any:
         """Decode one value for `kind.finish`; raises `WrongValue`, which names field, value and remedy."""
         try:
@@ -94,6 +102,8 @@ class Names:
     shared: frozenset[str]
     #: Names that are not stored.
     ignored: frozenset[str]
+    #: Every name that means something, and those that are ignored.
+    known: frozenset[str]
     #: Whether a hash of a row's content covers the fields that version 0.4 did not know. Then equal rows without an
     #: id are told apart by their number, see `hashes`.
     numbered: bool
@@ -129,9 +139,11 @@ def names_of(dataset: Dataset) -> Names:
     fields = fields_of(dataset)
     every = Counter(name for f in fields for name in f.names)
     numbered = any("*" in f.rule.content_hash for f in fields)
+    ignored = dataset.ignored | {OCCURRENCE} if numbered else dataset.ignored
     return Names(
         shared=frozenset(name for name, number in every.items() if number > 1),
-        ignored=dataset.ignored | {OCCURRENCE} if numbered else dataset.ignored,
+        ignored=ignored,
+        known=ignored.union(every),
         numbered=numbered,
         first=frozenset(name for f in fields if not f.rule.later for name in f.names),
     )

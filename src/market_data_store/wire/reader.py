@@ -19,8 +19,9 @@ from market_data_store.wire.fields import Field, Fields, exact_names, fields_of,
 from market_data_store.wire.hashes import OCCURRENCE, content_hashes, number_of
 from market_data_store.wire.moments import TIME_UNIT, nanos_of, unit_named
 from market_data_store.wire.reasons import WrongValue, json_problem, occurrence_problem, reason_of, shown
+from market_data_store.wire.seen import Sightings
 from market_data_store.wire.text import TableRow, Unreadable, read_float, row_text
-from market_data_store.wire.unknown import hashed_of, kept_of, require_equal, with_nanos, with_unknown
+from market_data_store.wire.unknown import hashed_of, kept_of, require_equal, require_known, with_nanos, with_unknown
 
 #: Of a message's rejects so many are kept in full, the first ones; the others are counted.
 MOST_REJECTS = 5_001
@@ -48,6 +49,7 @@ def read_row(
     enqueued_at: int,
     *,
     occurrence: int | None = None,
+    sightings: Sightings | None = None,
 ) -> list[Any] | Reject:
     """Return a row's stored values in the dataset's column order, or its reject.
 
@@ -57,6 +59,8 @@ def read_row(
     """
     try:
         row = _loads(dataset, raw) if isinstance(raw, msgspec.Raw) else raw
+        if sightings is not None:
+            sightings.note([row])
         return _stored(dataset, row, standard, enqueued_at, occurrence)
     except RecursionError:
         # Kept as one string: Postgres's JSON parser limits the depth too.
@@ -159,6 +163,8 @@ def _read(
     if not isinstance(row, dict):
         raise WrongValue(Reason.of("row: expected an object, got {}", shown(row)))
     names, fields = names_of(dataset), fields_of(dataset, standard.get(TIME_UNIT))
+    if dataset.unknown == "reject":
+        require_known(dataset, row)
     values: dict[str, Any] = {}
     beyond = {name: value for name, value in row.items() if name not in names.ignored}
     nanos: dict[str, int] = {}
@@ -170,6 +176,9 @@ def _read(
             state = "null" if present else "missing"
             reason = Reason.of("{state} ({kind}); give it in the row or in defaults", state=state, kind=kind)
             raise WrongValue(reason.at(f.name))
+        if value is not None and f.rule.guessed and not f.takes(value):
+            values[f.name], nanos[f.name] = None, 0
+            continue  # it stays in metadata
         values[f.name] = None if value is None else f.checked(value)
         nanos[f.name] = standard.get(nanos_of(f.name), 0) if value is None else _nanos(f, values[f.name])
         for other in present:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from decimal import Decimal, InvalidOperation
 from typing import Any
@@ -14,6 +14,8 @@ from market_data_store.wire.text import name_of
 
 #: Maximum number of characters of a value in a reason.
 _MAX_SHOWN = 80
+#: Of names at most so many.
+_MOST_NAMED = 10
 
 
 class WrongValue(ValueError):
@@ -166,6 +168,17 @@ def json_problem(value: Any) -> Reason:
         shown(value),
         limit=MAX_TEXT_LENGTH,
     )
+
+
+def unknown_problem(names: Sequence[str], dataset: str) -> Reason:
+    """Say that the dataset does not know these fields, and takes no row with such."""
+    named = ", ".join(shown(name) for name in names[:_MOST_NAMED])
+    more = f" and {len(names) - _MOST_NAMED} more" if len(names) > _MOST_NAMED else ""
+    template = (
+        '{dataset} does not know {}, and its contract is unknown = "reject"; remove or rename what is not a field '
+        "(`mds datasets {dataset}` lists the fields), or declare a column"
+    )
+    return Reason.of(template, f"{named}{more}", dataset=dataset).at("row")
 
 
 def unfit_problem(value: Any, table: str, type_: str) -> Reason:

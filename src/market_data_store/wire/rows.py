@@ -29,7 +29,7 @@ from market_data_store.wire.reader import Reject, read_row, stored_defaults
 from market_data_store.wire.reasons import shown
 from market_data_store.wire.sizes import MOST_ROWS, require_few, row_number
 from market_data_store.wire.text import Unreadable, has_nul, read_float
-from market_data_store.wire.unknown import Joined, with_unknown
+from market_data_store.wire.unknown import Joined, unknown_flags, with_unknown
 
 #: Rows with more fields than this are decoded one by one, without a shape.
 _MAX_SHAPE_FIELDS = 64
@@ -91,8 +91,8 @@ class Shape:
             for name in present:
                 type_ = f.kind.wire
                 made = (type_ | None, None) if optional else (type_, msgspec.NODEFAULT)
-                # A hash counts the value as it was sent.
-                getter = member(name, *((Any, None) if meanings.hashed(name) else made))
+                # A hash counts the value as it was sent, and one that fits no guessed column is kept so.
+                getter = member(name, *((Any, None) if meanings.hashed(name) or f.rule.guessed else made))
                 self._getters.setdefault(f.name, []).append(getter)
                 if f.kind.loses is not None and name not in meanings.shared:
                     self._lossy.append((name, f.kind.loses, getter))
@@ -215,6 +215,8 @@ def _passes(dataset: Dataset, shape: Shape, rows: SentRows) -> bool:
     fields = fields_of(dataset, rows.standard.get(TIME_UNIT))
     if _sends_nanos(fields, joined):
         return False  # they must agree with the times
+    if dataset.unknown == "reject" and joined.kept and any(unknown_flags(dataset, joined.kept)):
+        return False
     try:
         for f in fields:
             values = joined.columns.get(f.name)

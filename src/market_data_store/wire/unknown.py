@@ -7,17 +7,18 @@ from which it could not be read back; and what neither JSON nor Arrow can repres
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import msgspec
 
+from market_data_store.datasets import Dataset
 from market_data_store.errors import Reason
-from market_data_store.wire.fields import is_not_finite
+from market_data_store.wire.fields import is_not_finite, names_of
 from market_data_store.wire.hashes import OCCURRENCE, number_of
 from market_data_store.wire.moments import nanos_of
-from market_data_store.wire.reasons import WrongValue, shown
+from market_data_store.wire.reasons import WrongValue, shown, unknown_problem
 from market_data_store.wire.text import Unreadable
 
 
@@ -55,6 +56,23 @@ def _readable(value: Any) -> Any:
         return value
     text = repr(value)
     return msgspec.Raw(text.encode()) if text.lstrip("-").isdigit() else text
+
+
+def unknown_in(fields: Mapping[str, Any], known: Collection[str]) -> list[str]:
+    """Return the names of the fields that have a value and are not known."""
+    return [n for n, value in fields.items() if n not in known and value is not None and not is_not_finite(value)]
+
+
+def require_known(dataset: Dataset, fields: Mapping[str, Any]) -> None:
+    """Raise `WrongValue` if there are fields that have a value and that the dataset does not know."""
+    if names := unknown_in(fields, names_of(dataset).known):
+        raise WrongValue(unknown_problem(names, dataset.name))
+
+
+def unknown_flags(dataset: Dataset, kept: Sequence[Mapping[str, Any]]) -> list[bool]:
+    """Return for each row, by what is kept of it, whether it has a field that the dataset does not know."""
+    known = names_of(dataset).known
+    return [bool(unknown_in(fields, known)) for fields in kept]
 
 
 def with_nanos(

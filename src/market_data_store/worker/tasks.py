@@ -28,7 +28,7 @@ from market_data_store.signals import rows_rejected
 from market_data_store.wire.arrow import Frame, read_table
 from market_data_store.wire.reader import known_defaults
 from market_data_store.wire.rows import read_rows
-from market_data_store.worker import arrivals, replaying
+from market_data_store.worker import added_columns, arrivals, replaying, unknown_fields
 from market_data_store.worker.calls import Call, parsed
 from market_data_store.worker.envelope import Envelope, Failed, Hold, Outcome, Succeeded
 from market_data_store.worker.followers import follow
@@ -67,6 +67,7 @@ class WriteTask(CoalescedTask):
         """Write these messages' rows in one transaction for each of their datasets, but those of the held ones."""
         try:
             envelopes = replaying.verified(arrivals.dated(envelopes))
+            added_columns.look()
         except UNFINISHED as error:
             return [put_aside(error, envelope) for envelope in envelopes]
         outcomes = self._run(envelopes, held)
@@ -89,6 +90,7 @@ class WriteTask(CoalescedTask):
                 if call.dataset.name in held:
                     outcomes[place] = Hold(call.dataset.name, enqueued_at=envelope.enqueued_at)
                     continue
+                call = replace(call, dataset=added_columns.known_of(call.dataset))
                 message = _Decoded(place, envelope, embed, _message(envelope, call))
                 by_dataset.setdefault(call.dataset, []).append(message)
             except InvalidMessage as error:
@@ -264,6 +266,7 @@ def _write(
         if envelope.born is not None and place not in written.waiting
     ]
     report(dataset.name, written, ended - started, latencies)
+    unknown_fields.heard(dataset.name, rows.unknown)
     return written
 
 

@@ -32,7 +32,7 @@ from market_data_store.postgres.tables import metadata
 MakeDatabase = Callable[[], str]
 
 TIMEOUT_S = 30.0
-HEAD = "0008"
+HEAD = "0009"
 #: As in migrations/env.py.
 ADVISORY_LOCK = 0x6D6473
 
@@ -166,6 +166,7 @@ def fill(url: str) -> None:
         "text": "'x'",
         "date": "'2024-01-19'",
         "jsonb": "'{}'",
+        "text[]": "'{}'",
     }
     with connect(url) as connection:
         for table in metadata.sorted_tables:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -25,10 +26,11 @@ def told(age_s: float = 1.0, level: str = "ok", reason: str | None = None, **out
     return FeedbackStatus([event], outcomes)
 
 
+WELL_MIGRATED = DatabaseStatus(1.0, Revisions("0002", "0002"), 12.0, 0, [])
 WELL = Looks(
     queue=QueueStatus(7, 2, 0.5),
     workers=["celery@one"],
-    database=DatabaseStatus(1.0, Revisions("0002", "0002"), 12.0, 0, []),
+    database=WELL_MIGRATED,
     feedback=told(redis="delivered"),
 )
 GONE = Away("Postgres does not answer (OperationalError)", "cannot connect to postgresql://***@db/market")
@@ -37,6 +39,7 @@ REFUSAL = "OOM command not allowed when used memory > 'maxmemory'."
 FULL = QueueStatus(7, 2, 0.5, {}, REFUSAL)
 HUNG = Away("no answer within 1.6 s")
 BEHIND = DatabaseStatus(1.0, Revisions("0001", "0002"), None, None, None)
+UNMADE = replace(WELL_MIGRATED, due=["funding: create the table funding_rates", "splits: add ratio (double)"])
 NEWER = DatabaseStatus(1.0, Revisions("0003", "0002", is_newer=True), 12.0, 0, [])
 
 
@@ -66,6 +69,7 @@ def test_all_is_healthy() -> None:
         ({"database": GONE}, OK, {"database": "unhealthy", "migrations": "unhealthy"}, "degraded", False),
         ({"database": HUNG}, OK, {"database": "unhealthy", "migrations": "unhealthy"}, "degraded", False),
         ({"database": BEHIND}, OK, {"migrations": "unhealthy"}, "degraded", False),
+        ({"database": UNMADE}, OK, {"migrations": "unhealthy"}, "degraded", False),
         ({"database": NEWER}, OK, {"migrations": "degraded"}, "degraded", True),
         (
             {"queue": BROKER_GONE, "workers": BROKER_GONE}, HARD,
@@ -127,6 +131,13 @@ WAITS = "Postgres does not answer; messages wait in the queue, nothing is lost"
         (LevelAndReason(OK), {"database": GONE}, "critical", f"not ready: {WAITS}"),
         (LevelAndReason(SOFT), {"database": HUNG}, "critical", f"not ready: {WAITS}"),
         (LevelAndReason(OK), {"database": BEHIND}, "critical", "not ready: a migration is due; run `mds migrate`"),
+        (
+            LevelAndReason(OK),
+            {"database": UNMADE},
+            "critical",
+            "not ready: a table is not as declared (funding: create the table funding_rates, and 1 more); run "
+            "`mds migrate`",
+        ),
         (
             LevelAndReason(HARD, NO_WORKERS), {"workers": []},
             "critical", "hard (no_workers): messages wait and no worker takes them",
