@@ -39,6 +39,8 @@ class Envelope(NamedTuple):
     compression: str | None = None
     #: When the worker got it, by `time.monotonic`; None if `enqueued_at` needs no dating.
     arrived: float | None = None
+    #: The headers that name its trace; None while traces are off.
+    trace: dict[str, str] | None = None
 
     @property
     def was_ended(self) -> bool:

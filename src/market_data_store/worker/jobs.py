@@ -265,6 +265,7 @@ def _envelope(request: PooledRequest) -> Envelope:
         content_encoding=_text(content_encoding, "utf-8"),
         compression=headers.compression,
         arrived=request.arrived,
+        trace=headers.trace,
     )
 
 
