@@ -19,7 +19,7 @@ COMPILE = CUSTOM_COMPILE_COMMAND="make lock" $(BIN)/pip-compile -q --no-config -
 lock: ## Renew the lock files (Python 3.11 on Linux, some minutes); UPGRADE=--upgrade takes the newest versions.
 	$(COMPILE) --extra local --extra dev --build-deps-for editable --build-deps-for wheel \
 		-o .ci/requirements.lock pyproject.toml
-	$(COMPILE) -c .ci/requirements.lock -o deploy/requirements.lock pyproject.toml
+	$(COMPILE) --extra traces -c .ci/requirements.lock -o deploy/requirements.lock pyproject.toml
 	$(COMPILE) -c .ci/requirements.lock --only-build-deps --build-deps-for wheel -o deploy/build.lock pyproject.toml
 
 audit: ## Look for known vulnerabilities of the locked versions; status 3 if no database can be reached.

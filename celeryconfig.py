@@ -28,6 +28,7 @@ broker_url = (_sentinel.kombu_url if _sentinel else _settings.broker_url) or Non
 imports = (
     "market_data_store.worker.logs",
     "market_data_store.worker.startup",
+    "market_data_store.worker.tracing",  # its thread is older than the bound of memory
     "market_data_store.worker.memory",
     "market_data_store.worker.database",
     "market_data_store.worker.tasks",

@@ -43,6 +43,7 @@ ELSEWHERE = {
     "curl ": "tests/acceptance/test_mds.py compares each answer",
     "python -c": "declares a queue on RabbitMQ; tests/integration/transport/test_rabbitmq.py",
     "rabbitmqctl": "needs the administrator of a RabbitMQ; tests/integration/transport/test_rabbitmq.py",
+    "mds top": "runs until it is ended; tests/integration/cli/test_top.py",
     "mds doctor": "tests/integration/cli/test_doctor.py",
     "mds release": "tests/integration/cli/test_doctor.py",
     "mds migrate && mds grants |": "needs psql; tests/acceptance/test_least_rights.py runs the statements",

@@ -113,6 +113,10 @@ NOT_FILES = {
     "feed.py",
     "results.json",
     "results.md",
+    # Names of spans and of a protocol.
+    "apply_async/store.write",
+    "run/store.write",
+    "http/protobuf",
 }
 
 

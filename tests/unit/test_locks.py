@@ -17,7 +17,7 @@ RUNTIME = PROJECT["project"]["dependencies"]
 BUILDING = PROJECT["build-system"]["requires"]
 LOCKS = {
     ".ci/requirements.lock": [*RUNTIME, *EXTRAS["local"], *EXTRAS["dev"], *BUILDING],
-    "deploy/requirements.lock": RUNTIME,
+    "deploy/requirements.lock": [*RUNTIME, *EXTRAS["traces"]],
     "deploy/build.lock": BUILDING,
 }
 #: What the lock files are made for, whatever runs this test.
@@ -56,6 +56,6 @@ def test_what_is_deployed_is_what_was_tested(lock: str) -> None:
 
 def test_the_image_has_no_tools_of_development() -> None:
     tools = {canonicalize_name(Requirement(text).name) for text in [*EXTRAS["local"], *EXTRAS["dev"], *BUILDING]}
-    needed = {canonicalize_name(Requirement(text).name) for text in RUNTIME}
+    needed = {canonicalize_name(Requirement(text).name) for text in [*RUNTIME, *EXTRAS["traces"]]}
     # Celery, psycopg, Flask and Prometheus's client ask for packaging, too.
     assert tools & pinned("deploy/requirements.lock").keys() <= needed | {"packaging", "pyyaml"}

@@ -15,7 +15,7 @@ from typing import Any
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 #: These commands have no end of their own: a signal is how they are meant to end.
-_ENDLESS = frozenset({"up", "monitor", "flower"})
+_ENDLESS = frozenset({"up", "monitor", "flower", "top"})
 #: Seconds until a signal is raised again that a destructor swallowed.
 _AGAIN_S = 0.01
 

@@ -37,6 +37,7 @@ _COMMANDS = MappingProxyType(
         "retention": ("retention", "Delete what is older than MDS_RETENTION_DAYS."),
         "series": ("series", "List what is stored: providers, symbols, times, rows."),
         "status": ("status", "Show the state of broker, workers and database."),
+        "top": ("top", "Watch the store on a screen that stays up to date."),
         "up": ("up", "Run the whole store on this machine until Ctrl-C."),
     }
 )

@@ -12,7 +12,7 @@ import warnings
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from pydantic import AliasChoices, ValidationError
 
@@ -99,3 +99,40 @@ def undo_celerys_broker_option() -> None:
     """
     if os.environ.get("CELERY_BROKER_URL") == os.environ.get("BROKER_URL"):
         os.environ.pop("CELERY_BROKER_URL", None)
+
+
+class Traces(NamedTuple):
+    """How OpenTelemetry's variables ask for traces; what else they say, its packages read themselves."""
+
+    #: `otlp` or `console`.
+    exporter: str
+    #: Where the spans go, for messages; empty if the packages decide.
+    endpoint: str
+
+
+#: The only protocol whose exporter the extra `traces` installs.
+_OTLP_PROTOCOL = "http/protobuf"
+_OTLP_VARIABLES = ("OTEL_EXPORTER_OTLP_TRACES_{}", "OTEL_EXPORTER_OTLP_{}")
+
+
+def traces() -> Traces | None:
+    """Return how this process shall trace; None if OTEL_TRACES_EXPORTER and the endpoints of OTLP are not set.
+
+    Raises `ConfigurationError` for an exporter or a protocol that is not there. A `.env` file does not count:
+    OpenTelemetry reads none.
+    """
+    if os.environ.get("OTEL_SDK_DISABLED", "").lower() == "true":
+        return None
+    exporter, endpoint = os.environ.get("OTEL_TRACES_EXPORTER", "").strip().lower(), _otlp("ENDPOINT")
+    if exporter == "none" or not (exporter or endpoint):
+        return None
+    if exporter not in ("", "otlp", "console"):
+        raise ConfigurationError(f"OTEL_TRACES_EXPORTER={exporter!r}: use otlp, console or none")
+    protocol = _otlp("PROTOCOL") or _OTLP_PROTOCOL
+    if exporter != "console" and protocol != _OTLP_PROTOCOL:
+        raise ConfigurationError(f"OTEL_EXPORTER_OTLP_PROTOCOL={protocol!r}: use {_OTLP_PROTOCOL}")
+    return Traces(exporter or "otlp", endpoint)
+
+
+def _otlp(name: str) -> str:
+    return next(filter(None, (os.environ.get(form.format(name), "").strip() for form in _OTLP_VARIABLES)), "")

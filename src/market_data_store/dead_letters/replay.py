@@ -21,6 +21,7 @@ from kombu.exceptions import OperationalError
 from kombu.utils.uuid import uuid
 
 from market_data_store import dead_letters
+from market_data_store.connections.names import process_name
 from market_data_store.coordinator.reasons import reason_of
 from market_data_store.dead_letters import EVERY, Letter, Where, signing
 from market_data_store.errors import BrokerUnavailable
@@ -35,6 +36,7 @@ from market_data_store.protocol import (
     Replayed,
     is_arrow,
 )
+from market_data_store.tracing import switch
 from market_data_store.transport.declaring import declare_if_permitted
 
 #: The limits of a producer's messages, see `producer.client`.
@@ -125,6 +127,7 @@ def messages(
     `change` corrects each letter, or returns None for one that is to stay. Letters of which only the reason or the
     beginning was kept are left out.
     """
+    switch.begin(process_name())  # Celery's instrumentation gives each message its trace
     letters: Iterable[Letter] = dead_letters.stream(connection, ids=ids, dataset=dataset, where=where)
     if change is not None:
         letters = (changed for letter in letters if letter.is_whole and (changed := change(letter)) is not None)

@@ -26,6 +26,7 @@ from market_data_store.coordinator.clock import broker_clock
 from market_data_store.coordinator.queue import QueueInspector
 from market_data_store.datasets import dataset_named
 from market_data_store.errors import Backpressure, BrokerUnavailable, InvalidMessage
+from market_data_store.producer import tracing
 from market_data_store.producer.brake import Brake
 from market_data_store.producer.confirming import MOST_BYTES, Confirming
 from market_data_store.producer.encoding import encode_defaults, listed, with_moment
@@ -106,6 +107,7 @@ class StoreClient:
         self._app, self._queue = app or store_app, queue_of(lane)
         if app is None:
             settings().require_broker_url()
+        tracing.begin()
         self._defaults = dict(defaults or {})
         self._packing = Packing(max_rows, max_bytes, check=check)
         self._pressure_timeout_s = 0.0 if on_pressure == "raise" else pressure_timeout_s
@@ -150,7 +152,7 @@ class StoreClient:
         self._refresh_clock()
         if any(f.rule.enqueued_at for f in fields_of(target)):
             given = [with_moment(row, self._clock.now()) for row in given]
-        with self._writing:
+        with tracing.written(target.name, len(given)), self._writing:
             self._admit()
             room = self._outbox.room(target.name, named)
             parts = list(self._packing.rows(target, given, standard, room, occurrences))
@@ -172,7 +174,7 @@ class StoreClient:
         if self._tables_as_rows:
             return self.write(dataset, frame.table.to_pylist(), defaults=defaults)
         self._refresh_clock()
-        with self._writing:
+        with tracing.written(target.name, len(frame)), self._writing:
             self._admit()
             parts = table_parts(self._packing, target, frame, standard, named)
             self._send(self._outbox.take(target.name, named, list(parts), columnar=True))

@@ -9,13 +9,14 @@ from __future__ import annotations
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from kombu.utils.uuid import uuid
 
 from market_data_store.protocol import QUEUE
+from market_data_store.tracing import switch
 
 #: Seconds between two rows' times at least, so that the later row is newer also after rounding to microseconds, and
 #: when the clock stands still.
@@ -57,6 +58,8 @@ class Message:
     columnar: bool = False
     #: The queue of its lane.
     queue: str = QUEUE
+    #: If traces are on: the spans of the writes that its rows come from.
+    origins: list[Any] | None = None
 
 
 class Placement(NamedTuple):
@@ -125,8 +128,12 @@ class Gathering:
         self._written_at = max(self._clock(), self._written_at + _STEP_S)
         return self._written_at
 
-    def add(self, placements: Iterable[Placement]) -> list[Message]:
+    def add(self, placements: Sequence[Placement]) -> list[Message]:
         """Add the parts to their messages; returns the messages that this filled, in order."""
+        spans = switch.spans()
+        if spans is not None:
+            for message in {placement.message for placement in placements}:
+                message.origins = spans.joined(message.origins)
         full = []
         for message, count, part, written_at in placements:
             message.parts.append(part)

@@ -20,6 +20,7 @@ from market_data_store.coordinator.queue import QueueInspector
 from market_data_store.coordinator.reasons import reason_of
 from market_data_store.errors import BrokerUnavailable
 from market_data_store.producer.messages import Message
+from market_data_store.producer.tracing import sent
 from market_data_store.protocol import ENQUEUED_AT_HEADER, SERIALIZER, TABLE_SERIALIZER, TASK
 from market_data_store.transport.declaring import declare_if_permitted
 
@@ -55,7 +56,7 @@ class Publisher:
     def publish(self, message: Message, parts: list[bytes], reply_to: str | None) -> None:
         """Send the message. The worker stores a result if `reply_to` is given. Raises `BrokerUnavailable`."""
         try:
-            with self._connected() as producer:
+            with sent(message), self._connected() as producer:
                 self._declare(message.queue, producer.connection)
                 self._app.send_task(
                     TASK,

@@ -42,6 +42,8 @@ class Envelope(NamedTuple):
     #: When it was first enqueued, by `time.monotonic`; before `arrivals.dated`, as far as the broker says. None for one
     #: of the backfill lane.
     born: float | None = None
+    #: The headers that name its trace; None while traces are off.
+    trace: dict[str, str] | None = None
 
     @property
     def was_ended(self) -> bool:

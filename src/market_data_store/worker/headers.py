@@ -21,6 +21,7 @@ from kombu.message import Message
 
 from market_data_store.errors import Reason
 from market_data_store.protocol import ARROW, JSON, REPLAYS_HEADER, TASK
+from market_data_store.worker.tracing import trace_of
 
 #: Maximum length of an id or a name, in characters.
 MAX_NAME = 255
@@ -96,6 +97,8 @@ class Headers(msgspec.Struct, frozen=True, kw_only=True):
     replays: dict[str, Any] | None = None
     #: Whether the body is that of protocol 1: one object instead of a list.
     is_protocol_1: bool = False
+    #: The headers that name its trace, unchecked; None while traces are off.
+    trace: dict[str, str] | None = None
 
     @property
     def lineage(self) -> dict[str, Any] | None:
@@ -165,6 +168,7 @@ def read(message: Message) -> Headers:
         kwargsrepr=_shown(sent.get("kwargsrepr")),
         replays=replays if isinstance(replays, dict) else None,
         is_protocol_1=is_protocol_1,
+        trace=trace_of(message.headers),
     )
 
 

@@ -271,6 +271,7 @@ def _envelope(request: PooledRequest) -> Envelope:
         compression=headers.compression,
         arrived=request.arrived,
         born=request.born,
+        trace=headers.trace,
     )
 
 

@@ -28,7 +28,7 @@ from market_data_store.signals import rows_rejected
 from market_data_store.wire.arrow import Frame, read_table
 from market_data_store.wire.reader import known_defaults
 from market_data_store.wire.rows import read_rows
-from market_data_store.worker import added_columns, arrivals, replaying, unknown_fields
+from market_data_store.worker import added_columns, arrivals, replaying, tracing, unknown_fields
 from market_data_store.worker.calls import Call, parsed
 from market_data_store.worker.envelope import Envelope, Failed, Hold, Outcome, Succeeded
 from market_data_store.worker.followers import follow
@@ -65,6 +65,11 @@ class WriteTask(CoalescedTask):
 
     def run_batch(self, envelopes: Sequence[Envelope], held: frozenset[str] = frozenset()) -> list[Outcome]:
         """Write these messages' rows in one transaction for each of their datasets, but those of the held ones."""
+        with tracing.batch(envelopes) as traced:
+            traced.outcomes = outcomes = self._run_dated(envelopes, held)
+        return outcomes
+
+    def _run_dated(self, envelopes: Sequence[Envelope], held: frozenset[str]) -> list[Outcome]:
         try:
             envelopes = replaying.verified(arrivals.dated(envelopes))
             added_columns.look()
@@ -256,7 +261,9 @@ def _write(
         return writer.write(rows, messages, keeps_letters=keeps_letters, resumed_at=at)
 
     try:
-        written = attempt() if once else persistently(attempt)
+        with tracing.commit(dataset.name, len(messages)) as committed:
+            written = attempt() if once else persistently(attempt)
+            committed.append(written)
     except SoftTimeLimitExceeded as error:
         raise OutOfTime(writer.reached if len(messages) == 1 else 0) from error
     ended = time.monotonic()

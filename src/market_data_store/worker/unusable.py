@@ -11,6 +11,7 @@ from market_data_store.protocol import ENQUEUED_AT_HEADER, TASK
 from market_data_store.worker.arrivals import read_header
 from market_data_store.worker.headers import Headers, bytes_of, id_by_content, name_or_none
 from market_data_store.worker.origins import lane_of, origin_of
+from market_data_store.worker.tracing import trace_of
 
 #: A letter's body counts as so many rows.
 _ROW_BYTES = 80
@@ -51,6 +52,7 @@ class UnusableMessage:
             correlation_id=name_or_none(properties.get("correlation_id")),
             ignore_result=not is_task or sent.get("ignore_result") is True,
             replays=replays if isinstance(replays, dict) else None,
+            trace=trace_of(sent),
         )
         self.id = self.headers.id
         taken_at = getattr(message, "taken_at", None)
