@@ -44,6 +44,7 @@ ELSEWHERE = {
     "python -c": "declares a queue on RabbitMQ; tests/integration/transport/test_rabbitmq.py",
     "rabbitmqctl": "needs the administrator of a RabbitMQ; tests/integration/transport/test_rabbitmq.py",
     "mds doctor": "tests/integration/cli/test_doctor.py",
+    "mds partitions": "needs partitions; tests/integration/cli/test_partitions.py",
     "mds release": "tests/integration/cli/test_doctor.py",
     "mds migrate && mds grants |": "needs psql; tests/acceptance/test_least_rights.py runs the statements",
     "honcho start": "tests/acceptance/test_procfile.py runs the Procfile",

@@ -61,6 +61,8 @@ WRONG = {
     "MDS_RETENTION_DAYS": "ticks=0",
     "MDS_RETENTION_AUTO": "daily",
     "MDS_UPKEEP_INTERVAL_S": "0",
+    "MDS_PARTITIONS": "ticks=decade",
+    "MDS_ARCHIVE_DIR": "/dev/null",
     "MDS_ANY_YEAR": "1900",
     "MDS_DATASETS": "nowhere/datasets.toml",
     "MDS_HOME": "/dev/null",
@@ -87,6 +89,7 @@ CONTRADICTIONS = (
     ({"MDS_SOFT_ABOVE": "0.9"}, "watermarks: MDS_OK_AT=0.4 < MDS_SOFT_ABOVE=0.9 <= MDS_HARD_FROM=0.8 must hold"),
     ({"MDS_HARD_UNTIL": "0.9"}, "watermarks: MDS_OK_AT=0.4 <= MDS_HARD_UNTIL=0.9 < MDS_HARD_FROM=0.8 must hold"),
     ({"MDS_RETENTION_DAYS": "foo=3"}, "MDS_RETENTION_DAYS: 'foo' is not a dataset; use one of bars, ticks, "),
+    ({"MDS_PARTITIONS": "foo=day"}, "MDS_PARTITIONS: 'foo' is not a dataset; use one of bars, ticks, "),
     ({"MDS_ENV": "development", "MDS_HOST": "::"}, "MDS_HOST='::': with MDS_ENV=development others reach this "),
     ({"MDS_FB_ENABLE_HTTP_BROADCAST": "true"}, "MDS_FB_ENABLE_HTTP_BROADCAST: MDS_FB_HTTP_ENDPOINT is not set; "),
 )

@@ -44,6 +44,16 @@ def days_by_dataset(value: Any) -> Any:
         raise ValueError("write dataset=days, such as ticks=30,quotes=7") from None
 
 
+def span_by_dataset(value: Any) -> Any:
+    """Read `dataset=span,...`; raises `ValueError`."""
+    if not isinstance(value, str):
+        return value
+    pairs = [pair.split("=") for pair in value.split(",") if pair.strip()]
+    if any(len(pair) != 2 or pair[1].strip() not in ("day", "week", "month", "year") for pair in pairs):
+        raise ValueError("write dataset=span with the span day, week, month or year, such as ticks=month,quotes=day")
+    return {name.strip(): span.strip() for name, span in pairs}
+
+
 def password(value: Any) -> Any:
     """Accept a password; raises `ValueError` for one with a line break, as a file may end with."""
     if isinstance(value, str) and not value.isprintable():
@@ -161,15 +171,23 @@ def contradictions(given: Mapping[str, Any], declared: Callable[[], Collection[s
     `declared` returns the names of the datasets that users declare.
     """
     yield from out_of_order(given["ok_at"], given["soft_above"], given["hard_from"], given["hard_until"])
-    others = [name for name in given["retention_days"] if name not in (*DATASET_NAMES, LETTERS, JOB_RUNS)]
-    own = sorted(declared()) if others else []
-    for name in others:
-        if name not in own:
-            known = ", ".join((*DATASET_NAMES, *own, LETTERS, JOB_RUNS))
-            yield f"MDS_RETENTION_DAYS: {name!r} is not a dataset; use one of {known}"
+    yield from _no_datasets("MDS_RETENTION_DAYS", given["retention_days"], (LETTERS, JOB_RUNS), declared)
+    yield from _no_datasets("MDS_PARTITIONS", given["partitions"], (), declared)
     yield from _open_without_a_secret(given["environment"], given["host"], given["admin_token"])
     if given["http_broadcast"] and not given["http_endpoint"]:
         yield "MDS_FB_ENABLE_HTTP_BROADCAST: MDS_FB_HTTP_ENDPOINT is not set; set it to an http:// or https:// URL"
+
+
+def _no_datasets(
+    setting: str, names: Collection[str], tables: Collection[str], declared: Callable[[], Collection[str]]
+) -> Iterator[str]:
+    """Yield a line for each of these names that is neither a dataset nor one of these tables."""
+    others = [name for name in names if name not in (*DATASET_NAMES, *tables)]
+    own = sorted(declared()) if others else []
+    for name in others:
+        if name not in own:
+            known = ", ".join((*DATASET_NAMES, *own, *tables))
+            yield f"{setting}: {name!r} is not a dataset; use one of {known}"
 
 
 def _open_without_a_secret(environment: str, host: str, admin_token: str) -> Iterator[str]:

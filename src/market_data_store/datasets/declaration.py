@@ -65,6 +65,8 @@ class Dataset:
     table: Table
     #: Fields that producers send and nobody needs: known, and not stored.
     ignored: frozenset[str] = frozenset()
+    #: How its declaration partitions the table (`spans.Span`); MDS_PARTITIONS wins over it.
+    partition: str | None = None
 
     @property
     def columns(self) -> tuple[Column[Any], ...]:

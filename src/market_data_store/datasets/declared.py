@@ -202,7 +202,8 @@ def _dataset(name: str, spec: DatasetSpec) -> Dataset:
     order = [*spec.key, *(other for other in spec.columns if other not in spec.key)]
     columns = [_column(column, spec.columns[column], is_key=column in spec.key) for column in order]
     moment = Column(ENQUEUED_AT, DateTime(timezone=True), nullable=False)
-    return Dataset(name, Table(spec.table or name, MetaData(), *columns, metadata_column(), moment))
+    table = Table(spec.table or name, MetaData(), *columns, metadata_column(), moment)
+    return Dataset(name, table, partition=spec.partition)
 
 
 def _column(name: str, spec: ColumnSpec, *, is_key: bool) -> Column[Any]:

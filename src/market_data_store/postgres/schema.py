@@ -19,10 +19,12 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from market_data_store.config import resource, settings_without_local_servers
 from market_data_store.datasets import DATASETS
+from market_data_store.datasets.registry import spans
 from market_data_store.errors import ConfigurationError, MigrationFailed
 from market_data_store.postgres.connection import connect
 from market_data_store.postgres.declared_tables import due, upgrade_tables
 from market_data_store.postgres.dropping import Dropped, dropped
+from market_data_store.postgres.partitioned_tables import due_partitions, partition_tables
 
 #: Alembic's context is global to the process.
 _one_at_a_time = threading.Lock()
@@ -88,16 +90,20 @@ def upgrade(url: str, say: Callable[[str], None] = lambda line: None) -> tuple[R
         command.upgrade(_config(url), "head")
     if own:
         upgrade_tables(url, own, say)
+    partition_tables(url, say)
     return before, revisions(url)
 
 
 def due_tables(url: str) -> list[str]:
-    """Return a line for each step that is due for the tables of declared datasets; raises `DatabaseUnavailable`."""
+    """Return a line for each step that is due for tables of declared datasets, and for partitions.
+
+    Raises `DatabaseUnavailable`.
+    """
     own = DATASETS.declared.values()
-    if not own:
+    if not own and not spans():
         return []
     with connect(url) as connection:
-        return list(due(connection, own))
+        return [*due(connection, own), *due_partitions(connection)]
 
 
 def downgrade(url: str) -> tuple[Revisions, Revisions]:

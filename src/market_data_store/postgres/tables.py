@@ -31,6 +31,8 @@ __all__ = [
     "job_runs",
     "leases",
     "metadata",
+    "partitions_leaving",
+    "partitions_wanted",
     "replay_keys",
     "upkeep_runs",
 ]
@@ -145,4 +147,24 @@ upkeep_runs = Table(
     Column("settings", JSONB, nullable=False),
     Column("found", JSONB, nullable=False),
     Column("errors", JSONB, nullable=False),
+)
+#: The partitions that rows wait for, see the module `partitions_wanted`.
+partitions_wanted = Table(
+    "partitions_wanted",
+    metadata,
+    Column("dataset", Text, primary_key=True),
+    Column("starts", DateTime(timezone=True), primary_key=True),
+    Column("asked_at", DateTime(timezone=True), nullable=False),
+    # Why it could not be made.
+    Column("trouble", Text),
+)
+#: The partitions that retention has begun to detach, by the names of their tables, see the module `leaving`.
+partitions_leaving = Table(
+    "partitions_leaving",
+    metadata,
+    Column("partition", Text, primary_key=True),
+    Column("dataset", Text, nullable=False),
+    Column("starts", DateTime(timezone=True), nullable=False),
+    Column("ends", DateTime(timezone=True), nullable=False),
+    Column("began_at", DateTime(timezone=True), nullable=False),
 )
