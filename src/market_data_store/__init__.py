@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from market_data_store.coordinator.feedback import FeedbackBus
     from market_data_store.errors import (
+        ArchiveFailed,
         Backpressure,
         BrokerUnavailable,
         ConfigurationError,
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
         MarketDataStoreError,
         MessagesSuspected,
         MigrationFailed,
+        PartitionsMissing,
         ServerStartError,
         SpoolFull,
         SpoolInUse,
@@ -38,6 +40,7 @@ if TYPE_CHECKING:
 logging.getLogger(__name__).addHandler(logging.NullHandler())
 
 __all__ = [
+    "ArchiveFailed",
     "AsyncStoreClient",
     "Backpressure",
     "BrokerUnavailable",
@@ -53,6 +56,7 @@ __all__ = [
     "MarketDataStoreError",
     "MessagesSuspected",
     "MigrationFailed",
+    "PartitionsMissing",
     "ServerStartError",
     "SpoolFull",
     "SpoolInUse",

@@ -135,6 +135,17 @@ class DatasetUnavailable(DatabaseUnavailable):
         return self.sqlstate[:2] if self.sqlstate else None
 
 
+class PartitionsMissing(DatasetUnavailable):
+    """Rows of some messages have no partition yet: these wait, and others of the batch may go on.
+
+    `messages` are the places of those messages in the batch.
+    """
+
+    def __init__(self, dataset: str, sqlstate: str | None, reason: str, messages: frozenset[int] = frozenset()) -> None:
+        super().__init__(dataset, sqlstate, reason)
+        self.messages = messages
+
+
 class LettersUnavailable(DatasetUnavailable):
     """The table of dead letters takes no letter now; rows that need none are committed.
 
@@ -151,6 +162,10 @@ class MessagesSuspected(DatabaseUnavailable):
 
 class MigrationFailed(MarketDataStoreError):
     """Postgres refused a step of a migration."""
+
+
+class ArchiveFailed(MarketDataStoreError):
+    """Rows could not be archived, or the archive is not what the table has: nothing is dropped."""
 
 
 class BrokerUnavailable(MarketDataStoreError):

@@ -195,18 +195,18 @@ def test_migrate_goes_down_and_up_again(up: Up, tmp_path: Path) -> None:
         connection.execute("CREATE DATABASE other")
     other = url.replace("/market_data", "/other")
     steps = [
-        ([], "none -> 0009", 0),
-        (["--status"], "revision 0009 of 0009", 0),
-        (["--down", "--yes"], "0009 -> 0008", 0),
+        ([], "none -> 0010", 0),
+        (["--status"], "revision 0010 of 0010", 0),
+        (["--down", "--yes"], "0010 -> 0009", 0),
     ]
-    for arguments, said, code in [*steps, (["--status"], "revision 0008 of 0009", 1), ([], "0008 -> 0009", 0)]:
+    for arguments, said, code in [*steps, (["--status"], "revision 0009 of 0010", 1), ([], "0009 -> 0010", 0)]:
         done = mds(tmp_path, "migrate", *arguments, DATABASE_URL=other)
         assert (done.returncode, said in done.stdout) == (code, True), done
     refused = mds(tmp_path, "migrate", "--down", DATABASE_URL=other)
     assert refused.returncode == 2
-    assert "added_columns: 0 rows" in refused.stderr
+    assert "partitions_wanted: 0 rows" in refused.stderr
     assert "give --yes" in refused.stderr
-    assert "revision 0009 of 0009" in mds(tmp_path, "migrate", "--status", DATABASE_URL=other).stdout
+    assert "revision 0010 of 0010" in mds(tmp_path, "migrate", "--status", DATABASE_URL=other).stdout
 
 
 def test_status_shows_database_queue_and_workers(up: Up) -> None:

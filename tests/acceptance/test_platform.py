@@ -78,7 +78,7 @@ def test_a_worker_says_at_its_start_that_postgres_is_away_and_goes_on_when_it_co
         send(producer, 3)
         with start_postgres(tmp_path / "postgres", port=port):
             migrated = mds(tmp_path, "migrate", DATABASE_URL=url)
-            assert "none -> 0009" in migrated.stdout, migrated
+            assert "none -> 0010" in migrated.stdout, migrated
             worker.wait_for_text("Postgres answers")
             worker.wait_for_text("written")
             worker.end()
@@ -97,7 +97,7 @@ def test_the_release_waits_for_postgres_and_says_so(tmp_path: Path) -> None:
         release.wait_for_text("trying for another")
         with start_postgres(tmp_path / "postgres", port=port):
             assert release.wait() == 0, release.said()
-    assert "none -> 0009" in release.text()
+    assert "none -> 0010" in release.text()
 
 
 def test_without_a_database_and_a_broker_every_process_waits_without_a_traceback(tmp_path: Path) -> None:

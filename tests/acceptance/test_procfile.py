@@ -115,7 +115,7 @@ def test_honcho_runs_the_procfile_and_stopping_it_loses_nothing(
 ) -> None:
     honcho = [HONCHO, "start", "-f", str(PROCFILE), "-d", str(tmp_path)]
     release = run(*honcho, "release", directory=tmp_path, environment=environment)
-    assert "-> 0009" in release.stdout, release
+    assert "-> 0010" in release.stdout, release
     base = free_base_port()
     platform = Platform({"web": base, "flower": base + 100 * TYPES.index("flower")})
     with running(*honcho, "-p", str(base), *TYPES, directory=tmp_path, environment=environment) as manager:

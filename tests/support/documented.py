@@ -45,6 +45,7 @@ ELSEWHERE = {
     "rabbitmqctl": "needs the administrator of a RabbitMQ; tests/integration/transport/test_rabbitmq.py",
     "mds top": "runs until it is ended; tests/integration/cli/test_top.py",
     "mds doctor": "tests/integration/cli/test_doctor.py",
+    "mds partitions": "needs partitions; tests/integration/cli/test_partitions.py",
     "mds release": "tests/integration/cli/test_doctor.py",
     "mds migrate && mds grants |": "needs psql; tests/acceptance/test_least_rights.py runs the statements",
     "honcho start": "tests/acceptance/test_procfile.py runs the Procfile",

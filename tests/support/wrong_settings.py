@@ -65,6 +65,8 @@ WRONG = {
     "MDS_RETENTION_DAYS": "ticks=0",
     "MDS_RETENTION_AUTO": "daily",
     "MDS_UPKEEP_INTERVAL_S": "0",
+    "MDS_PARTITIONS": "ticks=decade",
+    "MDS_ARCHIVE_DIR": "/dev/null",
     "MDS_ANY_YEAR": "1900",
     "MDS_DATASETS": "nowhere/datasets.toml",
     "MDS_UNKNOWN": "bars=drop",
@@ -95,6 +97,7 @@ CONTRADICTIONS = (
     ({"MDS_FRESHNESS": "foo=5m"}, "MDS_FRESHNESS: 'foo' is not a dataset; `mds datasets` lists them"),
     ({"MDS_FRESHNESS": "bars:*:fut=5m"}, "MDS_FRESHNESS: 'fut' is not a group of symbols; declare it in "),
     ({"MDS_UNKNOWN": "foo=keep"}, "MDS_UNKNOWN: 'foo' is not a dataset; use one of bars, ticks, "),
+    ({"MDS_PARTITIONS": "foo=day"}, "MDS_PARTITIONS: 'foo' is not a dataset; use one of bars, ticks, "),
     ({"MDS_ENV": "development", "MDS_HOST": "::"}, "MDS_HOST='::': with MDS_ENV=development others reach this "),
     ({"MDS_FB_ENABLE_HTTP_BROADCAST": "true"}, "MDS_FB_ENABLE_HTTP_BROADCAST: MDS_FB_HTTP_ENDPOINT is not set; "),
 )

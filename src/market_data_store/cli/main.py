@@ -32,6 +32,7 @@ _COMMANDS = MappingProxyType(
         "load": ("load", "Send the rows of a file through the store."),
         "migrate": ("migrate", "Bring the database's schema up to date."),
         "monitor": ("monitor", "Watch the queue and publish feedback to producers."),
+        "partitions": ("partitions", "List the partitions of tables, and partition plain ones."),
         "release": ("release", "Check what can stop a deployment, then migrate."),
         "release-held": ("release_held", "Give what workers have set aside back to the queue."),
         "retention": ("retention", "Delete what is older than MDS_RETENTION_DAYS."),

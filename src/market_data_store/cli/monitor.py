@@ -17,6 +17,7 @@ from market_data_store.coordinator.cluster import refuse_cluster
 from market_data_store.coordinator.monitor import Monitor
 from market_data_store.coordinator.queue import Reading
 from market_data_store.coordinator.receivers import connected
+from market_data_store.files.archiving import archiver
 from market_data_store.metrics.definitions import (
     count_delivery,
     init_delivery_counters,
@@ -57,7 +58,7 @@ def command() -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     at_hangup(lambda *_: stop.set())
-    upkeep = schedule.running(configured, room, clocks)
+    upkeep = schedule.running(configured, room, clocks, archiver(configured.archive_dir))
     with monitor_metrics(), connected(configured, count_delivery) as receivers, upkeep:
         init_delivery_counters(name for name in receivers if name != "log")  # a line of log cannot fail
         logger.info("Publishing feedback to: %s", ", ".join(receivers))

@@ -15,8 +15,10 @@ from market_data_store.cli.choosing import NameOf
 from market_data_store.cli.ending import Ended
 from market_data_store.cli.terminal import confirm_deletion, console, moment
 from market_data_store.config import settings
+from market_data_store.files.archiving import archiver
 from market_data_store.postgres import aging, retention
 from market_data_store.postgres.connection import connect, unavailable
+from market_data_store.postgres.leaving import Archive
 from market_data_store.postgres.retention import Expired
 
 
@@ -29,7 +31,8 @@ def command(dataset: tuple[str, ...], dry_run: bool, yes: bool, as_json: bool) -
     """Delete what is older than MDS_RETENTION_DAYS, after showing it and asking.
 
     With MDS_RETENTION_AUTO=1 the monitor does that by itself. Without a terminal this command needs --yes. It uses
-    ADMIN_DATABASE_URL if that is set: a chunk of TimescaleDB is dropped by its owner only.
+    ADMIN_DATABASE_URL if that is set: a chunk of TimescaleDB, or a partition, is dropped by its owner only. With
+    MDS_ARCHIVE_DIR, each partition is kept there as a Parquet file first.
 
     \b
     mds retention --dry-run
@@ -44,7 +47,11 @@ def command(dataset: tuple[str, ...], dry_run: bool, yes: bool, as_json: bool) -
         raise click.UsageError("MDS_RETENTION_DAYS is not set; set it to such as ticks=30,quotes=7")
     try:
         with connect(configured.migration_url) as connection:
-            found = [retention.count(connection, name, at) for name, at in retention.limits_of(chosen).items()]
+            archive = archiver(configured.archive_dir)
+            found = [
+                retention.count(connection, name, at, archives=archive is not None)
+                for name, at in retention.limits_of(chosen).items()
+            ]
             old = [each for each in found if each.number]
             if dry_run or not old:
                 _show(found, "would be deleted", as_json=as_json)
@@ -52,18 +59,20 @@ def command(dataset: tuple[str, ...], dry_run: bool, yes: bool, as_json: bool) -
             if not as_json:
                 _show(found, "to be deleted", as_json=False)
             confirm_deletion(f"{', '.join(map(str, old))} for good", yes=yes)
-            _show(_deleted(connection, old), "deleted", as_json=as_json)
+            _show(_deleted(connection, old, archive), "deleted", as_json=as_json)
     except psycopg.Error as error:
         raise unavailable(error) from error
 
 
-def _deleted(connection: psycopg.Connection[tuple[object, ...]], old: Sequence[Expired]) -> list[Expired]:
+def _deleted(
+    connection: psycopg.Connection[tuple[object, ...]], old: Sequence[Expired], archive: Archive | None
+) -> list[Expired]:
     """Delete what was counted, and nothing that has become too old since."""
     done: list[Expired] = []
     try:
         for each in old:
             done.append(Expired(each.dataset, each.older_than))
-            for part in retention.delete(connection, each.dataset, each.older_than):
+            for part in retention.delete(connection, each.dataset, each.older_than, archive=archive):
                 done[-1] += part
     except Ended as end:
         end.facts = (
@@ -81,6 +90,7 @@ def _show(found: Sequence[Expired], what: str, *, as_json: bool) -> None:
     for name in ("dataset", "older than", what):
         table.add_column(name, no_wrap=True, justify="right" if name == what else "left")
     for each in found:
-        unit = "" if each.chunks is None else " chunks"
-        table.add_row(each.dataset, moment(each.older_than), f"{each.number or 0:,}{unit}")
+        plain = each.wholes is None
+        number = f"{each.number or 0:,}" if plain else str(each).removesuffix(f" of {each.dataset}")
+        table.add_row(each.dataset, moment(each.older_than), number)
     console.print(table)

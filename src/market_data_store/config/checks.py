@@ -54,6 +54,16 @@ def contract_by_dataset(value: Any) -> Any:
     return dict(pairs)
 
 
+def span_by_dataset(value: Any) -> Any:
+    """Read `dataset=span,...`; raises `ValueError`."""
+    if not isinstance(value, str):
+        return value
+    pairs = [pair.split("=") for pair in value.split(",") if pair.strip()]
+    if any(len(pair) != 2 or pair[1].strip() not in ("day", "week", "month", "year") for pair in pairs):
+        raise ValueError("write dataset=span with the span day, week, month or year, such as ticks=month,quotes=day")
+    return {name.strip(): span.strip() for name, span in pairs}
+
+
 def password(value: Any) -> Any:
     """Accept a password; raises `ValueError` for one with a line break, as a file may end with."""
     if isinstance(value, str) and not value.isprintable():
@@ -174,6 +184,7 @@ def contradictions(given: Mapping[str, Any], declared: Callable[[], Collection[s
     yield from _no_datasets("MDS_RETENTION_DAYS", given["retention_days"], (LETTERS, JOB_RUNS), declared)
     yield from _no_datasets("MDS_UNKNOWN", given["unknown"], (), declared)
     yield from _feeds_of_nothing(given["freshness"], given["symbol_groups"], declared)
+    yield from _no_datasets("MDS_PARTITIONS", given["partitions"], (), declared)
     yield from _open_without_a_secret(given["environment"], given["host"], given["admin_token"])
     if given["http_broadcast"] and not given["http_endpoint"]:
         yield "MDS_FB_ENABLE_HTTP_BROADCAST: MDS_FB_HTTP_ENDPOINT is not set; set it to an http:// or https:// URL"

@@ -46,6 +46,7 @@ ContractByDataset = Annotated[
 DaysByDataset = Annotated[dict[str, Days], NoDecode, BeforeValidator(checks.days_by_dataset)]
 Limits = Annotated[tuple[feeds.Limit, ...], NoDecode, BeforeValidator(feeds.limits)]
 SymbolGroups = Annotated[tuple[feeds.SymbolGroup, ...], NoDecode, BeforeValidator(feeds.groups)]
+Spans = Annotated[dict[str, Literal["day", "week", "month", "year"]], NoDecode, BeforeValidator(checks.span_by_dataset)]
 Password = Annotated[str, BeforeValidator(checks.password)]
 Files = Annotated[tuple[str, ...], NoDecode, BeforeValidator(checks.files)]
 Directory = Annotated[Path, BeforeValidator(checks.directory)]
@@ -181,6 +182,10 @@ class Settings(BaseSettings):
     retention_auto: bool = _env("MDS_RETENTION_AUTO", default=False)
     #: Seconds from the start of one such run to the next.
     upkeep_interval_s: float = _env("MDS_UPKEEP_INTERVAL_S", default=3_600.0, ge=1.0, le=604_800.0)
+    #: By which span the tables of datasets are partitioned, `ticks=month,quotes=day`; others are plain tables.
+    partitions: Spans = _env("MDS_PARTITIONS", default={})
+    #: Where the upkeep keeps each partition as a Parquet file before it drops it; without it nothing is kept.
+    archive_dir: Annotated[str, BeforeValidator(checks.directory)] = _env("MDS_ARCHIVE_DIR", default="")
     #: Whether rows may have times before 1900 and after 2100, which mostly are mistakes.
     any_year: bool = _env("MDS_ANY_YEAR", default=False)
     #: Files that declare datasets beside the built-in ones; without any, `datasets.toml` in the working directory.

@@ -72,6 +72,8 @@ class Dataset:
     ignored: frozenset[str] = frozenset()
     #: What becomes of a field that it does not know.
     unknown: Contract = "keep"
+    #: How its declaration partitions the table (`spans.Span`); MDS_PARTITIONS wins over it.
+    partition: str | None = None
 
     @property
     def columns(self) -> tuple[Column[Any], ...]:

@@ -203,7 +203,7 @@ def _dataset(name: str, spec: DatasetSpec) -> Dataset:
     columns = [_column(column, spec.columns[column], is_key=column in spec.key) for column in order]
     moment = Column(ENQUEUED_AT, DateTime(timezone=True), nullable=False)
     table = Table(spec.table or name, MetaData(), *columns, metadata_column(), moment)
-    return Dataset(name, table, unknown=spec.unknown)
+    return Dataset(name, table, unknown=spec.unknown, partition=spec.partition)
 
 
 def _column(name: str, spec: ColumnSpec, *, is_key: bool) -> Column[Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
@@ -23,6 +23,8 @@ RESERVED_TABLES = frozenset(
         "first_takes",
         "job_runs",
         "leases",
+        "partitions_leaving",
+        "partitions_wanted",
         "replay_keys",
         "spatial_ref_sys",
         "unknown_fields",
@@ -64,4 +66,5 @@ class DatasetSpec(BaseModel):
     table: str | None = None
     key: list[str]
     unknown: Contract = "keep"
+    partition: Literal["day", "week", "month", "year"] | None = None
     columns: dict[str, Annotated[ColumnSpec, BeforeValidator(_with_kind)]]

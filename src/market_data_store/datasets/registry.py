@@ -13,6 +13,7 @@ from threading import Lock
 from market_data_store.config import settings_without_local_servers
 from market_data_store.datasets.catalogue import BUILT_IN
 from market_data_store.datasets.declaration import Dataset
+from market_data_store.datasets.spans import Span
 from market_data_store.errors import InvalidMessage, Reason
 
 #: In a line that lists the names of datasets, at most so many.
@@ -26,6 +27,7 @@ class Registry(Mapping[str, Dataset]):
         self._declared: Mapping[str, Dataset] | None = None
         #: By name those that were asked for, as the settings make them.
         self._found: dict[str, Dataset] = {}
+        self._partitions: Mapping[str, str] | None = None
         self._reading = Lock()
 
     @property
@@ -45,8 +47,15 @@ class Registry(Mapping[str, Dataset]):
 
     def forget(self) -> None:
         """Read the declarations again when they are needed: the settings are others now."""
-        self._declared = None
+        self._declared = self._partitions = None
         self._found = {}
+
+    @property
+    def partitions(self) -> Mapping[str, str]:
+        """MDS_PARTITIONS."""
+        if self._partitions is None:
+            self._partitions = settings_without_local_servers().partitions
+        return self._partitions
 
     def __getitem__(self, name: str) -> Dataset:
         found = self._found.get(name)
@@ -69,6 +78,20 @@ class Registry(Mapping[str, Dataset]):
 
 
 DATASETS = Registry()
+
+
+def span_of(dataset: Dataset) -> Span | None:
+    """Return the span by which the dataset's table is to be partitioned; None for a plain table.
+
+    It is that of MDS_PARTITIONS, or `partition` in the dataset's declaration.
+    """
+    name = DATASETS.partitions.get(dataset.name) or dataset.partition
+    return None if name is None else Span(name)
+
+
+def spans() -> dict[str, Span]:
+    """Return the datasets that are to have partitions, each with its span."""
+    return {name: span for name, dataset in DATASETS.items() if (span := span_of(dataset)) is not None}
 
 
 def dataset_named(name: object) -> Dataset:

@@ -222,12 +222,12 @@ def set_clock_gauges(offsets: Mapping[str, float]) -> None:
 def start_retention_at_zero(datasets: Iterable[str]) -> None:
     """Create the counters of these datasets at 0, for the same reason as `start_at_zero`."""
     for dataset in datasets:
-        for unit in ("rows", "chunks"):
+        for unit in ("rows", "chunks", "partitions"):
             EXPIRED.labels(dataset, unit)
 
 
 def count_expired(dataset: str, unit: str, number: int) -> None:
-    """Count `rows` or `chunks` that retention has deleted."""
+    """Count `rows`, `chunks` or `partitions` that retention has deleted."""
     EXPIRED.labels(dataset, unit).inc(number)
 
 

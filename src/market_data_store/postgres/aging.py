@@ -94,35 +94,44 @@ def drop_chunks(connection: psycopg.Connection[Any], name: str, limit: datetime,
         return connection.execute(_DROP_CHUNKS, [DATASETS[name].table.name, limit]).rowcount
 
 
-def old_rows(connection: psycopg.Connection[Any], name: str, limit: datetime, timeout_s: float = 0.0) -> int:
-    """Count the rows of a table that are older; Postgres cancels what takes longer."""
+def old_rows(
+    connection: psycopg.Connection[Any], name: str, limit: datetime, timeout_s: float = 0.0, *, part: str | None = None
+) -> int:
+    """Count the rows of a table, or of this partition, that are older; Postgres cancels what takes longer."""
     dataset = DATASETS.get(name)
     with _transaction(connection, dataset, timeout_s):
         by_index = dataset is not None and has_index(connection, dataset) and prefix(dataset) != []
         if by_index:
             connection.execute(BY_INDEX)
         query = _COUNT_BY_INDEX if by_index else _COUNT
-        return _number(connection, _composed(query, name, limit))
+        return _number(connection, _composed(query, name, limit, part=part))
 
 
-def delete(connection: psycopg.Connection[Any], name: str, limit: datetime, guard: Guard) -> Iterator[int]:
-    """Delete the rows of a table that are older; yields the number of each batch, which is committed then."""
+def delete(
+    connection: psycopg.Connection[Any], name: str, limit: datetime, guard: Guard, *, part: str | None = None
+) -> Iterator[int]:
+    """Delete the rows of a table, or of this partition, that are older.
+
+    Yields the number of each batch, which is committed then.
+    """
     dataset = DATASETS.get(name)
     if dataset is not None and not has_index(connection, dataset):
         with _transaction(connection, dataset):
             guard()
-            deleted = connection.execute(_composed(_DELETE_ALL, name, limit)).rowcount
+            deleted = connection.execute(_composed(_DELETE_ALL, name, limit, part=part)).rowcount
         yield deleted
         return
-    for series in _old_series(connection, name, limit):
-        query = _composed(_DELETE, name, limit, series)
+    for series in _old_series(connection, name, limit, part):
+        query = _composed(_DELETE, name, limit, series, part=part)
         most = deleted = _OWN[name].batch if name in _OWN else BATCH_ROWS
         while deleted == most:
             deleted = _batch(connection, dataset, query, guard)
             yield deleted
 
 
-def _old_series(connection: psycopg.Connection[Any], name: str, limit: datetime) -> Iterator[Sequence[str]]:
+def _old_series(
+    connection: psycopg.Connection[Any], name: str, limit: datetime, part: str | None
+) -> Iterator[Sequence[str]]:
     """Yield the series that have old rows, one at a time: what is deleted meanwhile is not there any more."""
     dataset = DATASETS.get(name)
     if dataset is None or not prefix(dataset):
@@ -132,7 +141,7 @@ def _old_series(connection: psycopg.Connection[Any], name: str, limit: datetime)
     while True:
         with _transaction(connection, dataset):
             connection.execute(BY_INDEX)
-            rows = connection.execute(_composed(_NEXT, name, limit, found)).fetchall()
+            rows = connection.execute(_composed(_NEXT, name, limit, found, part=part)).fetchall()
         if not rows:
             return
         found = rows[0]
@@ -165,7 +174,9 @@ def _transaction(
         yield
 
 
-def _composed(template: str, name: str, limit: datetime, series: Sequence[str] = ()) -> sql.Composed:
+def _composed(
+    template: str, name: str, limit: datetime, series: Sequence[str] = (), *, part: str | None = None
+) -> sql.Composed:
     """Compose a statement; `series` are the names of one series as texts: after it, or of it."""
     dataset, own = DATASETS.get(name), _OWN.get(name)
     key = ("id",) if dataset is None else dataset.key
@@ -178,7 +189,7 @@ def _composed(template: str, name: str, limit: datetime, series: Sequence[str] =
     given = sql.SQL(", ").join(map(sql.Literal, series))
     of_each = joined(names, "each")
     parts = {
-        "table": sql.Identifier(name if dataset is None else dataset.table.name),
+        "table": sql.Identifier(part or (name if dataset is None else dataset.table.name)),
         "names": joined(names),
         "names_of_each": of_each,
         "names_of_keys": joined(names, "keys"),

@@ -132,6 +132,17 @@ class Batch:
             reasons[row] = unfit_problem(value, table, cast.stored.name).at(column), cast.sqlstate
         return self._refusals(reasons)
 
+    def leave_out(self, reasons: Mapping[int, Reason], sqlstate: str) -> None:
+        """Make dead letters of rows, and of the older rows that they replaced, before anything is written."""
+        rows = set(reasons)
+        while rows:
+            self.refusals += self._refusals({row: (reasons[row], sqlstate) for row in rows}).values()
+            rows = self.fall_back(rows)
+        kept = [row for row in range(len(self)) if row not in reasons]
+        self._superseded = {place: older for place, row in enumerate(kept) if (older := self._superseded.get(row))}
+        self._places = [self._places[row] for row in kept]
+        self._rows = self._sorted.take(pa.array(self._places, pa.int64()))
+
     def _refusals(self, reasons: Mapping[int, tuple[Reason, str]]) -> dict[int, Refusal]:
         """Make the dead letters of rows, by row, for these reasons with their SQLSTATEs."""
         origins = {row: self._origin(self._places[row]) for row in reasons}

@@ -14,6 +14,7 @@ import psycopg
 from psycopg import sql
 
 from market_data_store.datasets import ENQUEUED_AT, Dataset
+from market_data_store.datasets.registry import span_of
 from market_data_store.errors import DatasetUnavailable, MigrationFailed
 from market_data_store.postgres.casts import TYPE_NAMES, StoredType
 from market_data_store.postgres.connection import connect, first_line
@@ -36,6 +37,7 @@ _EXISTING: LiteralString = """
 """
 _LOCK: LiteralString = "SELECT pg_advisory_xact_lock(%s)"
 _CREATE: LiteralString = "CREATE TABLE {table} ({columns}, PRIMARY KEY ({key}))"
+_PARTITIONED: LiteralString = " PARTITION BY RANGE (ts)"
 _ALTER: LiteralString = "ALTER TABLE {table} {action}"
 #: Older than any message, so that the next one wins; and the table's other users need not give it.
 _NEVER: LiteralString = "timestamp with time zone NOT NULL DEFAULT '1970-01-01 00:00:00+00'"
@@ -156,7 +158,11 @@ def creation(dataset: Dataset) -> Step:
         columns=sql.SQL(", ").join(definitions),
         key=sql.SQL(", ").join(map(sql.Identifier, dataset.key)),
     )
-    return Step(f"create the table {dataset.table.name}", statement)
+    span = span_of(dataset)
+    if span is None:
+        return Step(f"create the table {dataset.table.name}", statement)
+    statement += sql.SQL(_PARTITIONED)
+    return Step(f"create the table {dataset.table.name}, partitioned by {span.value}", statement)
 
 
 def _changes(dataset: Dataset, columns: dict[str, _Column]) -> Iterator[Step]:

@@ -13,6 +13,7 @@ from enum import Enum
 import psycopg
 
 from market_data_store.datasets import Dataset
+from market_data_store.datasets.registry import span_of
 from market_data_store.postgres.connection import first_line
 
 #: SQLSTATE classes of errors that come from the server and not from one table. Of these, authorization, transaction
@@ -98,6 +99,12 @@ class Cause:
         """What two errors for the same reason share; `reason` may quote a value."""
         return self.sqlstate, self.table, self.column, self.constraint
 
+    @property
+    def is_no_partition(self) -> bool:
+        """Whether no partition takes the row."""
+        # A CHECK has a name, and what a trigger raises names no table.
+        return self.sqlstate == _CHECK and self.table is not None and self.constraint is None
+
     def __str__(self) -> str:
         return f"{self.reason} (SQLSTATE {self.sqlstate})"
 
@@ -126,25 +133,20 @@ def whose(cause: Cause, dataset: Dataset, others: Others, refused: int) -> Fault
         return Fault.DATASET
     if code[:2] in _OUTAGES:
         return Fault.SERVER
-    if others is Others.ROWS:
-        return Fault.ROW
+    if others is Others.ROWS:  # a partition that is made for rows may be on its way
+        return Fault.DATASET if cause.is_no_partition and span_of(dataset) is not None else Fault.ROW
     if others is Others.NOTHING:
         return Fault.SERVER if _is_the_servers(code) else Fault.DATASET
     if others is Others.A_COPY:
         # What is missing lies beside the row: a partition, or the row that a foreign key names. A stored row has both.
-        is_beside = _is_no_partition(cause) or (code == _FOREIGN_KEY and refused > FEW_ROWS)
+        is_beside = cause.is_no_partition or (code == _FOREIGN_KEY and refused > FEW_ROWS)
         return Fault.DATASET if is_beside else Fault.ROW
     if _is_the_servers(code):
         return Fault.SERVER
     if code in UNIQUENESS:
         return Fault.ROW
     is_few = refused <= FEW_ROWS and code[:2] in _ROWS_CLASSES
-    return Fault.DATASET if not is_few or _is_no_partition(cause) or _is_foreign(cause, dataset) else Fault.ROW
-
-
-def _is_no_partition(cause: Cause) -> bool:
-    # A CHECK has a name, and what a trigger raises names no table.
-    return cause.sqlstate == _CHECK and cause.table is not None and cause.constraint is None
+    return Fault.DATASET if not is_few or cause.is_no_partition or _is_foreign(cause, dataset) else Fault.ROW
 
 
 def _is_foreign(cause: Cause, dataset: Dataset) -> bool:

@@ -21,6 +21,8 @@ from market_data_store.postgres.tables import (
     job_runs,
     leases,
     metadata,
+    partitions_leaving,
+    partitions_wanted,
     replay_keys,
     unknown_fields,
     upkeep_runs,
@@ -81,16 +83,20 @@ def rights(kind: str) -> Iterator[Right]:
         yield from _each("SELECT", [replay_keys.name])
     if kind in ("worker", "operator"):  # workers and loads count the fields that a dataset does not know
         yield from _each("SELECT, INSERT, UPDATE", [unknown_fields.name])
+        yield from _each("SELECT, INSERT, UPDATE", [partitions_wanted.name])
     if kind == "web":  # retention deletes rows, and a purge letters
         yield from _each("DELETE", rows)
     if kind in ("web", "operator"):
         yield from _each("SELECT, DELETE", [dead_letters.name])
-        yield from _each("SELECT", [job_runs.name, unknown_fields.name, upkeep_runs.name])
+        yield from _each("SELECT", [job_runs.name, unknown_fields.name, upkeep_runs.name, partitions_wanted.name])
         yield from _each("SELECT, INSERT", [replay_keys.name])  # the first replay makes the key
     if kind == "monitor":  # the upkeep deletes what is too old
         yield from _each("DELETE", rows)
         yield from _each("SELECT, DELETE", [dead_letters.name, job_runs.name])
         yield from _each("SELECT, INSERT, UPDATE, DELETE", [leases.name, upkeep_runs.name])
+        # It asks for what is wanted, although only the tables' owner can make it.
+        yield from _each("SELECT, UPDATE, DELETE", [partitions_wanted.name])
+        yield from _each("SELECT", [partitions_leaving.name])
     if kind == "operator":
         yield from _each("INSERT, UPDATE", [job_runs.name])
         # A load says in which file and line it found what was rejected.

@@ -13,10 +13,9 @@ from typing import Any
 import psycopg
 
 from market_data_store import dead_letters
-from market_data_store.datasets import Dataset
-from market_data_store.errors import DatabaseUnavailable, DatasetUnavailable, LettersUnavailable
+from market_data_store.datasets.registry import span_of
+from market_data_store.errors import DatabaseUnavailable, DatasetUnavailable, LettersUnavailable, PartitionsMissing
 from market_data_store.postgres.batch import REFUSED, Batch
-from market_data_store.postgres.casts import TYPE_NAMES
 from market_data_store.postgres.experiment import Findings, try_rows
 from market_data_store.postgres.failures import (
     FEW_ROWS,
@@ -102,7 +101,7 @@ class _Resolving:
                 self._rows = self._fitting(self._rows, unfit)
             except RowsDropped as dropped:  # nor here
                 self._refuse(dropped.rows)
-            except LettersUnavailable:
+            except (LettersUnavailable, PartitionsMissing):
                 raise
             except DatasetUnavailable as error:
                 if self._memory.trouble is None or self._memory.trouble.reason != error.reason:
@@ -139,6 +138,8 @@ class _Resolving:
         cause = Cause.of(error)
         if cause.sqlstate == LOCK_NOT_AVAILABLE:
             raise self._unavailable(cause) from error
+        if cause.is_no_partition and span_of(self._batch.dataset) is not None:  # it is gone since it was looked for
+            raise PartitionsMissing(self._batch.dataset.name, cause.sqlstate, cause.reason) from error
         return cause
 
     def _experiment(self) -> None:
@@ -264,7 +265,7 @@ class _Resolving:
         refusals = self._batch.refuse_unfit(unfit.rows)
         again = self._batch.fall_back(unfit.rows)
         rest = [row for row in rows if row not in unfit.rows or row in again]
-        cause = _cause_of(self._batch.dataset, unfit)
+        cause = unfit.cause_in(self._batch.dataset.table.name)
         if not rest and len(unfit.rows) > FEW_ROWS and not self._wrote:
             raise self._unavailable(cause)
         if self._memory.is_news(cause):
@@ -290,15 +291,3 @@ class _Resolving:
         letters = self._batch.refuse(dict.fromkeys(rows, Cause("", "")))
         origins = {row: dead_letters.origin_of(of.letter) for row, of in letters.items()}
         return {row: known[origin] for row, origin in origins.items() if origin in known}
-
-
-def _cause_of(dataset: Dataset, unfit: RowsUnfit) -> Cause:
-    """Return why rows do not fit: the columns with their types in the table and the declared ones."""
-    table = dataset.table.name
-    casts = dict(unfit.rows.values())
-    reason = ", ".join(
-        f"{table}.{name} is {cast.stored.name}; the store needs {TYPE_NAMES[cast.declared]}"
-        for name, cast in casts.items()
-    )
-    column, cast = next(iter(casts.items()))
-    return Cause(cast.sqlstate, reason, table, column)

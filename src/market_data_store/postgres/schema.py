@@ -19,11 +19,13 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from market_data_store.config import resource, settings_without_local_servers
 from market_data_store.datasets import DATASETS
+from market_data_store.datasets.registry import spans
 from market_data_store.errors import ConfigurationError, MigrationFailed
 from market_data_store.postgres.added_columns import add_columns, due_columns
 from market_data_store.postgres.connection import connect
 from market_data_store.postgres.declared_tables import due, upgrade_tables
 from market_data_store.postgres.dropping import Dropped, dropped
+from market_data_store.postgres.partitioned_tables import due_partitions, partition_tables
 
 #: Alembic's context is global to the process.
 _one_at_a_time = threading.Lock()
@@ -93,20 +95,21 @@ def upgrade(url: str, say: Callable[[str], None] = lambda line: None) -> tuple[R
         upgrade_tables(url, own, say)
     if adding := [dataset for dataset in DATASETS.values() if dataset.unknown == "add"]:
         add_columns(url, adding, say)
+    partition_tables(url, say)
     return before, revisions(url)
 
 
 def due_tables(url: str) -> list[str]:
-    """Return a line for each step that is due for the tables of declared datasets, and for each column to be added.
+    """Return a line for each step that is due for declared datasets, columns to be added, and partitions.
 
     Raises `DatabaseUnavailable`.
     """
     own = DATASETS.declared.values()
     adding = [dataset for dataset in DATASETS.values() if dataset.unknown == "add"]
-    if not own and not adding:
+    if not own and not adding and not spans():
         return []
     with connect(url) as connection:
-        return [*due(connection, own), *due_columns(connection, adding)]
+        return [*due(connection, own), *due_columns(connection, adding), *due_partitions(connection)]
 
 
 def downgrade(url: str) -> tuple[Revisions, Revisions]:

@@ -32,6 +32,8 @@ __all__ = [
     "job_runs",
     "leases",
     "metadata",
+    "partitions_leaving",
+    "partitions_wanted",
     "replay_keys",
     "unknown_fields",
     "upkeep_runs",
@@ -171,4 +173,24 @@ added_columns = Table(
     # As a declaration has it.
     Column("kind", Text, nullable=False),
     Column("added_at", DateTime(timezone=True), nullable=False, server_default=text("now()")),
+)
+#: The partitions that rows wait for, see the module `partitions_wanted`.
+partitions_wanted = Table(
+    "partitions_wanted",
+    metadata,
+    Column("dataset", Text, primary_key=True),
+    Column("starts", DateTime(timezone=True), primary_key=True),
+    Column("asked_at", DateTime(timezone=True), nullable=False),
+    # Why it could not be made.
+    Column("trouble", Text),
+)
+#: The partitions that retention has begun to detach, by the names of their tables, see the module `leaving`.
+partitions_leaving = Table(
+    "partitions_leaving",
+    metadata,
+    Column("partition", Text, primary_key=True),
+    Column("dataset", Text, nullable=False),
+    Column("starts", DateTime(timezone=True), nullable=False),
+    Column("ends", DateTime(timezone=True), nullable=False),
+    Column("began_at", DateTime(timezone=True), nullable=False),
 )

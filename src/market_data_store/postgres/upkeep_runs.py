@@ -72,9 +72,16 @@ def now(connection: psycopg.Connection[Any]) -> datetime:
 def record(connection: psycopg.Connection[Any], service: str, holder: str, run: Run) -> None:
     """Keep a run in the place of the one before."""
     settings = {"automatic": run.automatic, "days": dict(run.days)}
-    found = [{**asdict(each), "older_than": each.older_than.isoformat()} for each in run.found]
+    found = [_plain(each) for each in run.found]
     given = [service, holder, run.started_at, Jsonb(settings), Jsonb(found), Jsonb(dict(run.errors))]
     connection.execute(_RECORD, given)
+
+
+def _plain(found: Expired) -> dict[str, Any]:
+    plain = {**asdict(found), "older_than": found.older_than.isoformat()}
+    if found.partitions is None:  # versions before 0.5 read it without
+        del plain["partitions"]
+    return plain
 
 
 def last(connection: psycopg.Connection[Any], service: str) -> Run | None:

@@ -16,7 +16,7 @@ from typing import Any
 import psycopg
 
 from market_data_store.postgres.batch import Batch
-from market_data_store.postgres.casts import Cast
+from market_data_store.postgres.casts import TYPE_NAMES, Cast
 from market_data_store.postgres.copying import copy_rows
 from market_data_store.postgres.failures import Cause
 from market_data_store.postgres.parameters import keys_of, parameters_of
@@ -48,6 +48,16 @@ class RowsUnfit(Exception):
     def __init__(self, rows: Mapping[int, tuple[str, Cast]]) -> None:
         super().__init__(f"{len(rows)} rows")
         self.rows = rows
+
+    def cause_in(self, table: str) -> Cause:
+        """Return why they do not fit this table: its columns with their types and the declared ones."""
+        casts = dict(self.rows.values())
+        reason = ", ".join(
+            f"{table}.{name} is {cast.stored.name}; the store needs {TYPE_NAMES[cast.declared]}"
+            for name, cast in casts.items()
+        )
+        column, cast = next(iter(casts.items()))
+        return Cause(cast.sqlstate, reason, table, column)
 
 
 class RowsDropped(Exception):

@@ -34,13 +34,14 @@ import psycopg
 
 from market_data_store import dead_letters
 from market_data_store.dead_letters import DeadLetter, signing
-from market_data_store.errors import DatabaseUnavailable, DatasetUnavailable, MessagesSuspected
+from market_data_store.errors import DatabaseUnavailable, DatasetUnavailable, MessagesSuspected, PartitionsMissing
 from market_data_store.postgres import added_columns, first_takes
 from market_data_store.postgres.batch import Batch, Written
 from market_data_store.postgres.connection import unavailable
 from market_data_store.postgres.failures import FEW_TRIES, Cause, is_the_servers, may_be_a_rows
 from market_data_store.postgres.fatal_rows import find_fatal_rows, what_goes_in
 from market_data_store.postgres.found import Tables
+from market_data_store.postgres.gaps import NO_PARTITION, Gaps
 from market_data_store.postgres.memory import Memory
 from market_data_store.postgres.messages import DecodedMessage
 from market_data_store.postgres.parameters import adapt
@@ -64,6 +65,7 @@ class Writer:
         self._connection: psycopg.Connection[Any] | None = None
         self._memories: dict[str, Memory] = defaultdict(Memory)
         self._tables = Tables()
+        self._gaps = Gaps()
         self._said: set[str] = set()
         #: How many letters and rows of the last batch are done. If it is written again, they come first again.
         self.reached = 0
@@ -95,9 +97,17 @@ class Writer:
         if memory.tries.are_many:
             find_fatal_rows(self._usable, self._tables, batch, memory)
         with self._usable() as connection:
+            if far := self._gaps.check(connection, batch):
+                batch.leave_out(far, NO_PARTITION)
             try:
                 for count in write_portions(connection, self._tables, batch, memory, resumed_at):
                     self.reached = count
+            except PartitionsMissing as error:
+                self._gaps.forget(batch.dataset.name)
+                self._gaps.check(connection, batch)
+                raise PartitionsMissing(  # it is there again
+                    error.dataset, error.sqlstate, error.reason, frozenset(range(len(messages)))
+                ) from error
             except (psycopg.Error, ValueError) as error:
                 if not isinstance(error, psycopg.Error) or may_be_a_rows(error):
                     memory.failed()
@@ -152,6 +162,7 @@ class Writer:
             close(self._connection)
         self._connection = None
         self._tables.forget()
+        self._gaps.forget()
 
     @contextmanager
     def _usable(self) -> Iterator[psycopg.Connection[Any]]:

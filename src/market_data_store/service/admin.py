@@ -17,6 +17,7 @@ from market_data_store.coordinator.feedback import FeedbackEvent
 from market_data_store.coordinator.queue import QueueInspector
 from market_data_store.coordinator.receivers import Receiver, backfill_receivers_of, receivers_of
 from market_data_store.errors import BrokerUnavailable
+from market_data_store.files.archiving import archiver
 from market_data_store.postgres import aging, retention, schema
 from market_data_store.postgres.connection import connect
 from market_data_store.postgres.retention import Expired
@@ -43,12 +44,13 @@ class SchemaVersion(BaseModel):
 
 
 class ExpiredAnswer(BaseModel):
-    """Rows of a plain table, or chunks of a hypertable, that were deleted or would be."""
+    """Rows of a plain table, chunks of a hypertable, or partitions, that were deleted or would be."""
 
     dataset: str
     older_than: AwareDatetime
     rows: int | None
     chunks: int | None
+    partitions: int | None = None
 
 
 def _with_names(schema: dict[str, Any]) -> None:
@@ -121,13 +123,14 @@ def create_admin(settings: Settings, sampler: Sampler, guard: Guard) -> APIBluep
         if body.expected is None and not body.dry_run:
             return problem('expected: missing; give the list "expired" that {"dry_run": true} answers', 422)
         limits = {each.dataset: each.older_than for each in body.expected or ()}
+        archive = archiver(settings.archive_dir)
         with connect(settings.require_database_url()) as connection:
-            found = _expired(retention.apply(connection, days, limits=limits, dry_run=True))
+            found = _expired(retention.apply(connection, days, limits=limits, dry_run=True, archive=archive))
             if not body.dry_run:
                 if found != body.expected:
                     error = "expected: something else is to be deleted now; nothing was deleted"
                     return WrongCounts(error=error, expired=found).model_dump(mode="json"), 409
-                found = _expired(retention.apply(connection, days, limits=limits))
+                found = _expired(retention.apply(connection, days, limits=limits, archive=archive))
         logger.info("admin: retention%s: %s", " (dry run)" if body.dry_run else "", found)
         return RetentionAnswer(dry_run=body.dry_run, expired=found).model_dump(mode="json")
 

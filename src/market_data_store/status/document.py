@@ -183,7 +183,10 @@ def _retention(run: Run) -> dict[str, Any]:
         "ended_ts": None if run.ended_at is None else run.ended_at.timestamp(),
         "automatic": run.automatic,
         "said": run.said,
-        "found": [{"dataset": each.dataset, "rows": each.rows, "chunks": each.chunks} for each in run.found],
+        "found": [
+            {"dataset": each.dataset, "rows": each.rows, "chunks": each.chunks, "partitions": each.partitions}
+            for each in run.found
+        ],
         "errors": dict(run.errors),
     }
 

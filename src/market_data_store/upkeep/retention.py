@@ -9,10 +9,11 @@ from typing import Any
 
 import psycopg
 
-from market_data_store.errors import DatabaseUnavailable
+from market_data_store.errors import ArchiveFailed, DatabaseUnavailable
 from market_data_store.metrics.definitions import count_expired, start_retention_at_zero
 from market_data_store.postgres import retention
 from market_data_store.postgres.connection import first_line
+from market_data_store.postgres.leaving import Archive
 from market_data_store.postgres.retention import Expired
 from market_data_store.postgres.upkeep_runs import Run
 
@@ -25,8 +26,9 @@ _NOT_PERMITTED = "{}; give the monitor ADMIN_DATABASE_URL, or the rights that `m
 class Retention:
     """Deletes rows, letters and job runs by MDS_RETENTION_DAYS."""
 
-    def __init__(self, days: Mapping[str, int], *, automatic: bool) -> None:
+    def __init__(self, days: Mapping[str, int], *, automatic: bool, archive: Archive | None = None) -> None:
         self._days = days
+        self._archive = archive
         self._automatic = automatic
         start_retention_at_zero(days)
 
@@ -49,7 +51,7 @@ class Retention:
                 found = self._expire(connection, name, older_than, guard)
             except psycopg.errors.InsufficientPrivilege as error:
                 run = _failed(run, name, _NOT_PERMITTED.format(first_line(error)))
-            except (psycopg.Error, DatabaseUnavailable) as error:
+            except (psycopg.Error, DatabaseUnavailable, ArchiveFailed) as error:
                 if connection.broken:
                     raise
                 run = _failed(run, name, first_line(error) if isinstance(error, psycopg.Error) else str(error))
@@ -61,13 +63,16 @@ class Retention:
         self, connection: psycopg.Connection[Any], name: str, older_than: datetime, guard: Callable[[], None]
     ) -> Expired:
         if not self._automatic:
-            return retention.count(connection, name, older_than, timeout_s=_COUNT_S)
+            archives = self._archive is not None
+            return retention.count(connection, name, older_than, timeout_s=_COUNT_S, archives=archives)
 
         def counted(part: Expired) -> Expired:
-            count_expired(name, "chunks" if part.chunks is not None else "rows", part.number or 0)
+            unit = "chunks" if part.chunks is not None else "rows" if part.partitions is None else "partitions"
+            count_expired(name, unit, part.number or 0)
             return part
 
-        return retention.total(name, older_than, map(counted, retention.delete(connection, name, older_than, guard)))
+        parts = retention.delete(connection, name, older_than, guard, self._archive)
+        return retention.total(name, older_than, map(counted, parts))
 
 
 def _failed(run: Run, name: str, reason: str) -> Run:

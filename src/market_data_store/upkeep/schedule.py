@@ -19,15 +19,18 @@ from market_data_store.causes import Cause
 from market_data_store.config import Settings
 from market_data_store.coordinator.clock_offsets import ahead_s
 from market_data_store.coordinator.clock_watch import ClockWatch
+from market_data_store.datasets.registry import spans
 from market_data_store.errors import DatabaseUnavailable
 from market_data_store.logs.repeated import Repeated
 from market_data_store.metrics.definitions import UPKEEP_LEADS, set_retention_gauges, set_room_gauges
 from market_data_store.postgres import transactions, upkeep_runs
 from market_data_store.postgres.connection import connect, first_line
 from market_data_store.postgres.leases import Lease, LeaseLost
+from market_data_store.postgres.leaving import Archive
 from market_data_store.postgres.room import Room
 from market_data_store.postgres.server import state_of
 from market_data_store.postgres.upkeep_runs import Run
+from market_data_store.upkeep import partitions
 from market_data_store.upkeep.retention import Retention
 
 logger = logging.getLogger(__name__)
@@ -180,8 +183,10 @@ def _say(run: Run) -> None:
 
 
 @contextmanager
-def running(settings: Settings, room: Room, clocks: ClockWatch) -> Iterator[None]:
+def running(settings: Settings, room: Room, clocks: ClockWatch, archive: Archive | None = None) -> Iterator[None]:
     """Run the upkeep during the block, as the settings say, and look at `room` and at Postgres's clock.
+
+    With `archive`, a partition is archived before it is dropped.
 
     Without a database, say once that there is none.
     """
@@ -190,10 +195,11 @@ def running(settings: Settings, room: Room, clocks: ClockWatch) -> Iterator[None
         logger.info("No upkeep: DATABASE_URL is not set for this monitor")
         yield
         return
-    service = Retention(settings.retention_days, automatic=settings.retention_auto)
+    service = Retention(settings.retention_days, automatic=settings.retention_auto, archive=archive)
     upkeep = Upkeep(url, service, room, clocks, settings.upkeep_interval_s)
     upkeep.start()
     try:
-        yield
+        with partitions.made(url, spans()):
+            yield
     finally:
         upkeep.stop()

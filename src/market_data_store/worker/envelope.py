@@ -101,6 +101,8 @@ class Hold(NamedTuple):
     reason: str | None = None
     #: When the message was first enqueued, in epoch seconds.
     enqueued_at: float | None = None
+    #: Whether only this message waits, for a partition that is made: others of the dataset are written meanwhile.
+    partly: bool = False
 
 
 Outcome = Succeeded | Failed | GiveBack | Hold

@@ -1,6 +1,7 @@
 """The datasets whose tables take no row now, as one worker knows them: which, why, and when to try each again.
 
-The table of dead letters is among them (`errors.LETTERS`): the messages wait that need a letter.
+The table of dead letters is among them (`errors.LETTERS`): the messages wait that need a letter. Of a dataset
+whose rows lack a partition, only their messages wait, in the same queue, until the monitor has made it.
 
 Their messages wait in queues beside those of the lanes (`protocol.held_queue`), which outlive the worker. Every 2 s at
 first, and then less and less often, but at least every MDS_HELD_PROBE_S, each worker takes the first message of each
@@ -33,7 +34,7 @@ _LEAST_PAUSE_S = 2.0
 
 
 class HeldDataset(NamedTuple):
-    """Why a dataset is held."""
+    """Why a dataset is held, or some of its messages."""
 
     sqlstate: str | None
     #: The first line of what Postgres said.
@@ -46,8 +47,9 @@ class HeldDatasets:
     def __init__(self, probe_s: float) -> None:
         self._probe_s = probe_s
         self.known: dict[str, HeldDataset] = {}
-        #: Those that are held, for jobs.
+        #: Those that are held, for jobs: without those of which only messages wait that lack a partition.
         self.names: frozenset[str] = frozenset()
+        self._partly: set[str] = set()
         #: Those whose messages flow back.
         self.flowing: set[str] = set()
         self._probe_at = float("-inf")
@@ -62,20 +64,26 @@ class HeldDatasets:
         if hold.reason is None:  # it was known, and nothing was tried
             return
         now = time.monotonic()
-        if hold.dataset in self._began:
+        is_probe = hold.dataset in self._began
+        is_new = hold.dataset not in self.known
+        if is_probe:
             self._took_s = now - self._began.pop(hold.dataset)
             self._rest()
-        if hold.dataset not in self.known:
+        if is_new or (hold.partly and not is_probe):  # perhaps for another partition, which is made soon
             self._newest_at, self._took_s = now, 0.0
             self._rest()
+        if is_new:
             code = f" (SQLSTATE {hold.sqlstate})" if hold.sqlstate else ""
+            what = "has rows that wait" if hold.partly else "is held"
             logger.warning(
-                "%s is held: %s%s; its messages wait in %s, and one of them is tried at least every %g s",
-                *(_named(hold.dataset), hold.reason, code, held_queue(hold.dataset, lane), self._probe_s),
+                "%s %s: %s%s; %s messages wait in %s, and one of them is tried at least every %g s",
+                *(_named(hold.dataset), what, hold.reason, code, "these" if hold.partly else "its"),
+                *(held_queue(hold.dataset, lane), self._probe_s),
                 extra={"event": "trouble", **fields_of(Cause.DATASET_HELD)},
             )
         self.known[hold.dataset] = HeldDataset(hold.sqlstate, hold.reason)
-        self.names = frozenset(self.known)
+        (self._partly.add if hold.partly else self._partly.discard)(hold.dataset)
+        self._find_names()
         self.flowing.discard(hold.dataset)
 
     def release(self, dataset: str) -> None:
@@ -83,9 +91,12 @@ class HeldDatasets:
         if self.known.pop(dataset, None) is not None:
             text = "%s is written again; its held messages flow back"
             logger.warning(text, _named(dataset), extra={"event": "trouble_over", "cause": Cause.DATASET_HELD.value})
-        self.names = frozenset(self.known)
+        self._find_names()
         self.flowing.add(dataset)
         self._began.pop(dataset, None)
+
+    def _find_names(self) -> None:
+        self.names = frozenset(self.known.keys() - self._partly)
 
     @property
     def is_due(self) -> bool:

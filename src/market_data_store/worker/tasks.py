@@ -19,7 +19,14 @@ from market_data_store.app import app
 from market_data_store.config import settings
 from market_data_store.datasets import Dataset
 from market_data_store.dead_letters import DeadLetter
-from market_data_store.errors import LETTERS, InvalidMessage, LettersUnavailable, MessagesSuspected, Reason
+from market_data_store.errors import (
+    LETTERS,
+    InvalidMessage,
+    LettersUnavailable,
+    MessagesSuspected,
+    PartitionsMissing,
+    Reason,
+)
 from market_data_store.postgres.batch import Written
 from market_data_store.postgres.messages import DecodedMessage, Sent, decoded
 from market_data_store.postgres.refusals import MOST_LETTERS
@@ -121,6 +128,10 @@ class WriteTask(CoalescedTask):
                 keeps_letters=turn.keeps_letters,
                 once=once,
             )
+        except PartitionsMissing as error:
+            waiting = {messages[index].place: put_aside(error, messages[index].envelope) for index in error.messages}
+            others = [message for message in messages if message.place not in waiting]
+            return {**waiting, **(self._write_together(dataset, others, turn, once) if others else {})}
         except UNFINISHED as error:
             if not isinstance(error, LettersUnavailable | MessagesSuspected) or len(messages) == 1:
                 return {message.place: put_aside(error, message.envelope) for message in messages}

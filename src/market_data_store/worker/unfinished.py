@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from billiard.exceptions import SoftTimeLimitExceeded
 
-from market_data_store.errors import DatabaseUnavailable, DatasetUnavailable
+from market_data_store.errors import DatabaseUnavailable, DatasetUnavailable, PartitionsMissing
 from market_data_store.worker.envelope import Envelope, GiveBack, Hold
 
 
@@ -26,7 +26,8 @@ def put_aside(error: DatabaseUnavailable | SoftTimeLimitExceeded | MemoryError, 
     A turn that was ended counts, unless it got farther than those before it: then the message is done sooner or later.
     """
     if isinstance(error, DatasetUnavailable):
-        return Hold(error.dataset, error.sqlstate, error.reason or None, envelope.enqueued_at)
+        partly = isinstance(error, PartitionsMissing)
+        return Hold(error.dataset, error.sqlstate, error.reason or None, envelope.enqueued_at, partly)
     if isinstance(error, DatabaseUnavailable):
         return GiveBack(str(error), alone=not error.is_away, trouble=error.trouble)
     if isinstance(error, MemoryError):

@@ -121,7 +121,7 @@ def test_what_deletes_needs_an_answer_or_yes(database: Connection, database_url:
     refused = run(*MDS, "migrate", "--down", directory=tmp_path, environment={"DATABASE_URL": database_url})
     assert refused.returncode == 2
     *losses, error = refused.stderr.splitlines()
-    assert sorted(losses) == ["added_columns: 0 rows", "unknown_fields: 0 rows"]
+    assert sorted(losses) == ["partitions_leaving: 0 rows", "partitions_wanted: 0 rows"]
     assert error.startswith("Error: this deletes the tables and columns that revision ")
     assert error.endswith("; give --yes to do that without being asked")
     assert database.execute("SELECT to_regclass('bars_ohlcv') IS NOT NULL").fetchall() == [(True,)]

@@ -32,7 +32,7 @@ from market_data_store.postgres.tables import metadata
 MakeDatabase = Callable[[], str]
 
 TIMEOUT_S = 30.0
-HEAD = "0009"
+HEAD = "0010"
 #: As in migrations/env.py.
 ADVISORY_LOCK = 0x6D6473
 

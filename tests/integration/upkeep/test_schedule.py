@@ -161,6 +161,7 @@ def test_a_killed_monitor_is_followed_by_another(
             "mds_retention_failed_datasets": 0.0,
             'mds_retention_deleted_total{dataset="ticks",unit="rows"}': 11.0,
             'mds_retention_deleted_total{dataset="ticks",unit="chunks"}': 0.0,
+            'mds_retention_deleted_total{dataset="ticks",unit="partitions"}': 0.0,
         }
         second = {**given, "MDS_MONITOR_METRICS_PORT": "0"}
         with running(*MDS, "monitor", directory=tmp_path, environment=second, name="second") as other:
@@ -183,7 +184,7 @@ def test_page_and_command_say_what_would_go(
         shown = wait_until(lambda: web.client.get("/status.json").json()["retention"], web.log_text)
         assert (shown["automatic"], shown["found"]) == (
             False,
-            [{"dataset": "ticks", "rows": 11, "chunks": None}],
+            [{"dataset": "ticks", "rows": 11, "chunks": None, "partitions": None}],
         )
         status = mds(tmp_path, "status", **given)
         assert "would delete 11 rows of ticks" in status.stdout, status

@@ -46,10 +46,8 @@ def test_the_datasets_write_to_the_tables_that_the_neighbours_read() -> None:
         "news": "news",
         "signals": "signals",
     }
-    own = {"attempts", "dead_letters", "first_takes", "job_runs", "leases", "replay_keys", "upkeep_runs"} | {
-        "added_columns",
-        "unknown_fields",
-    }
+    own = {"attempts", "dead_letters", "first_takes", "job_runs", "leases", "replay_keys", "upkeep_runs"}
+    own |= {"added_columns", "unknown_fields", "partitions_leaving", "partitions_wanted"}
     assert set(metadata.tables) == {d.table.name for d in DATASETS.values()} | own
 
 

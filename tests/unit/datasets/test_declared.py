@@ -76,7 +76,10 @@ def test_the_table_is_called_as_the_dataset_where_it_is_not_named() -> None:
         (text(table='a"; DROP TABLE x; --'), "1.toml: [funding] table: 'a\"; DROP TABLE x; --' is not a name: "),
         (text(table="Ticks"), "1.toml: [funding] table: 'Ticks' is not a name: a name begins with a lower-case letter"),
         (text(table="a" * 64), "1.toml: [funding] table: 'aaaaaaaa"),
-        (text(unheard=1), "1.toml: [funding] unheard: is not known; use one of table, key, unknown, columns"),
+        (
+            text(unheard=1),
+            "1.toml: [funding] unheard: is not known; use one of table, key, unknown, partition, columns",
+        ),
         (text(unknown="drop"), "1.toml: [funding] unknown: 'drop': input should be 'keep', 'reject' or 'add'"),
         ("[funding]", "1.toml: [funding] key: is missing; every dataset has it"),
         (text(key="ts"), "1.toml: [funding] key: 'ts': input should be a valid list"),
