@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from market_data_store.errors import DatabaseUnavailable
+from market_data_store.postgres import unknown_fields as counts
 from market_data_store.wire.seen import Seen
 from market_data_store.worker import unknown_fields
 from market_data_store.worker.unknown_fields import heard, store
@@ -24,7 +25,7 @@ def stored(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Stored]]:
     monkeypatch.setattr(unknown_fields, "_INTERVAL_S", 3_600.0)
     monkeypatch.setattr(unknown_fields, "settings", lambda: type("S", (), {"require_database_url": lambda _: "x"})())
     monkeypatch.setattr(unknown_fields, "connect", lambda url: nullcontext())
-    monkeypatch.setattr(unknown_fields.unknown_fields, "add", lambda connection, seen: found.append(seen))
+    monkeypatch.setattr(counts, "add", lambda connection, seen: found.append(seen))
     yield found
     store()
     timer = unknown_fields._timer
