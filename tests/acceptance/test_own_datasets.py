@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from celery import Celery
-from support.brokers import on_redis
+from support.brokers import on_rabbitmq, on_redis
 from support.databases import Connection
 from support.fixtures.store import QUEUE, TASK, StartWorker
 from support.own_datasets import FUNDING, FUNDING_2, ROW, rows
@@ -20,7 +20,7 @@ from support.processes import PYTHON, mds, run
 from support.waiting import wait_until
 from support.writing import select
 
-pytestmark = [pytest.mark.slow, on_redis]
+pytestmark = [pytest.mark.slow]
 
 #: What a producer of a user's does, with rows of Python and with a table of Arrow.
 PRODUCER = """
@@ -59,6 +59,7 @@ def sent(producer: Celery, given: list[dict[str, Any]], **named: str) -> Any:
     return producer.send_task(TASK, args=["funding", [{**row, **named} for row in given]], queue=QUEUE)
 
 
+@on_redis
 def test_a_dataset_declared_in_a_file_is_like_a_built_in_one(
     variables: dict[str, str], producer: Celery, start_worker: StartWorker, database: Connection, tmp_path: Path
 ) -> None:
@@ -92,6 +93,7 @@ def test_a_dataset_declared_in_a_file_is_like_a_built_in_one(
     assert newest["bids"] == ROW["bids"]
 
 
+@on_redis
 def test_a_second_version_is_migrated_while_workers_of_both_write(
     variables: dict[str, str], producer: Celery, start_worker: StartWorker, database: Connection, tmp_path: Path
 ) -> None:
@@ -118,6 +120,46 @@ def test_a_second_version_is_migrated_while_workers_of_both_write(
     assert select(database, "SELECT count(*) FROM dead_letters") == [(0,)]
 
 
+@on_rabbitmq
+def test_a_declared_dataset_grows_by_what_its_feed_sends_on_rabbitmq_too(
+    variables: dict[str, str], producer: Celery, start_worker: StartWorker, database: Connection, tmp_path: Path
+) -> None:
+    (tmp_path / "datasets.toml").write_text(FUNDING.replace('table = "', 'unknown = "add"\ntable = "'))
+    good(mds(tmp_path, "migrate", **variables))
+    start_worker(**variables)
+    assert sent(producer, rows(5, indexPrice=1.5, note="x"), symbol="OLD").get(timeout=30)["written"] == 5
+
+    def listed() -> dict[str, Any]:
+        found = json.loads(good(mds(tmp_path, "datasets", "unknown", "funding", "--json", **variables)))
+        return {each["name"]: (each["rows"], each["kinds"], each["column"]) for each in found}
+
+    seen = {"indexPrice": (5, ["number"], None), "note": (5, ["text"], None)}
+    wait_until(lambda: listed() == seen, "both fields are counted")
+    steps = good(mds(tmp_path, "migrate", **variables))
+    assert "funding: add index_price (double) for 'indexPrice' in the table funding_rates\n" in steps
+    good(mds(tmp_path, "migrate", "--status", **variables))
+    filled = "SELECT index_price, note, metadata FROM funding_rates WHERE symbol = 'NEW' ORDER BY level LIMIT 1"
+
+    def is_filled() -> bool:  # without a restart
+        sent(producer, rows(1, indexPrice=2, note="y"), symbol="NEW").get(timeout=30)
+        return select(database, filled) == [(2.0, "y", None)]
+
+    wait_until(is_filled, "the worker knows the columns", timeout_s=30)
+    odd = sent(producer, rows(1, indexPrice="high"), symbol="ODD").get(timeout=30)
+    assert odd["written"] == 1
+    kept = "SELECT metadata FROM funding_rates WHERE symbol = 'ODD'"
+    assert select(database, kept) == [({"indexPrice": "high"},)]
+    good(run(PYTHON, "-c", PRODUCER, json.dumps(rows(2)), directory=tmp_path, environment=variables))
+    wait_until(lambda: ("CLIENT", 2) in select(database, COUNTS), "rows of a client")
+    good(mds(tmp_path, "export", "funding", "all.csv", **variables))
+    assert "index_price" in (tmp_path / "all.csv").read_text().splitlines()[0]
+    database.execute("TRUNCATE funding_rates")
+    good(mds(tmp_path, "load", "all.csv", "--dataset", "funding", **variables))
+    good(mds(tmp_path, "export", "funding", "again.csv", **variables))
+    assert (tmp_path / "again.csv").read_bytes() == (tmp_path / "all.csv").read_bytes()
+
+
+@on_redis
 def test_an_installed_package_declares_by_its_entry_point(
     variables: dict[str, str], producer: Celery, start_worker: StartWorker, database: Connection, tmp_path: Path
 ) -> None:
@@ -136,6 +178,7 @@ def test_an_installed_package_declares_by_its_entry_point(
     assert select(database, "SELECT count(*) FROM funding_rates") == [(3,)]
 
 
+@on_redis
 def test_a_worker_that_lacks_the_dataset_keeps_its_messages(
     variables: dict[str, str], producer: Celery, start_worker: StartWorker, database: Connection, tmp_path: Path
 ) -> None:
@@ -152,6 +195,7 @@ def test_a_worker_that_lacks_the_dataset_keeps_its_messages(
     wait_until(lambda: select(database, "SELECT count(*) FROM dead_letters") == [(0,)], "no letter is left")
 
 
+@on_redis
 def test_a_wrong_declaration_ends_a_worker_with_one_line(variables: dict[str, str], tmp_path: Path) -> None:
     (tmp_path / "datasets.toml").write_text(FUNDING.replace("double[]", "float[]"))
     command = (PYTHON, "-m", "celery", "-A", "market_data_store.app", "worker")

@@ -9,7 +9,7 @@ import json
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,7 @@ from market_data_store.files.positions import (
     load_fingerprint,
 )
 from market_data_store.files.report import plan_facts, plan_lines, preview, shown_row
+from market_data_store.postgres.added_columns import as_stored
 from market_data_store.postgres.connection import connect
 from market_data_store.producer import served
 from market_data_store.producer.lanes import Lane
@@ -98,6 +99,7 @@ def load_and_show(
 
     With `given`, the paths as they were given, the load goes on where an earlier one was interrupted, unless `restart`.
     """
+    options = _as_stored(options)
     files = _Files(paths, options)
     fingerprint = None if given is None else load_fingerprint(options, given)
     if fingerprint is not None:
@@ -237,6 +239,15 @@ def _all_of(errors: Sequence[MarketDataStoreError]) -> MarketDataStoreError:
     more = [f"and {len(errors) - _MOST_SHOWN:,} other files"] if len(errors) > _MOST_SHOWN else []
     kind = Undecided if any(isinstance(error, Undecided) for error in errors) else InvalidMessage
     return kind("\n".join([f"{len(errors):,} files cannot be loaded; nothing was sent", *shown, *more]))
+
+
+def _as_stored(options: Options) -> Options:
+    """Return the options with the columns that were added to the dataset; the same where the database is away."""
+    try:
+        with connect(settings().require_database_url()) as connection:
+            return replace(options, dataset=as_stored(connection, options.dataset))
+    except (MarketDataStoreError, psycopg.Error):
+        return options
 
 
 def _interrupted(fingerprint: str, options: Options) -> Interrupted | None:

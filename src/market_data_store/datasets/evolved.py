@@ -39,6 +39,15 @@ def with_columns(dataset: Dataset, columns: tuple[AddedColumn, ...]) -> Dataset:
     return replace(dataset, table=Table(dataset.table.name, MetaData(), *own, *map(_column, added)))
 
 
+@cache
+def without_added(dataset: Dataset) -> Dataset:
+    """Return the dataset without columns that migrations added."""
+    own = [c for c in dataset.table.columns if not c.info.get("rule", Rule()).guessed]
+    if len(own) == len(dataset.table.columns):
+        return dataset
+    return replace(dataset, table=Table(dataset.table.name, MetaData(), *(column._copy() for column in own)))
+
+
 def names_in(dataset: Dataset) -> set[str]:
     """Return every name that rows of the dataset may have, and those of its table."""
     rules = [(column.name, column.info.get("rule", Rule())) for column in dataset.table.columns]

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import duckdb
 
+from market_data_store.datasets.evolved import without_added
 from market_data_store.errors import InvalidMessage
 from market_data_store.files.duck import database, spilled_bytes
 from market_data_store.files.feeds import Feed, Variant
@@ -60,6 +61,8 @@ def _matched(path: Path, options: Options) -> Plan:
             raise Undecided(f"--reader {layout.name} reads {layout.dataset}; give --dataset {layout.dataset}")
         options = replace(options, records=options.records or layout.records)
     source = open_source(path, options)
+    if not is_export(source.names):  # no row is rejected for a column that nobody has declared
+        options = replace(options, dataset=without_added(options.dataset))
     if not source.sample:
         raise InvalidMessage(f"{path}: it holds a header and no row")
     if layout is None and not options.names:

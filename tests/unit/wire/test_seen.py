@@ -92,6 +92,11 @@ def test_rejected_rows_are_counted_once_and_those_beside_them(send: Send) -> Non
     assert counted(rejecting, read_rows(rejecting, send(rows), {})) == {"lots": (3, {"integer", "text"})}
 
 
+def test_rows_of_which_each_has_names_of_its_own_are_counted_too() -> None:
+    rows = [{**BAR, f"x{number % 50}": number, "lots": 1.5} for number in range(100)]
+    assert of_rows("bars", rows) == {"lots": (100, {"number"})} | {f"x{at}": (2, {"integer"}) for at in range(50)}
+
+
 def test_a_declared_dataset_is_counted_too() -> None:
     dataset = funding()
     assert counted(dataset, read_rows(dataset, json.dumps([{**ROW, "lots": 1}]).encode(), {})) == {
