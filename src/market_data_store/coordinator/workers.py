@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
-from market_data_store.coordinator.answers import counted_troubles
+from market_data_store.coordinator.answers import FoundWorker, counted_troubles
 from market_data_store.coordinator.queue import QueueInspector
 from market_data_store.errors import BrokerUnavailable
 from market_data_store.logs.repeated import Repeated
 from market_data_store.protocol import LANES
 
 logger = logging.getLogger(__name__)
+
+#: Gets the workers that have answered.
+OnFound = Callable[[Sequence[FoundWorker]], None]
 
 #: Seconds between the end of one count and the start of the next.
 _INTERVAL_S = 1.0
@@ -74,8 +77,9 @@ class Workers:
 class WorkerWatch:
     """Counts the workers in a thread, because a count takes a second and the monitor's loop must not wait."""
 
-    def __init__(self, inspector: QueueInspector, *others: str) -> None:
+    def __init__(self, inspector: QueueInspector, *others: str, on_found: OnFound = lambda _: None) -> None:
         self._inspector = inspector
+        self._on_found = on_found
         self._workers = Workers(inspector, *others)
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="worker-watch", daemon=True)
@@ -99,6 +103,7 @@ class WorkerWatch:
             try:
                 self.counts = {queue: len(names) for queue, names in self._workers.by_queue().items()}
                 self.troubles = counted_troubles(self._inspector.answers if any(self.counts.values()) else ())
+                self._on_found(self._inspector.found if any(self.counts.values()) else ())
                 self._unread.over("The workers' answers can be read again")
             except BrokerUnavailable:
                 self.counts, self.troubles = {}, None
