@@ -96,7 +96,7 @@ class RedisFeedbackPublisher:
             pipe.execute()
 
     def forget_reported(self) -> None:
-        """Forget the outcomes: a receiver that is not configured any more would remain as it was; raises `RedisError`."""
+        """Forget the outcomes, else those of a receiver that is gone would stay; raises `redis.RedisError`."""
         self._redis.delete(self._outcomes)
 
     def reported(self) -> dict[str, str]:

@@ -104,13 +104,19 @@ def servers(settings: Settings, ports: Ports) -> Iterator[Running]:
 
 @contextmanager
 def processes(
-    running: Running, commands: Mapping[str, Sequence[str]], log: Log, settings: Settings, *, web_port: int = 0
+    running: Running,
+    commands: Mapping[str, Sequence[str]],
+    log: Log,
+    settings: Settings,
+    *,
+    web_port: int = 0,
+    metrics_port: int = 0,
 ) -> Iterator[Running]:
     """Run `python -P -m ...` commands on these servers, and pass each line of their output to `log(name, line)`.
 
     `commands` is keyed by process name. The processes listen on MDS_HOST, by default 127.0.0.1. MDS_ENV defaults to
-    development where only this machine reaches them. Web and Flower get passwords that the store has made if the
-    settings have none.
+    development where only this machine reaches them. The monitor serves metrics on `metrics_port`. Web and
+    Flower get passwords that the store has made if the settings have none.
     """
     host = listening_host(settings)
     is_chosen = "environment" in settings.model_fields_set or not is_loopback(host)
@@ -124,6 +130,7 @@ def processes(
     }
     theirs = {
         "web": {"ADMIN_TOKEN": settings.own_admin_token or running.passwords.admin_token},
+        "monitor": {"MDS_MONITOR_METRICS_PORT": str(metrics_port)},
         "flower": {"FLOWER_BASIC_AUTH": settings.flower_basic_auth or running.passwords.flower},
     }
     # All are asked to end before the first is waited for: together they take only as long as the slowest.
