@@ -122,6 +122,7 @@ def test_something_else_pushes_to_the_queue(store: Store) -> None:
 @pytest.mark.slow
 def test_a_letter_is_kept_for_a_day(store: Store) -> None:
     with store.database() as database:
+        database.execute("DELETE FROM dead_letters")
         store.producer.send("high")
         store.wait(lambda: letters(database) == 1, lambda: told(store), 30)
         database.execute("UPDATE dead_letters SET created_at = created_at - interval '25 hours'")

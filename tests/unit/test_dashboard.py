@@ -15,10 +15,12 @@ import pytest
 import yaml
 from flask import Flask
 from market_data_core.telemetry import BackpressureLevel
+from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from market_data_store.coordinator.queue import Reading
 from market_data_store.metrics import definitions
+from market_data_store.metrics.gathered import FeedSample, Gathered
 from market_data_store.protocol import Counts
 from market_data_store.service.metrics import install
 from market_data_store.signals import batch_written, rows_rejected, write_retried
@@ -61,6 +63,9 @@ def served() -> dict[str, Family]:
     def rows(number: int) -> str:
         return str(1 // number)
 
+    gathered = Gathered(lambda: {"rows|bars|written": 1, "write_s|bars|3": 1})
+    gathered.feeds = [FeedSample(("bars", "p", "all"), 1.0, 2.0, is_stopped=True)]
+    gathered.feed_states = {"stopped": 1}
     client = app.test_client()
     for path in ("/rows/1", "/rows/0"):
         client.get(path)
@@ -78,10 +83,15 @@ def served() -> dict[str, Family]:
     definitions.set_clock_gauges({"broker": 0.1})
     definitions.count_expired("ticks", "rows", 1)
     batch_written.send(sender="test", dataset="bars", counts=Counts(written=1), messages=1, seconds=1.0, late=[1.0])
+    definitions.LATENCY.observe(1.0)
     rows_rejected.send(sender="test", dataset=None, rows=1)
     write_retried.send(sender="test", sqlstate_class="40")
+    definitions.DATABASE_UP.set(1)
+    definitions.set_stored_gauges({"bars": 1})
+    definitions.set_oldest_gauge("live", 1.0)
     found: dict[str, Family] = {}
-    for metric in text_string_to_metric_families(client.get("/metrics").text):
+    text = client.get("/metrics").text + generate_latest(gathered.registry()).decode()
+    for metric in text_string_to_metric_families(text):
         if metric.name.startswith("mds_"):
             name = f"{metric.name}_total" if metric.type == "counter" else metric.name
             family = found.setdefault(name, Family(metric.type))

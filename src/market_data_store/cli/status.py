@@ -6,7 +6,7 @@ import json
 import sys
 import time
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import click
 from rich.live import Live
@@ -23,6 +23,7 @@ from market_data_store.coordinator.watermarks import LevelAndReason
 from market_data_store.postgres.upkeep_runs import Run
 from market_data_store.status.database import DatabaseStatus
 from market_data_store.status.document import document_of
+from market_data_store.status.freshness import Feeds
 from market_data_store.status.headline import Severity, problem_of
 from market_data_store.status.health import is_ready
 from market_data_store.status.looks import Away, FeedbackStatus, Looks, QueueStatus
@@ -35,6 +36,8 @@ _KNOWN_S = 3.0
 #: Of what is due for tables, at most so many steps are shown.
 _MOST_DUE = 3
 _UNKNOWN = "unknown"
+#: The most feeds that are named.
+_MOST_STOPPED = 5
 _COLORS: dict[Severity, str] = {"ok": "green", "warning": "yellow", "critical": "red"}
 
 
@@ -145,10 +148,11 @@ def _reached(look: DatabaseStatus | QueueStatus | Away) -> str:
 
 def _database(look: DatabaseStatus | Away) -> dict[str, str]:
     if isinstance(look, Away):
-        return dict.fromkeys(("schema", "stored", "rows/s", "dead letters", "retention"), _UNKNOWN)
+        return dict.fromkeys(("schema", "stored", "feeds", "rows/s", "dead letters", "retention"), _UNKNOWN)
     return {
         "schema": _schema(look),
         "stored": _stored(look.stored),
+        "feeds": _feeds(look.feeds),
         "rows/s": _UNKNOWN if look.rows_per_s is None else f"{look.rows_per_s:,.0f}",
         "dead letters": _letters(look),
         "retention": _retention(look.retention),
@@ -172,15 +176,27 @@ def _retention(run: Run | None) -> str:
 
 
 def _stored(stored: Mapping[str, Summary]) -> str:
-    """Return series and newest row of each dataset that has rows; `mds series` has the rest."""
-    parts = [
-        f"{name} {_UNKNOWN}"
-        if found.series is None
-        else f"{name} {found.series:,} series, newest {moment(found.newest) if found.newest else _UNKNOWN}"
-        for name, found in stored.items()
-        if found.series != 0
+    """Return series, rows and newest row of each dataset that has rows; `mds series` has the rest."""
+    return "; ".join(f"{name} {_held(found)}" for name, found in stored.items() if found.series != 0) or "nothing"
+
+
+def _held(found: Summary) -> str:
+    rows = f"about {found.rows:,} rows" if found.rows else ""
+    if found.series is None:
+        return rows or _UNKNOWN
+    newest = f"newest {moment(found.newest) if found.newest else _UNKNOWN}"
+    return ", ".join(filter(None, (f"{found.series:,} series", rows, newest)))
+
+
+def _feeds(feeds: Feeds) -> str:
+    """Return how many feeds there are, and those that have stopped."""
+    stopped = feeds.stopped
+    parts = [f"{len(feeds.every):,}" if feeds.every else "none", f"{len(stopped):,} stopped" if stopped else ""]
+    parts += [
+        f"{feed.name} is silent for {timedelta(seconds=int(feed.age_s))} (limit {timedelta(seconds=feed.limit_s or 0)})"
+        for feed in stopped[:_MOST_STOPPED]
     ]
-    return "; ".join(parts) or "nothing"
+    return "; ".join(filter(None, [*parts, "..." if len(stopped) > _MOST_STOPPED else ""]))
 
 
 def _queue(look: QueueStatus | Away, capacity: int) -> str:

@@ -26,14 +26,18 @@ from market_data_store.local.ports import Ports
 from market_data_store.protocol import QUEUE
 
 _WEB_PORT = 8081
+_METRICS_PORT = 9102
 
 
 @click.command("up")
 @click.option("--web-port", type=PORT, help="Status page, health, metrics; 0: none.  [default: 8081]")
 @click.option("--flower-port", type=PORT, help="Flower; 0: none.  [default: 5555]")
+@click.option("--metrics-port", type=PORT, help="Metrics of all, for Prometheus; 0: none.  [default: 9102]")
 @click.option("--concurrency", type=click.IntRange(1), help="Pool processes of the worker.  [default: one per core]")
 @click.option("-v", "--verbose", is_flag=True, help="Print all that the processes log while they start.")
-def command(web_port: int | None, flower_port: int | None, concurrency: int | None, verbose: bool) -> None:
+def command(
+    web_port: int | None, flower_port: int | None, metrics_port: int | None, concurrency: int | None, verbose: bool
+) -> None:
     """Run the store on this machine until Ctrl-C: web, worker, monitor and Flower, on 127.0.0.1 (or MDS_HOST).
 
     It also runs Postgres unless DATABASE_URL is set, and Valkey unless BROKER_URL is set. They keep their data in .mds
@@ -48,7 +52,10 @@ def command(web_port: int | None, flower_port: int | None, concurrency: int | No
     at_hangup(signal.getsignal(signal.SIGTERM))
     own = settings_without_local_servers()
     host = processes.listening_host(own)
-    for port, option in ((web_port, "--web-port"), (flower_port, "--flower-port")):
+    if metrics_port is None and own.monitor_metrics_port:
+        metrics_port = own.monitor_metrics_port
+    given = ((web_port, "--web-port"), (flower_port, "--flower-port"), (metrics_port, "--metrics-port"))
+    for port, option in given:
         if port:
             require_free(port, option, host)
     if flower_port != 0 and not is_loopback(host):
@@ -60,6 +67,8 @@ def command(web_port: int | None, flower_port: int | None, concurrency: int | No
             web_port = servers.ports.port("web", host, usual=_WEB_PORT)
         if flower_port is None:
             flower_port = servers.ports.port("flower", host, usual=FLOWER_PORT)
+        if metrics_port is None:
+            metrics_port = servers.ports.port("metrics", host, usual=_METRICS_PORT)
         commands = {
             "worker": processes.worker_command(concurrency=concurrency),
             "monitor": ["market_data_store", "monitor"],
@@ -70,7 +79,9 @@ def command(web_port: int | None, flower_port: int | None, concurrency: int | No
         if flower_port:
             commands["flower"] = ["market_data_store", "flower", f"--port={flower_port}"]
             pages["FLOWER"] = flower_port
-        ports = {"web_port": web_port, "flower_port": flower_port}
+        if metrics_port:
+            pages["METRICS"] = metrics_port
+        ports = {"web_port": web_port, "flower_port": flower_port, "metrics_port": metrics_port}
         with running_processes(servers, commands, output, **ports) as running:
             try:
                 for name, port in pages.items():
@@ -80,7 +91,8 @@ def command(web_port: int | None, flower_port: int | None, concurrency: int | No
                 output.failed()
                 raise
             for name, port in pages.items():
-                say(f"{name:<13} {own_url(host, port)}", markup=False)
+                path = "/metrics" if name == "METRICS" else ""
+                say(f"{name:<13} {own_url(host, port)}{path}", markup=False)
             servers.say_addresses()
             say("Ready; Ctrl-C stops everything.")
             output.ready()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from math import inf
 from types import MappingProxyType
@@ -18,6 +18,7 @@ from celery import Celery
 
 from market_data_store.causes import Cause
 from market_data_store.config import Settings
+from market_data_store.coordinator.answers import FoundWorker
 from market_data_store.coordinator.clock_watch import ClockWatch
 from market_data_store.coordinator.feedback import (
     BROKER_UNREACHABLE,
@@ -26,8 +27,10 @@ from market_data_store.coordinator.feedback import (
     FeedbackEvent,
     backpressure_changed,
 )
+from market_data_store.coordinator.gathering import Gathering
 from market_data_store.coordinator.lane import Lane
 from market_data_store.coordinator.leadership import Leadership
+from market_data_store.coordinator.oldest import OldestMessages
 from market_data_store.coordinator.queue import QueueInspector, Reading, if_answered
 from market_data_store.coordinator.watermarks import Watermarks
 from market_data_store.coordinator.workers import WorkerWatch
@@ -68,7 +71,11 @@ class Monitor:
         on_reading: OnReading | None = None,
     ) -> None:
         self._inspector = QueueInspector(app, queue, management_url=management_url)
-        self._workers = WorkerWatch(self._inspector, *others, clocks=clocks)
+        #: What all workers have counted while this monitor has led.
+        self.gathering = Gathering()
+        self._leads = False
+        self._oldest = OldestMessages()
+        self._workers = WorkerWatch(self._inspector, *others, on_found=self._gather, clocks=clocks)
         capacities = {queue: capacity, **others}
         self._lanes = [Lane(each, capacities[each], watermarks, held_capacity) for each in capacities]
         self._interval_s = interval_s
@@ -121,7 +128,8 @@ class Monitor:
     def tick(self) -> list[FeedbackEvent]:
         """Read each queue once; returns the events that were sent."""
         self._look()
-        if self._leadership is not None and not self._leadership.held():
+        self._leads = self._leadership is None or self._leadership.held()
+        if not self._leads:
             for lane in self._lanes:
                 lane.publish_at_once()  # when this monitor becomes the leader
             return []
@@ -131,6 +139,10 @@ class Monitor:
             # Celery's signal catches and logs what a receiver raises.
             backpressure_changed.send(sender=self, event=event)
         return events
+
+    def _gather(self, workers: Sequence[FoundWorker]) -> None:
+        """Add what workers have counted; of several monitors only one does, so that a sum over all of them is right."""
+        self.gathering.look(workers, adds=self._leads)
 
     def _look(self) -> None:
         away: BrokerUnavailable | None = None
@@ -172,8 +184,10 @@ class Monitor:
         troubles = self._workers.troubles
         depth = inspector.depth(queue)
         reserved, held = if_answered(partial(inspector.reserved, queue)), if_answered(partial(inspector.held, queue))
+        with inspector.lent() as connection:
+            oldest = self._oldest.age_s(connection, queue)
         if queue != inspector.queue:  # the rest is of the broker as a whole
-            return Reading(depth, reserved, workers, held)
+            return Reading(depth, reserved, workers, held, oldest_s=oldest)
         refusal, malformed = if_answered(inspector.refusal), if_answered(inspector.malformed)
         self._say(refusal)
-        return Reading(depth, reserved, workers, held, refusal, troubles, malformed)
+        return Reading(depth, reserved, workers, held, refusal, troubles, malformed, oldest_s=oldest)

@@ -68,6 +68,8 @@ class Reading(NamedTuple):
     malformed: int | None = None
     #: Whether the database has no room left for long; False if that is unknown.
     is_database_full: bool = False
+    #: Seconds for which the oldest message has waited, see `oldest`.
+    oldest_s: float | None = None
 
 
 class QueueInspector:

@@ -63,11 +63,14 @@ def connected(settings: Settings, on_outcome: Callable[[str, bool], None] | None
     def tell(receiver: str, delivered: bool) -> None:
         if on_outcome is not None:
             on_outcome(receiver, delivered)
-        redis = receivers.get("redis")
         if isinstance(redis, RedisFeedbackPublisher):
             with suppress(RedisError):
                 redis.report(receiver, "delivered" if delivered else "failed")
 
+    redis = receivers.get("redis")
+    if isinstance(redis, RedisFeedbackPublisher):
+        with suppress(RedisError):
+            redis.forget_reported()
     feedback_bus()  # creating the bus connects it
     with ExitStack() as stack:
         _connect(_log, stack)

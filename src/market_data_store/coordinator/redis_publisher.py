@@ -95,6 +95,10 @@ class RedisFeedbackPublisher:
             pipe.expire(self._outcomes, _OUTCOMES_EXPIRE_S)
             pipe.execute()
 
+    def forget_reported(self) -> None:
+        """Forget the outcomes, else those of a receiver that is gone would stay; raises `redis.RedisError`."""
+        self._redis.delete(self._outcomes)
+
     def reported(self) -> dict[str, str]:
         """Return the outcomes that `report` stored, by receiver."""
         outcomes: Any = self._redis.hgetall(self._outcomes)

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
-from market_data_store.coordinator.answers import counted_troubles
+from market_data_store.coordinator.answers import FoundWorker, counted_troubles
 from market_data_store.coordinator.clock_offsets import ahead_s
 from market_data_store.coordinator.clock_watch import ClockWatch
 from market_data_store.coordinator.queue import QueueInspector, if_answered
@@ -20,6 +20,9 @@ from market_data_store.logs.repeated import Repeated
 from market_data_store.protocol import LANES
 
 logger = logging.getLogger(__name__)
+
+#: Gets the workers that have answered.
+OnFound = Callable[[Sequence[FoundWorker]], None]
 
 #: Seconds between the end of one count and the start of the next.
 _INTERVAL_S = 1.0
@@ -77,8 +80,15 @@ class Workers:
 class WorkerWatch:
     """Counts the workers in a thread, because a count takes a second and the monitor's loop must not wait."""
 
-    def __init__(self, inspector: QueueInspector, *others: str, clocks: ClockWatch | None = None) -> None:
+    def __init__(
+        self,
+        inspector: QueueInspector,
+        *others: str,
+        on_found: OnFound = lambda _: None,
+        clocks: ClockWatch | None = None,
+    ) -> None:
         self._inspector = inspector
+        self._on_found = on_found
         self._clocks = clocks
         self._workers = Workers(inspector, *others)
         self._stop = threading.Event()
@@ -108,6 +118,7 @@ class WorkerWatch:
             try:
                 self.counts = {queue: len(names) for queue, names in self._workers.by_queue().items()}
                 self.troubles = counted_troubles(self._inspector.answers if any(self.counts.values()) else ())
+                self._on_found(self._inspector.found if any(self.counts.values()) else ())
                 self._look_at_clocks()
                 self._unread.over("The workers' answers can be read again")
             except BrokerUnavailable:

@@ -109,8 +109,9 @@ def processes(
     """Run `python -P -m ...` commands on these servers, and pass each line of their output to `log(name, line)`.
 
     `commands` is keyed by process name. The processes listen on MDS_HOST, by default 127.0.0.1; `ports` has those of
-    web (`web_port`) and Flower (`flower_port`). MDS_ENV defaults to development where only this machine reaches them.
-    Web and Flower get passwords that the store has made if the settings have none.
+    web (`web_port`), Flower (`flower_port`) and the monitor's metrics (`metrics_port`). MDS_ENV defaults to development
+    where only this machine reaches them. Web and Flower get passwords that the store has made if the settings have
+    none.
     """
     host, flower = listening_host(settings), ports.get("flower_port", 0)
     is_chosen = "environment" in settings.model_fields_set or not is_loopback(host)
@@ -127,6 +128,7 @@ def processes(
             "ADMIN_TOKEN": settings.own_admin_token or running.passwords.admin_token,
             "MDS_FLOWER_URL": settings.flower_url or (own_url(host, flower) if flower else ""),
         },
+        "monitor": {"MDS_MONITOR_METRICS_PORT": str(ports.get("metrics_port", 0))},
         "flower": {"FLOWER_BASIC_AUTH": settings.flower_basic_auth or running.passwords.flower},
     }
     # All are asked to end before the first is waited for: together they take only as long as the slowest.

@@ -3,31 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 from market_data_core.telemetry import BackpressureLevel
 from prometheus_client import Counter, Gauge, Histogram
 
+from market_data_store.coordinator.counted import BOUNDS, NONE
 from market_data_store.coordinator.queue import Reading, holdable
 from market_data_store.datasets import DATASETS
 from market_data_store.protocol import Counts
 from market_data_store.signals import batch_written, rows_rejected, write_retried
 
 ROWS = Counter("mds_rows_total", "Rows processed, by outcome", ["dataset", "outcome"])
-BATCH_ROWS = Histogram(
-    "mds_batch_rows", "Rows per batch", ["dataset"], buckets=(1, 10, 50, 100, 500, 1_000, 2_500, 5_000, 10_000)
-)
+BATCH_ROWS = Histogram("mds_batch_rows", "Rows per batch", ["dataset"], buckets=BOUNDS["batch_rows"])
 WRITE_SECONDS = Histogram(
     "mds_write_seconds",
     "Seconds from a batch's first attempt to its commit, retries included",
     ["dataset"],
-    buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30),
+    buckets=BOUNDS["write_s"],
+)
+LATENCY = Histogram(
+    "mds_latency_seconds",
+    "Seconds from when a message of the live lane was enqueued to the commit of its rows",
+    buckets=BOUNDS["latency_s"],
 )
 STALE_SECONDS = Histogram(
     "mds_stale_seconds",
     "Seconds by which stale rows were older than the stored rows",
     ["dataset"],
-    buckets=(0.1, 1, 2, 5, 10, 30, 60, 300, 900, 3_600, 4 * 3_600, 24 * 3_600, 7 * 24 * 3_600),
+    buckets=BOUNDS["stale_s"],
 )
 RETRIES = Counter(
     "mds_write_retries_total",
@@ -109,14 +114,10 @@ LETTERS_OLDEST = Gauge(
     multiprocess_mode="livemostrecent",
 )
 DATABASE_WRITABLE = Gauge(
-    "mds_database_writable",
-    "0 if Postgres answers and is read-only, else 1",
-    multiprocess_mode="livemostrecent",
+    "mds_database_writable", "0 if Postgres answers and is read-only, else 1", multiprocess_mode="livemostrecent"
 )
 DATABASE_FULL = Gauge(
-    "mds_database_full",
-    "1 while the database is near its quota, or its disk is nearly full, else 0",
-    multiprocess_mode="livemostrecent",
+    "mds_database_full", "1 while the database has no room for long, else 0", multiprocess_mode="livemostrecent"
 )
 CLOCK_OFFSET = Gauge(
     "mds_clock_offset_seconds",
@@ -124,14 +125,25 @@ CLOCK_OFFSET = Gauge(
     ["clock"],
     multiprocess_mode="livemostrecent",
 )
+DATABASE_UP = Gauge("mds_database_up", "1 if Postgres answers the monitor, else 0", multiprocess_mode="livemostrecent")
+STORED_ROWS = Gauge(
+    "mds_stored_rows",
+    "Rows of a dataset's table, as Postgres estimates it",
+    ["dataset"],
+    multiprocess_mode="livemostrecent",
+)
+OLDEST_MESSAGE = Gauge(
+    "mds_oldest_message_age_seconds",
+    "Seconds for which the oldest message of a lane has waited; no series while that is unknown",
+    ["lane"],
+    multiprocess_mode="livemostrecent",
+)
 EVENTS = Counter("mds_feedback_events_total", "Attempts to deliver a feedback event", ["receiver", "outcome"])
 
 _LEVELS = {BackpressureLevel.ok: 0, BackpressureLevel.soft: 1, BackpressureLevel.hard: 2}
-#: The label of rows without a dataset and of errors without an SQLSTATE.
-_NONE = "none"
 _COMMITTED = ("written", "unchanged", "stale", "superseded")
 #: The SQLSTATE classes of transient errors (`errors.DatabaseUnavailable`).
-_PASSING = ("08", "40", "53", "55", "57", _NONE)
+PASSING = ("08", "40", "53", "55", "57", NONE)
 
 
 def start_at_zero() -> None:
@@ -140,8 +152,8 @@ def start_at_zero() -> None:
         for outcome in (*_COMMITTED, "rejected"):
             ROWS.labels(dataset, outcome)
         STALE_SECONDS.labels(dataset)
-    ROWS.labels(_NONE, "rejected")
-    for sqlstate_class in _PASSING:
+    ROWS.labels(NONE, "rejected")
+    for sqlstate_class in PASSING:
         RETRIES.labels(sqlstate_class)
 
 
@@ -238,6 +250,22 @@ def set_letters_gauges(stock: int | None, oldest_at: float | None) -> None:
         LETTERS_OLDEST.set_to_current_time() if oldest_at is None else LETTERS_OLDEST.set(oldest_at)
 
 
+def set_stored_gauges(rows: Mapping[str, int | None]) -> None:
+    """Set the estimate of each dataset's rows; one that is unknown keeps its last value."""
+    for dataset, number in rows.items():
+        if number is not None:
+            STORED_ROWS.labels(dataset).set(number)
+
+
+def set_oldest_gauge(lane: str, age_s: float | None) -> None:
+    """Set for how long the oldest message of a lane has waited; None takes its series away."""
+    if age_s is not None:
+        OLDEST_MESSAGE.labels(lane).set(age_s)
+    else:
+        with suppress(KeyError):  # there is none
+            OLDEST_MESSAGE.remove(lane)
+
+
 def init_delivery_counters(receivers: Iterable[str]) -> None:
     """Create the counters of these receivers at 0, for the same reason as `start_at_zero`."""
     for receiver in receivers:
@@ -251,20 +279,24 @@ def count_delivery(receiver: str, delivered: bool) -> None:
 
 
 @batch_written.connect(weak=False)
-def _on_batch(dataset: str, counts: Counts, seconds: float, late: Sequence[float], **_: Any) -> None:
+def _on_batch(
+    dataset: str, counts: Counts, seconds: float, late: Sequence[float], latencies: Sequence[float] = (), **_: Any
+) -> None:
     for outcome in _COMMITTED:
         ROWS.labels(dataset, outcome).inc(getattr(counts, outcome))
     BATCH_ROWS.labels(dataset).observe(counts.rows)
     WRITE_SECONDS.labels(dataset).observe(seconds)
     for by_seconds in late:
         STALE_SECONDS.labels(dataset).observe(by_seconds)
+    for took_s in latencies:
+        LATENCY.observe(took_s)
 
 
 @rows_rejected.connect(weak=False)
 def _on_rejects(dataset: str | None, rows: int, **_: Any) -> None:
-    ROWS.labels(dataset or _NONE, "rejected").inc(rows)
+    ROWS.labels(dataset or NONE, "rejected").inc(rows)
 
 
 @write_retried.connect(weak=False)
 def _on_retry(sqlstate_class: str | None, **_: Any) -> None:
-    RETRIES.labels(sqlstate_class or _NONE).inc()
+    RETRIES.labels(sqlstate_class or NONE).inc()

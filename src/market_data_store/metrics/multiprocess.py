@@ -59,7 +59,7 @@ def served(*more: CollectorRegistry) -> View:
     """Return what a scrape gets: after `begin` the metrics of all processes, else those of this one and of `more`."""
     if _directory is not None:
         return View(_shared)
-    return View(lambda: chain.from_iterable(registry.collect() for registry in (REGISTRY, *more)))
+    return View(lambda: _merged(chain.from_iterable(registry.collect() for registry in (REGISTRY, *more))))
 
 
 def drop_gauges(slot: str) -> None:
@@ -90,6 +90,17 @@ class View(CollectorRegistry):
     def restricted_registry(self, names: Iterable[str]) -> View:  # type: ignore[override]
         """Return a view of only the samples with these names."""
         return View(self._collect, frozenset(names))
+
+
+def _merged(metrics: Iterable[Metric]) -> Iterable[Metric]:
+    """Make one metric of those with one name: a scrape must not have a name twice."""
+    found: dict[str, Metric] = {}
+    for metric in metrics:
+        if metric.name in found:
+            found[metric.name].samples.extend(metric.samples)
+        else:
+            found[metric.name] = metric
+    return found.values()
 
 
 def _shared() -> Iterable[Metric]:

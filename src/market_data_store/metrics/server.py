@@ -60,13 +60,13 @@ class MetricsServer:
 
 
 @contextmanager
-def monitor_metrics() -> Iterator[None]:
-    """Serve this process's metrics on MDS_MONITOR_METRICS_PORT during the block, if that is set."""
+def monitor_metrics(*more: CollectorRegistry) -> Iterator[None]:
+    """Serve this process's metrics and `more` on MDS_MONITOR_METRICS_PORT during the block, if that is set."""
     port = settings().monitor_metrics_port
     if not port:
         yield
         return
-    server = MetricsServer(port, "MDS_MONITOR_METRICS_PORT", multiprocess.served())
+    server = MetricsServer(port, "MDS_MONITOR_METRICS_PORT", multiprocess.served(*more))
     server.start()
     try:
         yield

@@ -28,6 +28,10 @@ class FeedName(NamedTuple):
     provider: str
     group: str
 
+    def __str__(self) -> str:
+        """Return dataset, provider and group with colons between, as MDS_FRESHNESS has them."""
+        return ":".join(self)
+
 
 class Feed(NamedTuple):
     """A feed as it was seen last."""

@@ -10,10 +10,11 @@ import psycopg
 import pytest
 from support.databases import Connection
 
-from market_data_store.cli.status import _stored
+from market_data_store.cli.status import _feeds, _stored
 from market_data_store.datasets import DATASETS
 from market_data_store.status import stored
 from market_data_store.status.database import DatabaseReader
+from market_data_store.status.freshness import Feed, FeedName, ordered
 from market_data_store.status.stored import Summary
 
 BARS = """
@@ -23,6 +24,12 @@ BARS = """
 """
 NEWEST = datetime(2024, 1, 1, 1, 39, tzinfo=UTC)
 EMPTY, UNKNOWN = Summary(0, None), Summary(None, None)
+
+
+@pytest.fixture
+def unhurried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One look has time for all datasets, however busy the machine is."""
+    monkeypatch.setattr(stored, "_BUDGET_S", 10.0)
 
 
 @pytest.fixture
@@ -40,6 +47,7 @@ def looked(reader: DatabaseReader) -> dict[str, Summary]:
     return {name: found._replace(rows=None) for name, found in reader.read().stored.items()}
 
 
+@pytest.mark.usefixtures("unhurried")
 def test_each_dataset_has_its_series_and_its_newest_row(database: Connection, reader: DatabaseReader) -> None:
     database.execute(BARS)
     assert looked(reader) == dict.fromkeys(DATASETS, EMPTY) | {"bars": Summary(5, NEWEST)}
@@ -55,6 +63,7 @@ def test_each_dataset_has_its_series_and_its_newest_row(database: Connection, re
         "UPDATE bars_ohlcv SET ts = 'infinity' WHERE ts = '2024-01-01Z'",
     ],
 )
+@pytest.mark.usefixtures("unhurried")
 def test_what_cannot_be_found_out_is_unknown_and_hides_nothing_else(
     database: Connection, reader: DatabaseReader, change: str
 ) -> None:
@@ -104,3 +113,16 @@ def test_the_line_of_mds_status() -> None:
     found = {"bars": Summary(1_205, NEWEST), "ticks": EMPTY, "quotes": UNKNOWN}
     assert _stored(found) == "bars 1,205 series, newest 2024-01-01 01:39:00Z; quotes unknown"
     assert _stored({"bars": EMPTY}) == "nothing"
+    assert (
+        _stored({"bars": Summary(5, NEWEST, 1_234)}) == "bars 5 series, about 1,234 rows, newest 2024-01-01 01:39:00Z"
+    )
+    assert _stored({"bars": Summary(None, None, 9_000_000)}) == "bars about 9,000,000 rows"
+
+
+def test_the_line_of_mds_status_names_feeds_that_have_stopped() -> None:
+    feeds = [Feed(FeedName("bars", f"p{n}", "all"), 0.0, 60.0 * n, 150.0) for n in range(9)]
+    assert _feeds(ordered(feeds[:2])) == "2"
+    assert _feeds(ordered(feeds[:4])) == "4; 1 stopped; bars:p3:all is silent for 0:03:00 (limit 0:02:30)"
+    assert _feeds(ordered(feeds)).startswith("9; 6 stopped; bars:p3:all is silent")
+    assert _feeds(ordered(feeds)).endswith("(limit 0:02:30); ...")
+    assert _feeds(ordered([])) == "none"
