@@ -92,8 +92,7 @@ def test_a_large_store_is_usable_on_a_phone(
     web: Web, watched: Watched, database: psycopg.Connection[Any], tmp_path: Path
 ) -> None:
     busy_store.fill(database)
-    page = watched(web, viewport={"width": 390, "height": 844}, color_scheme="dark")
-    with_more(page)
+    page = watched(web, with_more, viewport={"width": 390, "height": 844}, color_scheme="dark")
     expect(page.locator("#letters")).to_have_text("100,000")
     expect(page.locator("#workers-said")).to_have_text("200 workers")
     expect(page.locator("#rows")).not_to_have_text("unknown")
@@ -140,8 +139,7 @@ def test_a_large_store_is_usable_on_a_phone(
     # The letters' buttons are large enough to be touched, and each field has a label.
     assert page.evaluate("[...document.querySelectorAll('input, textarea, select')].every((e) => e.labels.length)")
 
-    page = watched(web, viewport={"width": 1280, "height": 1500}, color_scheme="light")
-    with_more(page)
+    page = watched(web, with_more, viewport={"width": 1280, "height": 1500}, color_scheme="light")
     expect(page.locator("#worker-list li")).to_have_count(10)
     page.screenshot(path=tmp_path / "status-page-light.png", full_page=True)
     page.locator("#datasets").get_by_role("button", name="bars").click()
