@@ -2,7 +2,7 @@
 BIN ?= .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help venv lint format types layers unit test slow soak-types soak-ledger soak-hosted soak-hostile bench ci
+.PHONY: help venv lint format types layers unit test slow soak-types soak-ledger soak-hosted soak-hostile soak-incidents bench ci
 
 help: ## List the targets.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -63,6 +63,9 @@ soak-hosted: ## Fail over under load, restart brokers, deploy another version; c
 
 soak-hostile: ## Send 20,000 hostile messages between as many good ones on each broker, and count: minutes. HOSTILE_SEED repeats a run.
 	$(BIN)/pytest -m soak -n 0 -s tests/acceptance/test_hostile.py
+
+soak-incidents: ## Let each incident last ten minutes; count what each process logs, and when each is named and over: two hours.
+	$(BIN)/pytest -m soak -n 0 -s tests/acceptance/test_incidents.py
 
 bench: ## Run the benchmark, on a machine that does nothing else.
 	$(BIN)/pip install -q -e '.[local,dev,bench]'

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from market_data_store.causes import Cause
+
 #: The table of dead letters. It is held like a dataset: the messages wait that need a letter.
 LETTERS = "dead_letters"
 #: The table of job runs. It is no dataset either, but what is old in it goes too.
@@ -78,6 +80,13 @@ class InvalidJobRun(MarketDataStoreError, ValueError):
     """The id or the status of a job's run is unknown."""
 
 
+#: Classes of SQLSTATE of a server that is away. 57 is an administrator's: a server that shuts down, is down or starts
+#: says several things in turn.
+_AWAY = (None, "08", "57")
+#: By SQLSTATE.
+_CAUSES = {"25006": Cause.DATABASE_READ_ONLY, "53100": Cause.DATABASE_FULL}
+
+
 class DatabaseUnavailable(MarketDataStoreError):
     """Postgres could not take the write for a transient reason (SQLSTATE 08, 40, 53, 55, 57, connection lost)."""
 
@@ -89,9 +98,18 @@ class DatabaseUnavailable(MarketDataStoreError):
 
     @property
     def trouble(self) -> str:
-        """What is wrong, for whoever counts how long it has been: `away`, or the message."""
-        # 57 is an administrator's: a server that shuts down, is down or starts says several things in turn.
-        return "away" if self.sqlstate_class in (None, "08", "57") else str(self)
+        """What is wrong, for whoever counts how long it has been: `away`, the known cause, or the message."""
+        if self.sqlstate_class in _AWAY:
+            return "away"
+        # The messages of the others name the statement, or the file.
+        return self.known_cause.value if self.known_cause else str(self)
+
+    @property
+    def known_cause(self) -> Cause | None:
+        """The cause of trouble that this is a sign of, if it is a sign of one."""
+        if self.sqlstate_class in _AWAY:
+            return Cause.DATABASE_DOWN
+        return _CAUSES.get(getattr(self.__cause__, "sqlstate", None) or "")
 
     @property
     def is_away(self) -> bool:

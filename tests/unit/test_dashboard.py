@@ -29,7 +29,7 @@ ALERTS = yaml.safe_load((ROOT / "grafana/alerts.yml").read_text())
 DOCUMENT = (ROOT / "docs/monitoring.md").read_text()
 
 #: Functions of PromQL that are asked here; the second ones make sense of counters alone.
-FUNCTIONS = {"absent", "histogram_quantile", "max", "min_over_time", "sum", "time"}
+FUNCTIONS = {"abs", "absent", "histogram_quantile", "max", "min_over_time", "sum", "time"}
 OF_COUNTERS = {"increase", "rate"}
 OPERATORS = {"and", "or", "unless"}
 
@@ -74,6 +74,8 @@ def served() -> dict[str, Family]:
     definitions.UPKEEP_LEADS.set(1)
     definitions.set_letters_gauges(1, 1.0)
     definitions.set_retention_gauges(1.0, 0)
+    definitions.set_room_gauges(is_writable=True, is_full=False)
+    definitions.set_clock_gauges({"broker": 0.1})
     definitions.count_expired("ticks", "rows", 1)
     batch_written.send(sender="test", dataset="bars", counts=Counts(written=1), messages=1, seconds=1.0, late=[1.0])
     rows_rejected.send(sender="test", dataset=None, rows=1)

@@ -6,6 +6,7 @@ import json
 import sys
 import time
 from collections.abc import Mapping
+from datetime import UTC, datetime
 
 import click
 from rich.live import Live
@@ -13,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from market_data_store.app import app
+from market_data_store.causes import help_of
 from market_data_store.cli.terminal import console, moment, printable
 from market_data_store.config import Settings, settings
 from market_data_store.connections.urls import without_password
@@ -28,6 +30,8 @@ from market_data_store.status.sampler import Sample, Sampler
 from market_data_store.status.stored import Summary
 
 _INTERVAL_S = 1.0
+#: A command that has just begun to look does not know since when a cause of fewer seconds has been there.
+_KNOWN_S = 3.0
 _UNKNOWN = "unknown"
 _COLORS: dict[Severity, str] = {"ok": "green", "warning": "yellow", "critical": "red"}
 
@@ -38,8 +42,8 @@ _COLORS: dict[Severity, str] = {"ok": "green", "warning": "yellow", "critical": 
 def command(watch: bool, as_json: bool) -> None:
     """Show the state of the store, its database, queue, workers and feedback.
 
-    A part that does not answer is shown as such. The exit code is 1 if rows cannot be accepted and written, or if no
-    worker answers.
+    A part that does not answer is shown as such. The exit code is 1 if rows cannot be accepted and written, if
+    producers wait, or if no worker answers.
 
     \b
     mds status
@@ -58,7 +62,8 @@ def command(watch: bool, as_json: bool) -> None:
         _print(sample, configured, as_json=as_json)
     finally:
         sampler.close(timeout_s=0.2)  # a look that hangs ends with this process
-    if not (is_ready(sample.health) and _has_workers(sample.looks)):
+    is_critical = sample.headline.severity == "critical" or not is_ready(sample.health)
+    if is_critical or not _has_workers(sample.looks):
         sys.exit(1)
 
 
@@ -104,6 +109,7 @@ def _fields(sample: Sample, settings: Settings) -> dict[str, str]:
     looks = sample.looks
     fields = {
         "status": str(sample.headline),
+        **_cause(sample),
         "database": f"{without_password(settings.database_url)} {_reached(looks.database)}",
         **_database(looks.database),
         "broker": f"{without_password(settings.broker_url)} {_reached(looks.queue)}",
@@ -115,6 +121,16 @@ def _fields(sample: Sample, settings: Settings) -> dict[str, str]:
         "feedback": _feedback(looks.feedback, sample.ts),
     }
     return {name: printable(value) for name, value in fields.items()}
+
+
+def _cause(sample: Sample) -> dict[str, str]:
+    """Return since when the headline's cause has been there, if that is known, and what to read about it."""
+    code = sample.headline.code
+    if code is None:
+        return {}
+    lasts = sample.since is not None and sample.ts - sample.since >= _KNOWN_S
+    since = {"since": moment(datetime.fromtimestamp(sample.since or 0.0, UTC))} if lasts else {}
+    return {**since, "help": help_of(code)}
 
 
 def _reached(look: DatabaseStatus | QueueStatus | Away) -> str:

@@ -12,7 +12,7 @@ from market_data_store.protocol import ANSWER
 
 #: Seconds after which a worker that has messages and commits nothing is stalled, and one that takes no message although
 #: some wait is deaf.
-STALLED_S = 30.0
+STALLED_S = 8.0
 #: The most answers to one question that are read.
 MOST_ANSWERS = 1_000
 #: Maximum length of a worker's name, in characters.
@@ -38,6 +38,8 @@ class WorkerAnswer(msgspec.Struct, frozen=True):
     version: str | None = None
     #: How many processes write.
     processes: int | None = None
+    #: Its machine's time, in epoch seconds; None of one that does not say it.
+    clock: float | None = None
     #: Tells it from other workers of its name, before it and beside it; seconds since its start.
     instance: str | None = None
     up_s: float | None = None
@@ -47,6 +49,14 @@ class WorkerAnswer(msgspec.Struct, frozen=True):
     rss_bytes: int | None = None
     #: What it has counted since its start, see `counted`; `counted.plausible` reads it.
     counted: Any = None
+
+    def ahead_s(self, asked_at: float, read_at: float) -> float:
+        """By how many seconds at least its clock is ahead, given this machine's time of the question and of reading.
+
+        Negative if it is behind; 0 if it answered between the two.
+        """
+        clock = asked_at if self.clock is None else self.clock  # of one that does not say it
+        return max(0.0, clock - read_at) + min(0.0, clock - asked_at)
 
     @property
     def troubles(self) -> frozenset[str]:

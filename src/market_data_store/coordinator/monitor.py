@@ -16,8 +16,16 @@ from types import MappingProxyType
 
 from celery import Celery
 
+from market_data_store.causes import Cause
 from market_data_store.config import Settings
-from market_data_store.coordinator.feedback import BackpressureLevel, FeedbackEvent, backpressure_changed
+from market_data_store.coordinator.clock_watch import ClockWatch
+from market_data_store.coordinator.feedback import (
+    BROKER_UNREACHABLE,
+    NO_WORKERS,
+    BackpressureLevel,
+    FeedbackEvent,
+    backpressure_changed,
+)
 from market_data_store.coordinator.lane import Lane
 from market_data_store.coordinator.leadership import Leadership
 from market_data_store.coordinator.queue import QueueInspector, Reading, if_answered
@@ -56,10 +64,11 @@ class Monitor:
         namespace: str = "mdp",
         management_url: str = "",
         is_database_full: Callable[[], bool] = lambda: False,
+        clocks: ClockWatch | None = None,
         on_reading: OnReading | None = None,
     ) -> None:
         self._inspector = QueueInspector(app, queue, management_url=management_url)
-        self._workers = WorkerWatch(self._inspector, *others)
+        self._workers = WorkerWatch(self._inspector, *others, clocks=clocks)
         capacities = {queue: capacity, **others}
         self._lanes = [Lane(each, capacities[each], watermarks, held_capacity) for each in capacities]
         self._interval_s = interval_s
@@ -67,7 +76,7 @@ class Monitor:
         self._leadership = Leadership(redis_url, f"{namespace}:mds.monitor.{queue}") if redis_url else None
         self._is_database_full = is_database_full
         self._on_reading = on_reading or (lambda *_: None)
-        self._refused, self._away = Repeated(logger), Repeated(logger)
+        self._refused, self._away, self._unserved = Repeated(logger), Repeated(logger), Repeated(logger)
 
     @classmethod
     def from_settings(
@@ -76,6 +85,7 @@ class Monitor:
         settings: Settings,
         *,
         is_database_full: Callable[[], bool] = lambda: False,
+        clocks: ClockWatch | None = None,
         on_reading: OnReading | None = None,
     ) -> Monitor:
         """Make the configured monitor of both lanes."""
@@ -92,6 +102,7 @@ class Monitor:
             namespace=settings.namespace,
             management_url=settings.rabbitmq_management_url,
             is_database_full=is_database_full,
+            clocks=clocks,
             on_reading=on_reading,
         )
 
@@ -133,18 +144,26 @@ class Monitor:
             lane.see(reading._replace(is_database_full=self._is_database_full()))
             self._on_reading(lane.queue, reading, lane.level.level)
         self._say_away(away)
+        self._say_unserved(self._lanes[0].level.reason)
 
     def _say(self, refusal: str | None) -> None:
         """Note whether the broker refuses writes."""
         if refusal:
-            self._refused.happened(f"The broker takes no write: {refusal}")
+            self._refused.happened(f"The broker takes no write: {refusal}", cause=Cause.BROKER_TAKES_NO_WRITE)
         else:
             self._refused.over("The broker takes writes again")
+
+    def _say_unserved(self, reason: str | None) -> None:
+        """Note whether live rows wait for a worker, by the reason of their level."""
+        if reason == NO_WORKERS:
+            self._unserved.happened("Messages wait and no worker takes them", cause=Cause.NO_WORKERS)
+        elif reason != BROKER_UNREACHABLE:  # else nothing is known of the workers
+            self._unserved.over("Workers take the messages again, or none waits")
 
     def _say_away(self, error: BrokerUnavailable | None) -> None:
         """Note whether the broker answers, or why it does not."""
         if error is not None:
-            self._away.happened(f"The broker does not answer: {error}", kind="away")
+            self._away.happened(f"The broker does not answer: {error}", kind="away", cause=Cause.BROKER_DOWN)
         else:
             self._away.over("The broker answers again")
 

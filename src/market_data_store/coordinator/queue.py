@@ -83,6 +83,8 @@ class QueueInspector:
     found: Sequence[FoundWorker] = ()
     #: How many workers have each name that more than one has, when they were last asked.
     namesakes: Mapping[str, int] = MappingProxyType({})
+    #: By how many seconds at least the workers' clocks are ahead of this machine's, by name, as they then said.
+    clocks: Mapping[str, float] = MappingProxyType({})
 
     def __init__(
         self, app: Celery, queue: str, *, management_url: str = "", write_timeout_s: float = DEADLINE_S
@@ -92,6 +94,8 @@ class QueueInspector:
         self._write_timeout_s = write_timeout_s
         #: The queue that a question is about which names no other.
         self.queue = queue
+        #: RabbitMQ does not tell its time.
+        self.tells_time = is_redis(str(app.conf.broker_url))
         self._management_url = management_url
         self._connection: Any = None
         self._counting = Counting()
@@ -182,7 +186,7 @@ class QueueInspector:
         ordered to stop consuming the queue (`celery control cancel_consumer`), and one of another application on the
         same broker. A name that several workers have comes several times; RabbitMQ allows only one (`worker.consumer`).
         """
-        ticket = uuid()
+        ticket, asked_at = uuid(), time.time()
         with self._channel() as channel:
             # What is sent over a blocked connection stops it, and no worker could answer.
             blocked = None if hasattr(channel, "unacked_key") else self._probed()
@@ -197,6 +201,7 @@ class QueueInspector:
             replies = mailbox.reply_queue(channel)
             messages = list(islice(iter(lambda: replies.get(no_ack=True, accept=mailbox.accept), None), MOST_ANSWERS))
             replies.delete()
+        read_at = time.time()
         asked = (self.queue, *others)
         answers = [answer for message in messages for answer in answers_in(message, ticket)]
         consuming = [(name, queues) for name, queues in answers if any(each in names_of(queues) for each in asked)]
@@ -207,6 +212,9 @@ class QueueInspector:
                 FoundWorker(name, tuple(map(str, names_of(queues))), answer_in(queues)) for name, queues in consuming
             ]
             self.answers = [each.answer for each in self.found if each.answer is not None]
+            self.clocks = {
+                each.name: each.answer.ahead_s(asked_at, read_at) for each in self.found if each.answer is not None
+            }
         return {each: sorted(name for name, queues in consuming if each in names_of(queues)) for each in asked}
 
     def time(self) -> float:

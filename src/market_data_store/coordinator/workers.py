@@ -9,9 +9,12 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable
+from functools import partial
 
 from market_data_store.coordinator.answers import counted_troubles
-from market_data_store.coordinator.queue import QueueInspector
+from market_data_store.coordinator.clock_offsets import ahead_s
+from market_data_store.coordinator.clock_watch import ClockWatch
+from market_data_store.coordinator.queue import QueueInspector, if_answered
 from market_data_store.errors import BrokerUnavailable
 from market_data_store.logs.repeated import Repeated
 from market_data_store.protocol import LANES
@@ -74,8 +77,9 @@ class Workers:
 class WorkerWatch:
     """Counts the workers in a thread, because a count takes a second and the monitor's loop must not wait."""
 
-    def __init__(self, inspector: QueueInspector, *others: str) -> None:
+    def __init__(self, inspector: QueueInspector, *others: str, clocks: ClockWatch | None = None) -> None:
         self._inspector = inspector
+        self._clocks = clocks
         self._workers = Workers(inspector, *others)
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="worker-watch", daemon=True)
@@ -94,11 +98,17 @@ class WorkerWatch:
         self._stop.set()
         self._thread.join(5.0)
 
+    def _look_at_clocks(self) -> None:
+        if self._clocks is not None:
+            broker = if_answered(partial(ahead_s, self._inspector.time)) if self._inspector.tells_time else None
+            self._clocks.see_broker(broker, self._inspector.clocks if any(self.counts.values()) else {})
+
     def _run(self) -> None:
         while not self._stop.is_set():
             try:
                 self.counts = {queue: len(names) for queue, names in self._workers.by_queue().items()}
                 self.troubles = counted_troubles(self._inspector.answers if any(self.counts.values()) else ())
+                self._look_at_clocks()
                 self._unread.over("The workers' answers can be read again")
             except BrokerUnavailable:
                 self.counts, self.troubles = {}, None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,6 +26,8 @@ _GROUPED = sql.SQL("""
     SELECT count(*), max(created_at), {columns} {selected}
     GROUP BY {columns} ORDER BY count(*) DESC, {columns} LIMIT %(limit)s
 """)
+#: A letter is new for so many seconds.
+NEW_S = 8.0
 #: Shown for letters without a pattern: version 0.4 stored none. They get one when a replay is refused.
 NOT_CLASSIFIED = "not classified"
 
@@ -45,6 +48,20 @@ class ReasonCount:
     def reason(self) -> str:
         """The pattern, or `not classified` for letters without one."""
         return NOT_CLASSIFIED if self.pattern is None else self.pattern
+
+
+def newly_kept(reasons: Sequence[ReasonCount] | None, now: float) -> str | None:
+    """Return the reasons of the letters of the last seconds, in one line; None if none came.
+
+    `now` is Postgres's time, in epoch seconds.
+    """
+    new = [each for each in reasons or () if now - each.last_ts <= NEW_S]
+    if not new:
+        return None
+    newest = max(new, key=lambda each: each.last_ts)
+    others = len(new) - 1
+    more = f", and {others} more reason{'s' if others > 1 else ''}" if others else ""
+    return f"dead letters grow: {newest.dataset or 'unusable messages'}: {newest.reason} ({newest.count:,} kept{more})"
 
 
 def summary(

@@ -11,6 +11,8 @@ import threading
 import time
 from collections.abc import Callable
 
+from market_data_store.causes import Cause, fields_of
+
 #: Seconds between two lines of a trouble: the first distance, which doubles, and the longest.
 FIRST_S, LONGEST_S = 30.0, 600.0
 #: A trouble that is back within these seconds is the same one: what comes and goes must not be said each time.
@@ -37,15 +39,30 @@ class Repeated:
         self._said_at = 0.0
         self._unsaid = 0
         self._times = 0
+        self._cause: Cause | None = None
 
     @property
     def is_on(self) -> bool:
         """Whether it has begun and is not over."""
         return self._began_at is not None
 
-    def happened(self, text: str, *, kind: str = "", level: int = logging.WARNING, event: str = "trouble") -> None:
-        """Note that it happened, and say so if it is time; `kind` is what of the text makes it another text."""
+    def happened(
+        self,
+        text: str,
+        *,
+        kind: str = "",
+        level: int = logging.WARNING,
+        event: str = "trouble",
+        cause: Cause | None = None,
+        error: BaseException | None = None,
+    ) -> None:
+        """Note that it happened, and say so if it is time; `kind` is what of the text makes it another text.
+
+        `cause` names what is wrong, and where its remedy is described. `error` is a bug: its traceback is logged with
+        the first line.
+        """
         with self._lock:
+            self._cause = cause
             now = self._clock()
             if self._began_at is None:
                 self._began_at, self._times = now, 0
@@ -69,8 +86,10 @@ class Repeated:
             else:
                 self._unsaid += 1
                 level, fields = logging.DEBUG, {}
+            if cause is not None and fields:
+                fields |= fields_of(cause)
             self._is_said = self._is_said or level > logging.DEBUG
-        self._logger.log(level, "%s", text, extra=fields)
+        self._logger.log(level, "%s", text, extra=fields, exc_info=error if is_new else None)
 
     def over(self, text: str, *, level: int = logging.WARNING) -> None:
         """Note that it works, and say so with the length of the trouble, if that was said."""
@@ -82,5 +101,7 @@ class Repeated:
             is_said, self._is_said = self._is_said, False
             if not is_said:
                 return
-            fields = {"event": "trouble_over", "times": self._times, "lasted_s": round(lasted_s, 1)}
+            fields: dict[str, object] = {"event": "trouble_over", "times": self._times, "lasted_s": round(lasted_s, 1)}
+            if self._cause is not None:
+                fields["cause"] = self._cause.value
         self._logger.log(level, "%s, after %.0f s", text, lasted_s, extra=fields)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from market_data_core.telemetry import BackpressureLevel
@@ -108,6 +108,22 @@ LETTERS_OLDEST = Gauge(
     "Unix time at which the oldest dead letter was kept; now without letters",
     multiprocess_mode="livemostrecent",
 )
+DATABASE_WRITABLE = Gauge(
+    "mds_database_writable",
+    "0 if Postgres answers and is read-only, else 1",
+    multiprocess_mode="livemostrecent",
+)
+DATABASE_FULL = Gauge(
+    "mds_database_full",
+    "1 while the database is near its quota, or its disk is nearly full, else 0",
+    multiprocess_mode="livemostrecent",
+)
+CLOCK_OFFSET = Gauge(
+    "mds_clock_offset_seconds",
+    "Seconds by which a clock is ahead of the monitor's: of Postgres, the broker, or the worker that is off most",
+    ["clock"],
+    multiprocess_mode="livemostrecent",
+)
 EVENTS = Counter("mds_feedback_events_total", "Attempts to deliver a feedback event", ["receiver", "outcome"])
 
 _LEVELS = {BackpressureLevel.ok: 0, BackpressureLevel.soft: 1, BackpressureLevel.hard: 2}
@@ -189,6 +205,18 @@ def set_retention_gauges(ended_at: float, failed: int) -> None:
     """Set what the monitor that leads the upkeep knows of the last run: when it ended, and where it failed."""
     RETENTION_RUN.set(ended_at)
     RETENTION_FAILED.set(failed)
+
+
+def set_room_gauges(*, is_writable: bool, is_full: bool) -> None:
+    """Set whether Postgres takes writes, and whether it has no room left for long."""
+    DATABASE_WRITABLE.set(is_writable)
+    DATABASE_FULL.set(is_full)
+
+
+def set_clock_gauges(offsets: Mapping[str, float]) -> None:
+    """Set by how many seconds each clock is ahead of this machine's; one that is not known keeps its last value."""
+    for clock, seconds in offsets.items():
+        CLOCK_OFFSET.labels(clock).set(seconds)
 
 
 def start_retention_at_zero(datasets: Iterable[str]) -> None:

@@ -15,7 +15,7 @@ _FULL_FROM, _FULL_UNTIL = 0.95, 0.9
 #: So do its disk's free bytes: below the first, and until there are more than the second.
 _LEAST_FREE, _ENOUGH_FREE = 1 << 30, 2 << 30
 #: Seconds between two looks: Postgres looks at each file of the database.
-_INTERVAL_S = 10.0
+_INTERVAL_S = 5.0
 #: The directory is told only to superusers and monitoring roles, and is this machine's only if the address is too.
 _SIZES = """
     SELECT pg_database_size(current_database()),

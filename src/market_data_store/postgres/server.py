@@ -51,6 +51,13 @@ _FACTS = """
 """
 
 
+#: A standby is read-only, and so are sessions for which that is the default.
+_STATE = """
+    SELECT extract(epoch FROM clock_timestamp())::float8,
+           pg_is_in_recovery() OR current_setting('transaction_read_only')::bool
+"""
+
+
 @dataclass(frozen=True, kw_only=True)
 class ServerFacts:
     """The answer; limits of -1 mean none."""
@@ -104,6 +111,12 @@ def facts_of(connection: psycopg.Connection[Any]) -> tuple[ServerFacts, float]:
         began = time.time()
         (facts,) = cursor.execute(_FACTS).fetchall()
         return facts, facts.clock - (began + time.time()) / 2
+
+
+def state_of(connection: psycopg.Connection[Any]) -> tuple[float, bool]:
+    """Return the server's time, in epoch seconds, and whether it takes no write; raises psycopg's errors."""
+    ((clock, is_read_only),) = connection.execute(_STATE).fetchall()
+    return clock, is_read_only
 
 
 def is_pooled(connection: psycopg.Connection[Any], pid: int) -> bool:

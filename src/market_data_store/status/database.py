@@ -16,13 +16,15 @@ from typing import Any, NamedTuple
 import psycopg
 
 from market_data_store import dead_letters
+from market_data_store.coordinator.clock_offsets import ahead_s
 from market_data_store.datasets import DATASETS
-from market_data_store.dead_letters.summary import ReasonCount, summary
+from market_data_store.dead_letters.summary import ReasonCount, newly_kept, summary
 from market_data_store.errors import DatabaseUnavailable
 from market_data_store.postgres.connection import connect, unavailable
 from market_data_store.postgres.room import Room
 from market_data_store.postgres.running_jobs import RunningJob, running_jobs
 from market_data_store.postgres.schema import Revisions, revisions_of
+from market_data_store.postgres.server import state_of
 from market_data_store.postgres.upkeep_runs import RETENTION, Run, last
 from market_data_store.status.freshness import NO_FEEDS, Feeds, Rules
 from market_data_store.status.stored import Stored, Summary
@@ -71,6 +73,12 @@ class DatabaseStatus:
     jobs: Sequence[RunningJob] | None = None
     #: Whether it has no room left for long, see `postgres.room`.
     is_full: bool = False
+    #: Whether it is a standby, or its sessions are read-only by default.
+    is_read_only: bool = False
+    #: Seconds by which its clock is ahead of this machine's; None if the answer took too long to tell.
+    ahead_s: float | None = None
+    #: What letters have come in the last seconds, in one line; None without any.
+    new_letters: str | None = None
 
 
 class DatabaseReader:
@@ -84,6 +92,7 @@ class DatabaseReader:
         self._letters = _Letters()
         self._letters_due = float("-inf")
         self._stored = Stored(rules or Rules())
+        self._is_read_only = False
 
     def read(self) -> DatabaseStatus:
         """Read once; raises `DatabaseUnavailable`."""
@@ -96,6 +105,7 @@ class DatabaseReader:
                 self._connection.prepare_threshold = None  # a pooler may give the next statement to another server
             with _given_up_after(_ANSWER_TIMEOUT_S, self._connection):
                 revisions = revisions_of(self._connection)
+                clock = self._look_at_clock(self._connection)
                 latency_ms = (time.monotonic() - started) * 1e3
                 rows_per_s = self._rows_per_s(self._connection)
                 letters = self._dead_letters(self._connection)
@@ -113,6 +123,9 @@ class DatabaseReader:
                     retention=run,
                     jobs=_jobs(self._connection),
                     is_full=self._is_full(self._connection),
+                    is_read_only=self._is_read_only,
+                    ahead_s=clock,
+                    new_letters=newly_kept(letters.reasons, time.time() + (clock or 0.0)),
                 )
         except psycopg.Error as error:
             self.close()
@@ -125,6 +138,13 @@ class DatabaseReader:
         if self._connection is not None:
             self._connection.close()
             self._connection = None
+
+    def _look_at_clock(self, connection: psycopg.Connection[Any]) -> float | None:
+        def ask() -> float:
+            clock, self._is_read_only = state_of(connection)
+            return clock
+
+        return ahead_s(ask)
 
     def _rows_per_s(self, connection: psycopg.Connection[Any]) -> float | None:
         tables = [dataset.table.name for dataset in DATASETS.values()]

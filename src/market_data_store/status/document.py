@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from importlib.metadata import version
 from typing import Any
 
+from market_data_store.causes import help_of
 from market_data_store.config import Settings
 from market_data_store.coordinator.answers import FoundWorker
 from market_data_store.coordinator.counted import OUTCOMES
@@ -34,6 +35,9 @@ def document_of(sample: Sample, settings: Settings) -> dict[str, Any]:
         "version": version("market-data-store"),
         "headline": str(sample.headline),
         "severity": sample.headline.severity,
+        "headline_cause": None if sample.headline.code is None else sample.headline.code.value,
+        "since_ts": None if sample.since is None else round(sample.since, 3),
+        "help": None if sample.headline.code is None else help_of(sample.headline.code),
         "age_s": None if sample.age_s is None else round(sample.age_s, 3),
         "queue": _queue(sample.looks, sample.level, settings, QUEUE),
         "backfill": {

@@ -64,7 +64,10 @@ def _component(name: str, state: State, details: dict[str, str], error: str | No
 def _database(look: DatabaseStatus | Away) -> HealthComponent:
     if isinstance(look, Away):
         return _component("database", "unhealthy", {}, look.error)
-    return _component("database", "healthy", {"latency_ms": f"{look.latency_ms:.1f}"})
+    details = {"latency_ms": f"{look.latency_ms:.1f}"}
+    if look.is_read_only:
+        return _component("database", "unhealthy", details, "Postgres is read-only")
+    return _component("database", "healthy", details)
 
 
 def _migrations(look: DatabaseStatus | Away) -> HealthComponent:

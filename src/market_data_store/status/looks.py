@@ -41,6 +41,8 @@ class QueueStatus:
     refusal: str | None = None
     #: What workers have set aside that is not a message.
     malformed: int = 0
+    #: Seconds by which the broker's clock is ahead of this machine's; None where the broker does not tell its time.
+    ahead_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +88,8 @@ class Looks(NamedTuple):
     answers: Sequence[WorkerAnswer] = ()
     #: The workers themselves.
     found: Sequence[FoundWorker] = ()
+    #: What is wrong with clocks, each in one line.
+    clocks: Sequence[str] = ()
 
     @property
     def depth(self) -> int | None:

@@ -17,6 +17,7 @@ from market_data_store.app import app
 from market_data_store.config import Settings
 from market_data_store.connections.names import refused_for_number
 from market_data_store.coordinator.answers import FoundWorker, WorkerAnswer
+from market_data_store.coordinator.clock_offsets import BROKER, POSTGRES, ahead_s, wrong_clocks
 from market_data_store.coordinator.queue import QueueInspector, if_answered
 from market_data_store.coordinator.redis_publisher import RedisFeedbackPublisher
 from market_data_store.coordinator.workers import Workers
@@ -74,7 +75,8 @@ class StatusReader:
         reserved, held = if_answered(partial(inspector.reserved, queue)), if_answered(partial(inspector.held, queue))
         refusal = if_answered(partial(inspector.refusal, queue))
         malformed = if_answered(inspector.malformed) if queue == QUEUE else 0
-        return QueueStatus(depth, reserved, latency_ms, held or {}, refusal, malformed or 0)
+        clock = if_answered(partial(ahead_s, inspector.time)) if queue == QUEUE and inspector.tells_time else None
+        return QueueStatus(depth, reserved, latency_ms, held or {}, refusal, malformed or 0, clock)
 
     def workers(self) -> list[str] | Away:
         """Find the workers that consume the queue; takes a second, or two if the first look finds none."""
@@ -96,6 +98,16 @@ class StatusReader:
     def found(self) -> Sequence[FoundWorker]:
         """The workers that answered last."""
         return self._inspector.found
+
+    def clocks(
+        self, queue: QueueStatus | Away, workers: list[str] | Away, database: DatabaseStatus | Away
+    ) -> list[str]:
+        """Return what is wrong with clocks, each in one line, by the newest looks."""
+        servers = {
+            POSTGRES: None if isinstance(database, Away) else database.ahead_s,
+            BROKER: None if isinstance(queue, Away) else queue.ahead_s,
+        }
+        return wrong_clocks(servers, {} if isinstance(workers, Away) else self._inspector.clocks)
 
     def _backfill_waits(self) -> bool:
         return isinstance(self._found_queue, QueueStatus) and self._found_queue.depth > 0

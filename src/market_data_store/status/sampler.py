@@ -6,35 +6,30 @@ process that serves, not in gunicorn's parent.
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Generic, TypeVar
+from typing import Any
 
 from market_data_core.telemetry import HealthStatus
 from prometheus_client import REGISTRY
 
 from market_data_store.config import Settings
 from market_data_store.coordinator.watermarks import LevelAndReason
-from market_data_store.logs.repeated import Repeated
 from market_data_store.protocol import BACKFILL_QUEUE
 from market_data_store.status.database import DatabaseStatus
 from market_data_store.status.flow import NOTHING_KNOWN, Flowing
-from market_data_store.status.headline import Headline, headline
+from market_data_store.status.headline import Found, Headline, causes_of, headline
 from market_data_store.status.health import health_of
-from market_data_store.status.history import INTERVAL_S, SEED_EVENTS, History, Point
+from market_data_store.status.history import SEED_EVENTS, History, Point
 from market_data_store.status.levels import Levels
-from market_data_store.status.looks import Away, FeedbackStatus, Looks, QueueStatus
+from market_data_store.status.looks import Away, FeedbackStatus, Looks
+from market_data_store.status.part import DEADLINE_S, Part
 from market_data_store.status.reader import RECENT_EVENTS, StatusReader
+from market_data_store.status.saying import Saying
+from market_data_store.status.since import Since
 
-logger = logging.getLogger(__name__)
-
-T = TypeVar("T")
-
-#: Seconds after which a look counts as unanswered. A request waits at most this long.
-DEADLINE_S = 1.6
 #: The same for the workers: a second for the broker's connection, and a second for each of two answers.
 _WORKERS_DEADLINE_S = 3.5
 #: Seconds between the starts of two looks at Postgres: a server that hangs must be on the page within five.
@@ -65,6 +60,8 @@ class Sample:
     history: list[Point]
     #: What flows.
     flow: Flowing = NOTHING_KNOWN
+    #: Since when the headline's cause has been there, in seconds since 1970, as far as is known; None without one.
+    since: float | None = None
     #: The same of the backfill lane.
     backfill_history: list[Point] = field(default_factory=list)
 
@@ -129,14 +126,15 @@ class _Threads:
         self._reader = StatusReader(settings)
         self._levels, self._backfill_levels = Levels(settings), Levels(settings, BACKFILL_QUEUE)
         self._history, self._backfill_history = History(), History()
+        self._since, self._saying, self._log = Since(), Saying(), log
         self._started = time.monotonic()
-        self._workers = _Part("workers", self._reader.workers, deadline_s=_WORKERS_DEADLINE_S, log=False)
-        self._database = _Part(
+        self._workers = Part("workers", self._reader.workers, deadline_s=_WORKERS_DEADLINE_S, log=False)
+        self._database = Part(
             "database", self._reader.database, interval_s=_DATABASE_INTERVAL_S, after=self._tell, log=log
         )
-        self._feedback = _Part("feedback", self._look_at_feedback, log=log)
-        self._queue = _Part("queue", self._reader.queue, after=self._record, log=log)
-        self._parts: tuple[_Part[Any], ...] = (self._workers, self._database, self._feedback, self._queue)
+        self._feedback = Part("feedback", self._look_at_feedback, log=log)
+        self._queue = Part("queue", self._reader.queue, after=self._record, log=log)
+        self._parts: tuple[Part[Any], ...] = (self._workers, self._database, self._feedback, self._queue)
         for part in self._parts:
             part.thread.start()
 
@@ -151,17 +149,11 @@ class _Threads:
         now = time.time()
         looks = self._looks()
         level, backfill = self._both_levels(looks, now)
-        health = health_of(
-            looks,
-            level,
-            capacity=self._settings.queue_capacity,
-            heartbeat_s=self._settings.feedback_heartbeat_s,
-            metrics=sum(1 for _ in REGISTRY.collect()),
-            now=now,
-        )
-        said, age_s = headline(level, health), self._queue.age_s()
-        histories = self._history.points(), self._reader.flow.seen(), self._backfill_history.points()
-        return Sample(now, looks, level, backfill, health, said, age_s, *histories)
+        health, found = self._judged(looks, level, now)
+        said, age_s = headline(level, found), self._queue.age_s()
+        since, flow = self._since.of(said.code, looks), self._reader.flow.seen()
+        histories = {"history": self._history.points(), "backfill_history": self._backfill_history.points()}
+        return Sample(now, looks, level, backfill, health, said, age_s, flow=flow, since=since, **histories)
 
     def close(self, timeout_s: float) -> None:
         until = time.monotonic() + timeout_s
@@ -178,20 +170,39 @@ class _Threads:
         backfill = self._reader.backfill(queue, workers, feedback)
         trouble = self._reader.trouble(queue, workers, backfill)
         answers, found = (self._reader.answers, self._reader.found) if workers or backfill.workers else ((), ())
-        return Looks(queue, workers, self._database.value(), feedback, trouble, backfill, answers, found)
+        database = self._database.value()
+        clocks = self._reader.clocks(queue, workers, database)
+        return Looks(queue, workers, database, feedback, trouble, backfill, answers, found, clocks)
+
+    def _judged(self, looks: Looks, level: LevelAndReason, now: float) -> tuple[HealthStatus, list[Found]]:
+        """Return the health and all that is wrong, and note since when."""
+        health = health_of(
+            looks,
+            level,
+            capacity=self._settings.queue_capacity,
+            heartbeat_s=self._settings.feedback_heartbeat_s,
+            metrics=sum(1 for _ in REGISTRY.collect()),
+            now=now,
+        )
+        found = causes_of(level, looks, health)
+        self._since.note((each.cause for each in found), now)
+        return health, found
 
     def _both_levels(self, looks: Looks, now: float) -> tuple[LevelAndReason, LevelAndReason]:
         backfill = looks.of_backfill
         return self._levels.at(looks.depth, looks, now), self._backfill_levels.at(backfill.depth, backfill, now)
 
     def _record(self) -> None:
-        if not (self._workers.has_looked and self._feedback.has_looked):
+        if not all(part.has_looked for part in (self._workers, self._feedback, self._database)):
             return  # the level needs these looks too
         now, looks = time.time(), self._looks()
         level, backfill = self._both_levels(looks, now)
         self._history.add(Point(now, looks.depth, level.level.value))
         self._backfill_history.add(Point(now, looks.of_backfill.depth, backfill.level.value))
         self._on_level(level, backfill)
+        _, found = self._judged(looks, level, now)
+        if self._log:
+            self._saying.note(found, time.monotonic())
 
     def _tell(self) -> None:
         found = self._database.value()
@@ -209,83 +220,3 @@ class _Threads:
         if isinstance(backfill, FeedbackStatus):
             self._backfill_history.seed(backfill.events, time.time())
         return FeedbackStatus(found.events[:RECENT_EVENTS], found.outcomes)
-
-
-class _Part(Generic[T]):
-    """One part of the store: the thread that looks at it repeatedly, and its newest look."""
-
-    def __init__(
-        self,
-        name: str,
-        look: Callable[[], T | Away],
-        *,
-        interval_s: float = INTERVAL_S,
-        deadline_s: float = DEADLINE_S,
-        after: Callable[[], None] | None = None,
-        log: bool,
-    ) -> None:
-        self._name = name
-        self._look = look
-        self._interval_s = interval_s
-        self._after = after or (lambda: None)
-        self._log = log
-        self._trouble, self._refused = Repeated(logger), Repeated(logger)
-        self._found: tuple[float, T | Away] | None = None
-        self._first = threading.Event()
-        self.deadline_s = deadline_s
-        self.stop = threading.Event()
-        self.thread = threading.Thread(target=self._run, name=f"status-{name}", daemon=True)
-
-    @property
-    def has_looked(self) -> bool:
-        """Whether the first look has ended."""
-        return self._first.is_set()
-
-    def wait_for_first(self, until: float) -> None:
-        """Wait for the end of the first look, at most until `until` (monotonic seconds)."""
-        self._first.wait(max(0.0, until - time.monotonic()))
-
-    def value(self) -> T | Away:
-        """Return the newest look's result; `Away` if the next look is overdue by more than the deadline."""
-        found = self._found
-        if found is None:
-            return Away(f"no answer within {DEADLINE_S:g} s")
-        if time.monotonic() - found[0] > self._interval_s + self.deadline_s:
-            return Away(f"no answer within {self.deadline_s:g} s")
-        return found[1]
-
-    def age_s(self) -> float | None:
-        """Return the seconds since the last look ended."""
-        return None if self._found is None else time.monotonic() - self._found[0]
-
-    def _run(self) -> None:
-        while not self.stop.is_set():
-            started = time.monotonic()
-            try:
-                value = self._look()
-            except Exception as error:  # the edge of a thread: the other parts continue
-                if not self._trouble.is_on:
-                    logger.exception("Could not read the state of the %s", self._name)
-                value = Away(f"the state of the {self._name} could not be read ({type(error).__name__})")
-            self._found = time.monotonic(), value
-            self._first.set()
-            self._say(value)
-            self._say_refusal(value)
-            self._after()
-            self.stop.wait(max(0.0, self._interval_s - (time.monotonic() - started)))
-
-    def _say(self, value: T | Away) -> None:
-        """Note whether the part answers, or why it does not."""
-        if not isinstance(value, Away):
-            self._trouble.over(f"The {self._name} answers again")
-        elif self._log:
-            self._trouble.happened(f"{value.error}{value.reason and ': '}{value.reason}", kind="away")
-
-    def _say_refusal(self, value: T | Away) -> None:
-        """Note whether the broker refuses writes."""
-        if not self._log or not isinstance(value, QueueStatus):
-            return
-        if value.refusal:
-            self._refused.happened(f"The broker takes no write: {value.refusal}")
-        else:
-            self._refused.over("The broker takes writes again")

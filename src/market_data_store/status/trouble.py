@@ -42,11 +42,21 @@ class Trouble(NamedTuple):
     workers: tuple[str, ...] = ()
 
     @property
+    def held_sentences(self) -> list[str]:
+        """The held datasets, each in one line."""
+        return [str(each) for each in self.held if each.reason]
+
+    @property
+    def stalled(self) -> str | None:
+        """That workers commit nothing, in one line; None if they do, or have nothing to commit."""
+        if self.stalled_s <= STALLED_S:
+            return None
+        return f"messages are at work or wait, and nothing was committed for {self.stalled_s:.0f} s"
+
+    @property
     def sentences(self) -> list[str]:
         """What keeps rows from being written, if anything does, each in one line."""
-        stalled = f"messages are at work or wait, and nothing was committed for {self.stalled_s:.0f} s"
-        held = [str(each) for each in self.held if each.reason]
-        return held + ([stalled] if self.stalled_s > STALLED_S else [])
+        return self.held_sentences + ([self.stalled] if self.stalled else [])
 
 
 def trouble_of(

@@ -15,13 +15,18 @@ from typing import Any
 
 import psycopg
 
+from market_data_store.causes import Cause
 from market_data_store.config import Settings
+from market_data_store.coordinator.clock_offsets import ahead_s
+from market_data_store.coordinator.clock_watch import ClockWatch
 from market_data_store.errors import DatabaseUnavailable
-from market_data_store.metrics.definitions import UPKEEP_LEADS, set_retention_gauges
+from market_data_store.logs.repeated import Repeated
+from market_data_store.metrics.definitions import UPKEEP_LEADS, set_retention_gauges, set_room_gauges
 from market_data_store.postgres import transactions, upkeep_runs
 from market_data_store.postgres.connection import connect, first_line
 from market_data_store.postgres.leases import Lease, LeaseLost
 from market_data_store.postgres.room import Room
+from market_data_store.postgres.server import state_of
 from market_data_store.postgres.upkeep_runs import Run
 from market_data_store.upkeep.retention import Retention
 
@@ -43,9 +48,10 @@ class _Stopped(Exception):
 class Upkeep:
     """The upkeep of one monitor, in a thread of its own."""
 
-    def __init__(self, url: str, service: Retention, room: Room, interval_s: float) -> None:
+    def __init__(self, url: str, service: Retention, room: Room, clocks: ClockWatch, interval_s: float) -> None:
         self._url = url
         self._room = room
+        self._clocks = clocks
         self._service = service
         self._interval_s = interval_s
         self._lease = Lease(_LEASE)
@@ -53,7 +59,7 @@ class Upkeep:
         self._thread = threading.Thread(target=self._run, name="upkeep", daemon=True)
         self._connection: psycopg.Connection[Any] | None = None
         self._leads = False
-        self._trouble = ""
+        self._trouble, self._full = Repeated(logger), Repeated(logger)
 
     def start(self) -> None:
         """Start the thread."""
@@ -77,10 +83,8 @@ class Upkeep:
             except (psycopg.Error, DatabaseUnavailable) as error:
                 self._lead(leads=False)
                 self._wait_for_database(error)
-            except Exception as error:  # the edge of a thread: the monitor goes on
-                if self._trouble != (trouble := type(error).__name__):
-                    logger.exception("Upkeep failed, and tries again")
-                self._trouble = trouble
+            except Exception as error:  # noqa: BLE001  # the edge of a thread: the monitor goes on
+                self._trouble.happened("Upkeep failed, and tries again", kind=type(error).__name__, error=error)
                 self._close()
             self._stop.wait(_TURN_S)
         self._end()
@@ -91,9 +95,7 @@ class Upkeep:
         connection = self._connection
         self._look(connection)
         leads = self._lease.held(connection)
-        if self._trouble:
-            logger.info("Upkeep goes on")
-            self._trouble = ""
+        self._trouble.over("Upkeep goes on")
         self._lead(leads=leads)
         if not leads:
             return
@@ -114,13 +116,22 @@ class Upkeep:
         self._lease.keep(self._connection)
 
     def _look(self, connection: psycopg.Connection[Any]) -> None:
-        """See whether there is room, and say it when that changes; in every monitor, as each computes the level."""
-        was_full = self._room.is_full
-        if self._room.look(connection) != was_full:
-            said = (
-                "has room again" if was_full else "is nearly full, so that producers are told to wait (database_full)"
-            )
-            logger.warning("The database %s", said)
+        """See whether it takes writes, and has room, and whether its clock is right; in every monitor."""
+        is_read_only = False
+
+        def ask() -> float:
+            nonlocal is_read_only
+            clock, is_read_only = state_of(connection)
+            return clock
+
+        self._clocks.see_postgres(ahead_s(ask))
+        is_full = self._room.look(connection)
+        set_room_gauges(is_writable=not is_read_only, is_full=is_full)
+        if is_full:
+            text = "The database is nearly full, so that producers are told to wait (database_full)"
+            self._full.happened(text, cause=Cause.DATABASE_FULL)
+        else:
+            self._full.over("The database has room again")
 
     def _lead(self, *, leads: bool) -> None:
         if leads and not self._leads:
@@ -129,12 +140,11 @@ class Upkeep:
         UPKEEP_LEADS.set(leads)
 
     def _wait_for_database(self, error: psycopg.Error | DatabaseUnavailable) -> None:
-        """Say once what is the matter, and once if it is something else."""
+        """Say what is the matter."""
         self._close()
+        self._clocks.see_postgres(None)
         trouble = _remedied(error)
-        if trouble != self._trouble:
-            logger.warning("Upkeep waits: %s", trouble)
-        self._trouble = trouble
+        self._trouble.happened(f"Upkeep waits: {trouble}", cause=_cause(error))
 
     def _end(self) -> None:
         if self._connection is not None:
@@ -156,14 +166,22 @@ def _remedied(error: psycopg.Error | DatabaseUnavailable) -> str:
     return first_line(error) if isinstance(error, psycopg.Error) else str(error)
 
 
+def _cause(error: psycopg.Error | DatabaseUnavailable) -> Cause | None:
+    if isinstance(error, psycopg.errors.ReadOnlySqlTransaction):
+        return Cause.DATABASE_READ_ONLY
+    if isinstance(error, psycopg.errors.UndefinedTable):
+        return Cause.MIGRATION_DUE
+    return Cause.DATABASE_DOWN if isinstance(error, DatabaseUnavailable | psycopg.OperationalError) else None
+
+
 def _say(run: Run) -> None:
     if run.days:
         logger.log(logging.WARNING if run.errors else logging.INFO, "Retention: %s", run.said)
 
 
 @contextmanager
-def running(settings: Settings, room: Room) -> Iterator[None]:
-    """Run the upkeep during the block, as the settings say, and look at `room`.
+def running(settings: Settings, room: Room, clocks: ClockWatch) -> Iterator[None]:
+    """Run the upkeep during the block, as the settings say, and look at `room` and at Postgres's clock.
 
     Without a database, say once that there is none.
     """
@@ -173,7 +191,7 @@ def running(settings: Settings, room: Room) -> Iterator[None]:
         yield
         return
     service = Retention(settings.retention_days, automatic=settings.retention_auto)
-    upkeep = Upkeep(url, service, room, settings.upkeep_interval_s)
+    upkeep = Upkeep(url, service, room, clocks, settings.upkeep_interval_s)
     upkeep.start()
     try:
         yield

@@ -44,6 +44,7 @@ def active_queues(state: Any) -> list[dict[str, Any]]:
         "up_s": round(time.monotonic() - _BEGAN, 3),
         "holds": len(celery_state.reserved_requests),
         "rss_bytes": _rss_bytes(consumer.pool),
+        "clock": time.time(),
     }
     once = {"instance": _INSTANCE, "counted": tally.total()}  # what is long, with one queue only
     answered = []

@@ -16,6 +16,7 @@ from collections import deque
 from collections.abc import Mapping
 from typing import NamedTuple
 
+from market_data_store.causes import Cause, fields_of
 from market_data_store.coordinator.queue import holdable
 from market_data_store.errors import LETTERS
 from market_data_store.protocol import LANES, QUEUE, held_queue
@@ -71,6 +72,7 @@ class HeldDatasets:
             logger.warning(
                 "%s is held: %s%s; its messages wait in %s, and one of them is tried at least every %g s",
                 *(_named(hold.dataset), hold.reason, code, held_queue(hold.dataset, lane), self._probe_s),
+                extra={"event": "trouble", **fields_of(Cause.DATASET_HELD)},
             )
         self.known[hold.dataset] = HeldDataset(hold.sqlstate, hold.reason)
         self.names = frozenset(self.known)
@@ -79,7 +81,8 @@ class HeldDatasets:
     def release(self, dataset: str) -> None:
         """Note that the dataset's table takes rows."""
         if self.known.pop(dataset, None) is not None:
-            logger.warning("%s is written again; its held messages flow back", _named(dataset))
+            text = "%s is written again; its held messages flow back"
+            logger.warning(text, _named(dataset), extra={"event": "trouble_over", "cause": Cause.DATASET_HELD.value})
         self.names = frozenset(self.known)
         self.flowing.add(dataset)
         self._began.pop(dataset, None)

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from market_data_store.causes import Cause
 from market_data_store.connections.names import refused_for_number
 from market_data_store.coordinator.write_probe import refusal_in
 from market_data_store.logs.repeated import Repeated
@@ -48,7 +49,8 @@ class Outage:
     def failed(self, error: BaseException) -> float:
         """Note a connection that is lost or could not be made; returns for how many seconds to wait."""
         reason = said_of(error)
-        self._away.happened(f"{reason}; waiting", kind=reason.partition(":")[0])
+        cause = Cause.BROKER_DOWN if refusal_in(error) is None else Cause.BROKER_TAKES_NO_WRITE
+        self._away.happened(f"{reason}; waiting", kind=reason.partition(":")[0], cause=cause)
         pause_s, self._pause_s = self._pause_s, min(LONGEST_PAUSE_S, 2 * self._pause_s or FIRST_PAUSE_S)
         return pause_s
 

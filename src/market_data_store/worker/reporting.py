@@ -7,6 +7,7 @@ import time
 from collections.abc import Sequence
 from itertools import chain, islice
 
+from market_data_store.causes import Cause, fields_of
 from market_data_store.logs.repeated import Repeated
 from market_data_store.postgres.batch import Written
 from market_data_store.protocol import MAX_REASONS, TASK, Counts
@@ -41,6 +42,7 @@ class _Clocks:
                     "%s: %d of %d rows are stale: rows that count as sent up to %.0f s later are stored. The clock of "
                     "their producer is behind, or they were delivered late",
                     *(dataset, late, seen, max(behind)),
+                    extra=fields_of(Cause.ROWS_STALE),
                 )
                 late = -1  # said
         self._windows[dataset] = began, seen, late
@@ -84,7 +86,7 @@ class Rejects:
         if said is None or now - heard_at >= _WINDOW_S:
             said = Repeated(self._log)
         self._said[name] = now, said
-        said.happened(text, kind=pattern, event="rejected")
+        said.happened(text, kind=pattern, event="rejected", cause=Cause.LETTERS_GROW)
 
 
 _clocks, _batches, _rejects = _Clocks(), _Batches(), Rejects(logger)

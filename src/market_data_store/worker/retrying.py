@@ -41,7 +41,7 @@ def persistently(attempt: Callable[[], _T]) -> _T:
             time.sleep(next(pauses))
             if time.monotonic() > deadline:
                 raise
-            _outage.happened(f"{error}; trying again", kind=error.trouble)
+            _outage.happened(f"{error}; trying again", kind=error.trouble, cause=error.known_cause)
             continue
         _outage.over("Postgres takes writes again")
         return result

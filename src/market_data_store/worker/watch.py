@@ -22,8 +22,10 @@ from typing import Any
 from celery.platforms import EX_FAILURE
 from celery.worker import state
 
+from market_data_store.causes import Cause
 from market_data_store.coordinator.answers import STALLED_S
 from market_data_store.coordinator.queue import QueueInspector, if_answered
+from market_data_store.logs.repeated import Repeated
 from market_data_store.protocol import BACKFILL_QUEUE, QUEUE
 from market_data_store.transport.moving import Mover
 from market_data_store.transport.selection import fallback_of
@@ -61,7 +63,7 @@ class Watch:
         self._counted: tuple[int, float] | None = None
         self._had_our_transport = False
         self._fallen_back_at: float | None = None
-        self._said: set[str] = set()
+        self._deaf, self._stalled = Repeated(logger), Repeated(logger)
         self._has_failed = False
         self._name_looks = _NAME_LOOKS
         self._pause = threading.Event()  # never set
@@ -115,8 +117,8 @@ class Watch:
         self._received = received
         self._look_at_transport()
         self._look_for_namesakes()
-        self._say("deaf", self.deaf_s, "Messages wait in the queue, and none has come to this worker for %.0f s")
-        self._say("stalled", progress.stalled_s, "Messages are at work, and nothing was committed for %.0f s")
+        _say(self._deaf, self.deaf_s, "Messages wait in the queue, and none has come to this worker")
+        _say(self._stalled, progress.stalled_s, "Messages are at work, and nothing was committed")
 
     def _look_for_namesakes(self) -> None:
         """Say once if another worker has this worker's name; on RabbitMQ the other cannot even connect."""
@@ -164,13 +166,6 @@ class Watch:
         elif self._fallen_back_at is None:
             self._fallen_back_at = time.monotonic()
 
-    def _say(self, what: str, seconds: float, text: str) -> None:
-        if seconds <= STALLED_S:
-            self._said.discard(what)
-        elif what not in self._said:
-            self._said.add(what)
-            logger.warning(text, seconds)
-
     def _hopeless(self) -> str | None:
         """Why the worker ends; None if it goes on."""
         hangs_s = self._hangs_s()
@@ -197,3 +192,10 @@ class Watch:
         logger.critical("This worker does not end by itself, and is ended at once")
         kill(self._consumer.pool)
         os._exit(EX_FAILURE)
+
+
+def _say(trouble: Repeated, seconds: float, text: str) -> None:
+    if seconds > STALLED_S:
+        trouble.happened(f"{text} for {seconds:.0f} s", kind=text, cause=Cause.WORKERS_STALLED)
+    else:
+        trouble.over("This worker gets on again")

@@ -282,6 +282,10 @@ def test_the_page_follows_the_queue_by_itself(
     expect(page.locator("#depth")).to_have_text("17")
     expect(page.locator("#level-name")).to_have_text("hard (no_workers)")
     expect(page.locator("#level-words")).to_have_text("messages wait and no worker takes them")
+    expect(page.locator("#level-meaning")).to_contain_text("producers wait until the level falls")
+    expect(page.locator("#level-since")).to_contain_text("Since ")
+    help_ = page.get_by_role("link", name="What to do").first
+    expect(help_).to_have_attribute("href", "docs/troubleshooting.md#no-worker-takes-messages")
     expect(page).to_have_title("hard (no_workers): messages wait and no worker takes them – market-data-store")
     expect(page.locator("#utilization")).to_have_text("85 %")
     expect(page.locator("#events li")).to_have_count(2)

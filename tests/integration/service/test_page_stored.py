@@ -101,7 +101,7 @@ def test_a_large_store_is_usable_on_a_phone(
 
     expect(page.locator("#worker-list li").first).to_contain_text("worker017")  # those in trouble come first
     help_ = page.locator("#worker-list").get_by_role("link", name="committed none")
-    expect(help_).to_have_attribute("href", "docs/deploy.md#workers-that-do-not-get-on")
+    expect(help_).to_have_attribute("href", "docs/troubleshooting.md#workers-are-in-trouble")
     expect(page.locator("#feeds li").first).to_contain_text("stopped: limit 5 min")
     expect(page.locator("#unknown-fields")).to_contain_text("bars: vwap2")
     page.get_by_role("button", name="Show 200").click()

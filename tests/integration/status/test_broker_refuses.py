@@ -20,12 +20,14 @@ from support.requirements import require_rabbitmq
 from support.waiting import wait_until
 from support.web import Web, get, monitor, serving
 
+from market_data_store.causes import Cause, help_of
 from market_data_store.coordinator.queue import QueueInspector
 from market_data_store.local import free_port, start_valkey
 from market_data_store.protocol import QUEUE
 
 Trouble = Callable[[Any], AbstractContextManager[None]]
 MISCONF = "MISCONF "
+CAUSE = Cause.BROKER_TAKES_NO_WRITE
 
 
 @contextmanager
@@ -152,12 +154,15 @@ def is_seen_and_passes(watched: Watched, trouble: Trouble, reason: str) -> None:
         status = watched.web.client.get("/status.json").json()
         assert status["queue"]["refusal"].startswith(reason)
         assert reason in status["headline"]
+        assert (status["headline_cause"], status["help"]) == (CAUSE.value, help_of(CAUSE))
         printed = mds(watched.directory, "status", **watched.servers)
         assert printed.returncode == 1
         # To a new connection, a Redis that cannot save answers nothing else.
         words = f"refuses: {reason}" if reason == MISCONF else f"takes no write: {reason}"
         assert words in printed.stdout
         wait_until(lambda: watched.writable() == 0, timeout_s=10)
+        line = f"help={help_of(CAUSE)}"
+        wait_until(lambda: line in watched.monitor.text() and line in watched.web.log_text(), timeout_s=10)
     wait_until(lambda: watched.web.client.get("/readyz").status_code == 200, timeout_s=20)
     wait_until(lambda: watched.writable() == 1, timeout_s=10)
     assert watched.web.client.get("/status.json").json()["queue"]["refusal"] is None

@@ -14,6 +14,7 @@ from support.waiting import wait_until
 from support.web import monitor, serving
 
 from market_data_store.config.owned_files import variables
+from market_data_store.coordinator.clock_watch import ClockWatch
 from market_data_store.local import free_port
 from market_data_store.postgres import upkeep_runs
 from market_data_store.postgres.leases import Lease
@@ -43,7 +44,7 @@ def upkeeps(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Upkeep]]:
 
 
 def started(upkeeps: list[Upkeep], url: str, *, automatic: bool, interval_s: float = 3_600.0) -> Upkeep:
-    upkeeps.append(Upkeep(url, Retention(DAYS, automatic=automatic), Room(0), interval_s))
+    upkeeps.append(Upkeep(url, Retention(DAYS, automatic=automatic), Room(0), ClockWatch(), interval_s))
     upkeeps[-1].start()
     return upkeeps[-1]
 

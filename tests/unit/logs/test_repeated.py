@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
+from market_data_store.causes import Cause
 from market_data_store.logs.repeated import BACK_S, MOST_TEXTS, Repeated
 
 
@@ -97,3 +98,21 @@ def test_what_is_not_said_can_be_seen_at_debug(trouble: Repeated, caplog: pytest
         ("DEBUG", "away"),
         ("DEBUG", "away"),
     ]
+
+
+def test_a_line_names_the_cause_and_where_its_remedy_is(trouble: Repeated, caplog: pytest.LogCaptureFixture) -> None:
+    trouble.happened("away", cause=Cause.DATABASE_DOWN)
+    trouble.over("back")
+    first, last = map(vars, caplog.records)
+    assert (first["cause"], first["help"]) == ("database_down", "docs/troubleshooting.md#postgres-does-not-answer")
+    assert last["cause"] == "database_down"
+
+
+def test_a_bug_is_said_with_its_traceback_once(trouble: Repeated, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    for _ in range(2):
+        try:
+            raise ValueError("a bug")
+        except ValueError as error:
+            trouble.happened("failed", error=error)
+    assert [record.exc_info is not None for record in caplog.records] == [True, False]

@@ -11,7 +11,7 @@ from market_data_store.coordinator.feedback import BROKER_UNREACHABLE, NO_WORKER
 from market_data_store.coordinator.watermarks import HARD, OK, SOFT, LevelAndReason
 from market_data_store.postgres.schema import Revisions
 from market_data_store.status.database import DatabaseStatus
-from market_data_store.status.headline import Headline, headline
+from market_data_store.status.headline import Headline, causes_of, headline
 from market_data_store.status.health import health_of, is_ready
 from market_data_store.status.looks import Away, FeedbackStatus, Looks, QueueStatus
 from market_data_store.status.trouble import HeldStatus, Trouble
@@ -161,6 +161,8 @@ WAITS = "Postgres does not answer; messages wait in the queue, nothing is lost"
 def test_the_headline_is_the_worst_of_level_and_health(
     level: LevelAndReason, looks: dict[str, Any], severity: str, text: str
 ) -> None:
-    found = headline(level, health(level, **looks))
+    found = headline(level, causes_of(level, WELL._replace(**looks), health(level, **looks)))
     assert (found.severity, str(found)) == (severity, text)
-    assert found == Headline(found.severity, *text.split(": ", 1))
+    state, cause = text.split(": ", 1)
+    assert found == Headline(found.severity, state, cause, found.code)
+    assert (found.code is None) == (severity == "ok")

@@ -33,7 +33,7 @@ IDLE, BUSY = WorkerAnswer({}, 0.0, 0.0, 90.0), WorkerAnswer({}, 0.0, 0.0, 1.0)
         ([WELL], False),
         ([STALLED], True),
         ([DEAF], True),
-        ([WorkerAnswer({}, 29.0)], False),
+        ([WorkerAnswer({}, 7.0)], False),
         ([STALLED, IDLE], True),
         ([STALLED, BUSY], False),
         ([DEAF, BUSY], False),
@@ -50,8 +50,8 @@ def test_workers_in_trouble_are_counted_by_what_is_wrong() -> None:
     answers = [STALLED, DEAF, DEAF, WELL, WorkerAnswer({}, 0.0, fallback="Redis refuses EVAL")]
     assert counted_troubles(answers) == {"stalled": 1, "deaf": 2, "fallback": 1}
     assert trouble_of({}, answers).workers == (
-        "1 of 5 workers have had messages and committed none for more than 30 s",
-        "2 of 5 workers have taken no message, although some wait, for more than 30 s",
+        "1 of 5 workers have had messages and committed none for more than 8 s",
+        "2 of 5 workers have taken no message, although some wait, for more than 8 s",
         "1 of 5 workers use Celery's own transport: Redis refuses EVAL",
     )
 

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from market_data_store.coordinator.clock_offsets import SMALL_S
 from market_data_store.status.doctor.finding import Finding, error, ok, warning
 
-#: Seconds by which clocks may differ: an answer may take as long.
-_SMALL_S = 2.0
 #: Seconds from which on the newest of two rows may be the wrong one.
 _LARGE_S = 60.0
 _REMEDY = "let both machines ask a time server (chrony, systemd-timesyncd)"
@@ -19,7 +18,7 @@ def clock_of(check: str, server: str, ahead_s: float) -> Iterator[Finding]:
     said = f"the clock of {server} is {abs(ahead_s):.0f} s {way} this machine's"
     if abs(ahead_s) > _LARGE_S:
         yield error(check, f"{said}: which of two rows is newer may be judged wrongly", _REMEDY)
-    elif abs(ahead_s) > _SMALL_S:
+    elif abs(ahead_s) > SMALL_S:
         yield warning(check, said, _REMEDY)
     else:
         yield ok(check, f"the clocks of {server} and of this machine agree")

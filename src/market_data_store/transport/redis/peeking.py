@@ -7,6 +7,8 @@ from time import monotonic
 
 from redis.exceptions import OutOfMemoryError, ReadOnlyError, ResponseError
 
+from market_data_store.causes import Cause, fields_of
+
 logger = logging.getLogger(__name__)
 
 #: Lists are polled after this many seconds where the server does not wait for them.
@@ -40,6 +42,7 @@ class Peeking:
             return
         self._has_said = True
         if isinstance(error, OutOfMemoryError):
-            logger.warning("Redis is full (maxmemory): it takes no message; those that it has are written")
+            text = "Redis is full (maxmemory): it takes no message; those that it has are written"
+            logger.warning(text, extra=fields_of(Cause.BROKER_TAKES_NO_WRITE))
         else:
             logger.warning("Redis refuses BLMOVE (%s): polling every %g s instead", error, LOOK_S)
