@@ -39,11 +39,12 @@ Watched = Callable[..., Page]
 
 @pytest.fixture
 def watched(chromium: Browser) -> Iterator[Watched]:
-    """Open status pages; what they complain of and ask other hosts for fails the test."""
+    """Open status pages, with `before(page)` first; what they complain of and ask other hosts for fails the test."""
     complaints: list[str] = []
 
-    def open_page(server: Served, **options: Any) -> Page:
+    def open_page(server: Served, before: Callable[[Page], None] = lambda _: None, **options: Any) -> Page:
         page = chromium.new_context(**options).new_page()
+        before(page)
         page.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
         page.on("pageerror", lambda error: complaints.append(str(error)))
         page.on("request", lambda r: None if r.url.startswith((server.url, "blob:")) else complaints.append(r.url))

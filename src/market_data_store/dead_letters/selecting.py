@@ -18,7 +18,7 @@ _MEANINGS = {
     "task": sql.SQL("task_id = %(task)s"),
     "since": sql.SQL("created_at >= %(since)s"),
     "until": sql.SQL("created_at < %(until)s"),
-    "pattern": sql.SQL("pattern IS NOT DISTINCT FROM nullif(%(pattern)s, '')"),
+    "pattern": sql.SQL("coalesce(pattern, '') = %(pattern)s"),
     "whole": sql.SQL("(dataset IS NULL) = %(whole)s"),
     "above": sql.SQL("id > %(above)s"),
 }

@@ -10,7 +10,7 @@ import psycopg
 
 from market_data_store.datasets import Dataset
 from market_data_store.postgres.found import check_types
-from market_data_store.postgres.key_index import BY_INDEX, has_index
+from market_data_store.postgres.key_index import BY_INDEX, has_index, prefix
 from market_data_store.postgres.series import FOUND, composed, names_of
 
 #: The series with a text in one of their names.
@@ -51,11 +51,18 @@ def named(
     found = FOUND if has_index(connection, dataset) else _READ
     if found is FOUND:
         connection.execute(BY_INDEX)
-    query = composed(_NAMED, dataset, criteria, found=found, search=search, limit=limit + 1, most=most)
+    after: tuple[str, ...] = ()
+    keys = prefix(dataset)
+    provider = criteria.get("provider")
+    if found is FOUND and not search and keys == names_of(dataset):  # each key is a series: the first ones are enough
+        most = min(most, limit + 1)
+        after = (provider, *("" for _ in keys[1:])) if isinstance(provider, str) else ()
+    query = composed(_NAMED, dataset, criteria, found=found, after=after, search=search, limit=limit + 1, most=most)
     rows = connection.execute(query).fetchall()
     series = [
         Named(names.get("provider", ""), names.get("symbol"), names.get("interval"), row[-2].astimezone(UTC))
         for row in rows[:limit]
         if (names := dict(zip(names_of(dataset), row, strict=False)))
     ]
-    return series, len(rows) > limit or (found is FOUND and any(row[-1] >= most for row in rows[:1]))
+    is_cut = most > limit + 1 and found is FOUND and any(row[-1] >= most for row in rows[:1])
+    return series, len(rows) > limit or is_cut

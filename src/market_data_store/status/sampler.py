@@ -155,8 +155,8 @@ class _Threads:
         health, found = self._judged(looks, level, now)
         said, age_s = headline(level, found), self._queue.age_s()
         since, flow = self._since.of(said.code, looks), self._reader.flow.seen()
-        histories = self._history.points(), flow, since, self._backfill_history.points()
-        return Sample(now, looks, level, backfill, health, said, age_s, *histories)
+        histories = {"history": self._history.points(), "backfill_history": self._backfill_history.points()}
+        return Sample(now, looks, level, backfill, health, said, age_s, flow=flow, since=since, **histories)
 
     def close(self, timeout_s: float) -> None:
         until = time.monotonic() + timeout_s

@@ -175,6 +175,23 @@ def test_status_json_shows_what_is_stored_and_running(
     assert database.execute(connections).rowcount == 1
 
 
+def test_jobs_that_run_and_the_backfill_lanes_history_are_shown(
+    serve: Serve, redis_url: str, database: Connection
+) -> None:
+    insert = "INSERT INTO job_runs (job_name, dataset_name, mode, status, metadata, rows_written, updated_at)"
+    database.execute(
+        f"{insert} VALUES ('mds load', 'bars', 'backfill', 'running', %s, 5, now()),"
+        " ('other', NULL, 'live', 'running', '[1]', 7, now() - interval '1 hour'),"
+        " ('ended', 'bars', 'live', 'success', '{}', 9, now())",
+        ['{"rows_processed": 40, "rows_total": 90}'],
+    )
+    server = serve(BROKER_URL=redis_url)
+    status = server.wait_for(lambda s: s["jobs"], "the jobs are known")
+    shown = {job["name"]: (job["dataset"], job["rows"], job["total"], job["state"]) for job in status["jobs"]}
+    assert shown == {"mds load": ("bars", 40, 90, "running"), "other": (None, 7, None, "stuck")}
+    server.wait_for(lambda s: s["backfill"]["history"] and s["backfill"]["history"][-1][1:] == [0, "ok"], "its history")
+
+
 def test_without_a_monitor_the_level_follows_from_depth_and_workers(
     serve: Serve, redis_url: str, redis_producer: Celery
 ) -> None:
@@ -282,6 +299,10 @@ def test_the_page_follows_the_queue_by_itself(
     expect(page.locator("#depth")).to_have_text("17")
     expect(page.locator("#level-name")).to_have_text("hard (no_workers)")
     expect(page.locator("#level-words")).to_have_text("messages wait and no worker takes them")
+    expect(page.locator("#level-meaning")).to_contain_text("producers wait until the level falls")
+    expect(page.locator("#level-since")).to_contain_text("Since ")
+    help_ = page.get_by_role("link", name="What to do").first
+    expect(help_).to_have_attribute("href", "docs/troubleshooting.md#no-worker-takes-messages")
     expect(page).to_have_title("hard (no_workers): messages wait and no worker takes them – market-data-store")
     expect(page.locator("#utilization")).to_have_text("85 %")
     expect(page.locator("#events li")).to_have_count(2)

@@ -11,10 +11,11 @@ from typing import Any
 import psycopg
 import pytest
 from playwright.sync_api import Page, Route, expect
-from support import busy_store
 from support.browser import Watched
 from support.sharing import Corner
 from support.web import TOKEN, Web, serving
+
+from benchmarks import busy_store
 
 #: Where the pictures of docs/status-page.md go, if they are to be renewed: `SCREENSHOTS=docs pytest THIS`.
 SCREENSHOTS = os.environ.get("SCREENSHOTS")
@@ -91,8 +92,7 @@ def test_a_large_store_is_usable_on_a_phone(
     web: Web, watched: Watched, database: psycopg.Connection[Any], tmp_path: Path
 ) -> None:
     busy_store.fill(database)
-    page = watched(web, viewport={"width": 390, "height": 844}, color_scheme="dark")
-    with_more(page)
+    page = watched(web, with_more, viewport={"width": 390, "height": 844}, color_scheme="dark")
     expect(page.locator("#letters")).to_have_text("100,000")
     expect(page.locator("#workers-said")).to_have_text("200 workers")
     expect(page.locator("#rows")).not_to_have_text("unknown")
@@ -101,7 +101,7 @@ def test_a_large_store_is_usable_on_a_phone(
 
     expect(page.locator("#worker-list li").first).to_contain_text("worker017")  # those in trouble come first
     help_ = page.locator("#worker-list").get_by_role("link", name="committed none")
-    expect(help_).to_have_attribute("href", "docs/deploy.md#workers-that-do-not-get-on")
+    expect(help_).to_have_attribute("href", "docs/troubleshooting.md#workers-are-in-trouble")
     expect(page.locator("#feeds li").first).to_contain_text("stopped: limit 5 min")
     expect(page.locator("#unknown-fields")).to_contain_text("bars: vwap2")
     page.get_by_role("button", name="Show 200").click()
@@ -139,15 +139,15 @@ def test_a_large_store_is_usable_on_a_phone(
     # The letters' buttons are large enough to be touched, and each field has a label.
     assert page.evaluate("[...document.querySelectorAll('input, textarea, select')].every((e) => e.labels.length)")
 
-    page = watched(web, viewport={"width": 1280, "height": 1500}, color_scheme="light")
-    with_more(page)
+    page = watched(web, with_more, viewport={"width": 1280, "height": 1500}, color_scheme="light")
     expect(page.locator("#worker-list li")).to_have_count(10)
+    page.screenshot(path=tmp_path / "status-page-light.png", full_page=True)
     page.locator("#datasets").get_by_role("button", name="bars").click()
     give_token(page)
+    page.get_by_label("Search").first.fill("S00")
     page.locator("#series").get_by_role("button", name="S0001").click()
     expect(page.locator("#series path.candles").first).to_be_attached()
-    page.get_by_role("heading", name="market-data-store").scroll_into_view_if_needed()
-    page.screenshot(path=tmp_path / "status-page-light.png", full_page=True)
+    page.locator("#series").screenshot(path=tmp_path / "status-page-series.png")
     for picture in tmp_path.glob("*.png"):
         assert picture.stat().st_size > 20_000
         if SCREENSHOTS:

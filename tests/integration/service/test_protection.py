@@ -15,8 +15,18 @@ from market_data_store.local.passwords import passwords_in
 
 STATUS_TOKEN = "for-reading-only-0123"
 SERVERS = {"DATABASE_URL": "postgresql://127.0.0.1:1/none", "BROKER_URL": "redis://127.0.0.1:1/0"}
-READING = ("/", "/status.json", "/health", "/readyz", "/metrics", "/openapi.json", "/status-page/page.js", "/nowhere")
-ADMIN = ("/schema/version", "/dead-letters")
+READING = (
+    "/",
+    "/status.json",
+    "/health",
+    "/readyz",
+    "/metrics",
+    "/openapi.json",
+    "/status-page/page.js",
+    "/docs/",
+    "/nowhere",
+)
+ADMIN = ("/schema/version", "/dead-letters", "/dead-letters/export", "/series?dataset=bars")
 
 
 @pytest.fixture(scope="module")

@@ -43,7 +43,10 @@ def test_series_are_found_by_a_part_of_their_names(web: Web, database: psycopg.C
         "newest": "2026-01-02T00:02:00Z",
     }
     assert not found["more"]
-    assert web.admin("GET", "/series?dataset=bars&limit=3").json()["more"]
+    first = web.admin("GET", "/series?dataset=bars&provider=p&limit=3").json()
+    assert ([each["symbol"] for each in first["series"]], first["more"]) == (["S1", "S10", "S11"], True)
+    assert web.admin("GET", "/series?dataset=bars&limit=3").json() == first
+    assert not web.admin("GET", "/series?dataset=bars&limit=30").json()["more"]
     assert web.admin("GET", "/series?dataset=bars&provider=q").json() == {"series": [], "more": False}
     assert web.admin("GET", "/series?dataset=news").json() == {"series": [], "more": False}
     for wrong in ("dataset=nothing", "dataset=bars&limit=0", "dataset=bars&search=%00", ""):

@@ -17,6 +17,8 @@ export function chart(rows, drawing, width, label) {
   const low = found.reduce((a, b) => Math.min(a, b)), high = found.reduce((a, b) => Math.max(a, b));
   const pad = (high - low || Math.abs(high) || 1) * 0.04;
   const right = width - 70;
+  // As many digits as tell the lines of the grid apart.
+  const digits = Math.min(10, Math.max(0, 2 - Math.floor(Math.log10(high - low || Math.abs(high) || 1))));
   const y = (price) => BOTTOM - ((price - low + pad) / (high - low + 2 * pad)) * (BOTTOM - TOP);
   const step = (right - LEFT) / points.length;
   const x = (index) => LEFT + step * (index + 0.5);
@@ -25,7 +27,7 @@ export function chart(rows, drawing, width, label) {
     const price = low + ((high - low) * i) / 4;
     svg.append(
       draw("line", { class: "grid", x1: LEFT, x2: right, y1: y(price), y2: y(price) }),
-      draw("text", { x: right + 4, y: y(price) + 4 }, Number(price.toPrecision(7)).toString()),
+      draw("text", { x: right + 4, y: y(price) + 4 }, price.toFixed(digits)),
     );
   }
   const time = (row) => row.ts.slice(0, 16).replace("T", " ");

@@ -2,7 +2,7 @@
 import { byId, link, text } from "./dom.js";
 import * as plots from "./plots.js";
 import * as stored from "./stored.js";
-import { MEANINGS, clock, duration, first, helpOf, moment, number, percent, sinceOf } from "./words.js";
+import { HELP, MEANINGS, clock, duration, first, helpOf, moment, number, percent, sinceOf } from "./words.js";
 import * as work from "./work.js";
 import * as wrong from "./wrong.js";
 
@@ -55,6 +55,9 @@ function showFigures(status) {
   byId("backfill-level").className = `state ${backfill.level}`;
   text("backfill-problem", backfill.problem || "");
   byId("backfill-problem").hidden = !backfill.problem;
+  const backfillHelp = byId("backfill-help");
+  backfillHelp.hidden = backfill.level !== "hard";
+  backfillHelp.href = HELP.backfill;
   text("backfill-depth", number(backfill.depth));
   text("backfill-utilization", percent(backfill.utilization));
   text("backfill-workers", number(backfill.workers));

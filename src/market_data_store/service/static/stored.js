@@ -63,7 +63,7 @@ function datasetRow(dataset) {
   const series = make("span"), rows = make("span"), time = make("time");
   element.append(name, series, rows, time);
   const update = (now) => {
-    setText(series, now.series === 0 ? "empty" : known(now.series) ? `${number(now.series)} series` : "many series");
+    setText(series, now.series === 0 ? "empty" : known(now.series) ? `${number(now.series)} series` : "series not counted yet");
     setText(rows, known(now.rows) ? `${number(now.rows)} rows` : "");
     rows.hidden = !known(now.rows);
     setText(time, now.newest ? `newest ${moment(Date.parse(now.newest) / 1000)}` : "");

@@ -35,32 +35,37 @@ export const MEANINGS = {
 
 const TROUBLE = "docs/troubleshooting.md";
 export const HELP = {
-  database: `${TROUBLE}#the-level-is-hard`,
-  migrations: "docs/deploy.md#change-the-version",
-  broker: `${TROUBLE}#the-level-is-hard`,
+  database: `${TROUBLE}#postgres-does-not-answer`,
+  migrations: `${TROUBLE}#a-migration-is-due`,
+  newer: `${TROUBLE}#the-schema-is-newer`,
+  broker: `${TROUBLE}#the-broker-does-not-answer`,
   refusal: `${TROUBLE}#the-broker-takes-no-write`,
   queue: `${TROUBLE}#the-level-is-hard`,
-  soft: `${TROUBLE}#the-level-is-soft`,
   backfill: `${TROUBLE}#the-level-of-the-backfill-lane-is-hard`,
-  workers: "docs/deploy.md#workers-that-do-not-get-on",
+  noWorkers: `${TROUBLE}#no-worker-takes-messages`,
+  workers: `${TROUBLE}#workers-are-in-trouble`,
   datasets: `${TROUBLE}#a-dataset-is-held`,
-  feedback: `${TROUBLE}#producers-ignore-the-level`,
+  monitor: `${TROUBLE}#no-monitor-runs`,
+  feedback: `${TROUBLE}#feedback-is-not-delivered`,
   letters: `${TROUBLE}#dead-letters-grow`,
   jobs: `${TROUBLE}#a-job-stays-running`,
   retention: `${TROUBLE}#nothing-is-deleted`,
-  feeds: `${TROUBLE}#rows-are-missing`,
-  unknown: "docs/datasets.md",
+  feeds: `${TROUBLE}#a-feed-has-stopped`,
 };
 
-// Where the headline is explained: where the server says, or by the worst part.
+// Where a component of health that is not healthy is explained.
+export function helpFor({ name, state, details }) {
+  if (details.refusal) return HELP.refusal;
+  if (name === "queue" && details.reason === "no_workers") return HELP.noWorkers;
+  if (name === "workers" && details.alive === "0") return HELP.noWorkers;
+  if (name === "migrations" && state === "degraded") return HELP.newer;
+  if (name === "feedback" && details.error?.includes("mds monitor")) return HELP.monitor;
+  return HELP[name] || TROUBLE;
+}
+
+// Where the headline is explained, as the server says.
 export function helpOf(status) {
-  const served = typeof status.help === "string" ? status.help.replace(/^(?!docs\/|https?:)/, "docs/") : null;
-  if (served !== null || status.severity === "ok") return served;
-  if (status.queue.level === "hard") return HELP.queue;
-  const bad = status.health.components.find((component) => component.state === "unhealthy") ||
-    status.health.components.find((component) => component.state !== "healthy");
-  if (status.queue.level === "soft" || !bad) return HELP.soft;
-  return (bad.details.refusal && HELP.refusal) || HELP[bad.name] || TROUBLE;
+  return status.help ? status.help : status.severity === "ok" ? null : TROUBLE;
 }
 
 // When the headline's cause began: as the server says, or for as long as the level is what it is.

@@ -1,7 +1,7 @@
 // What went wrong: parts that are not healthy, letters by reason, held datasets, unknown fields, events, retention.
 import { byId, button, fill, make, parts, setText, text } from "./dom.js";
 import { openReason } from "./letters.js";
-import { HELP, known, moment, number } from "./words.js";
+import { HELP, helpFor, known, moment, number } from "./words.js";
 
 const CALM = new Set(["healthy", "degraded"]);
 
@@ -9,7 +9,7 @@ const component = parts([
   [(c) => `state ${c.state}`, (c) => c.state],
   ["", (c) => c.name],
   ["quiet", (c) => Object.entries(c.details).map(([name, value]) => `${name}: ${value}`).join(", ")],
-  ["help", (c) => (c.state === "healthy" ? "" : "what to do"), (c) => (c.details.refusal && HELP.refusal) || HELP[c.name] || "docs/troubleshooting.md"],
+  ["help", (c) => (c.state === "healthy" ? "" : "what to do"), helpFor],
 ]);
 
 const event = parts([
@@ -43,12 +43,17 @@ function reasonRow(reason) {
   };
 }
 
+byId("letters-help").href = HELP.letters;
+byId("retention-help").href = HELP.retention;
+
 export function show(status) {
   const { health, events, dead_letters: letters, retention } = status;
   text("health-state", health ? health.state : "unknown");
   byId("health-state").className = `state ${health ? health.state : "unknown"}`;
   fill(byId("health"), health ? health.components : [], (each) => each.name, component);
 
+  byId("letters-help").hidden = !(letters.total > 0);
+  byId("retention-help").hidden = !(retention && Object.keys(retention.errors).length);
   text("oldest-letter", letters.oldest_ts ? `The oldest is of ${moment(letters.oldest_ts)}.` : "");
   const reasons = letters.reasons;
   text("no-letters", !reasons ? (known(letters.total) ? "" : "Unknown: the database does not answer.") : reasons.length ? "" : "None.");

@@ -12,7 +12,7 @@ SERIES, LETTERS, WORKERS, FEEDS = 5_000, 100_000, 200, 100
 _BARS = """
     INSERT INTO bars_ohlcv (provider, symbol, interval, ts, open, high, low, close, volume, enqueued_at)
     SELECT 'polygon', 'S' || lpad(n::text, 4, '0'), '1m', date_trunc('minute', now()) - minute * interval '1 minute',
-        100 + sin(minute / 20.0), 101 + sin(minute / 20.0), 99 + sin(minute / 20.0), 100 + sin((minute - 1) / 20.0),
+        100 + sin(minute / 20.0), 100.1 + sin(minute / 20.0), 99.9 + sin(minute / 20.0), 100 + sin((minute - 1) / 20.0),
         minute, now()
     FROM generate_series(1, %(series)s) AS n, generate_series(0, CASE n WHEN 1 THEN 299 ELSE 1 END) AS minute
 """
