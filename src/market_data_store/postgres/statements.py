@@ -9,6 +9,7 @@ from functools import cache
 from psycopg import sql
 
 from market_data_store.datasets import ENQUEUED_AT, Dataset
+from market_data_store.datasets.registry import span_of
 from market_data_store.postgres.casts import Cast
 from market_data_store.wire.fields import fields_of
 
@@ -36,11 +37,13 @@ _LOOK = """
                extract(epoch FROM stored.enqueued_at - staged.enqueued_at)::float8 AS late
         FROM {source} JOIN {table} AS stored ON {same_key}
         WHERE staged.n BETWEEN 0 AND 2147483647
-          AND (stored.enqueued_at > staged.enqueued_at OR ({stored}) IS NOT DISTINCT FROM ({staged}))
+          AND (stored.enqueued_at > staged.enqueued_at OR ({stored}) IS NOT DISTINCT FROM ({staged})){window}
     ) AS found
     GROUP BY differs
 """
-_COUNT = "SELECT count(*) FROM {source} JOIN {table} AS stored ON {same_key}"
+_COUNT = "SELECT count(*) FROM {source} JOIN {table} AS stored ON {same_key}{window}"
+#: For a table with partitions: Postgres then neither plans nor locks those in which no row of the batch can be.
+_WINDOW = " AND stored.ts BETWEEN %(earliest)s AND %(latest)s"
 #: The conditions on the stored row are checked under its lock, so they hold whatever other writers did since the look.
 #: New and changed rows go into one statement, which takes all its locks in key order.
 _WRITE = """
@@ -216,6 +219,7 @@ def parts_of(dataset: Dataset, casts: Casts = ()) -> Mapping[str, sql.Composable
             for name, type_ in types.items()
         ),
         "key": names(dataset.key),
+        "window": sql.SQL("" if "ts" in cast or span_of(dataset) is None else _WINDOW),
         "same_key": sql.SQL(" AND ").join(
             sql.SQL("{} = {}").format(sql.Identifier("stored", name), sent(name)) for name in dataset.key
         ),

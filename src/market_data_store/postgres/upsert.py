@@ -11,9 +11,11 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC
 from typing import Any
 
 import psycopg
+import pyarrow.compute as pc
 
 from market_data_store.postgres.batch import Batch
 from market_data_store.postgres.casts import TYPE_NAMES, Cast
@@ -86,12 +88,12 @@ def upsert(
     """
     with connection.cursor(binary=True) as cursor:
         if len(rows) <= FEW_ROWS:
-            found = _Found(cursor, statements.listed, parameters_of(batch, rows))
+            found = _Found(cursor, statements.listed, {**parameters_of(batch, rows), **_window(batch, rows)})
             look_first = False
         else:
             cursor.execute(statements.stage)
             copy_rows(cursor, statements.copy_to_stage, batch.dataset, batch.columns(rows), numbers=rows)
-            found = _Found(cursor, statements.staged, {})
+            found = _Found(cursor, statements.staged, _window(batch, rows))
         if unfit := unfit_rows(cursor, statements, found.statements, found.parameters):
             raise RowsUnfit(unfit)
         return _upserted(found, batch, rows, look_first=look_first)
@@ -100,8 +102,18 @@ def upsert(
 def are_new(cursor: psycopg.Cursor[Any], statements: Statements, batch: Batch, rows: Sequence[int]) -> bool:
     """Whether none of a few of these rows, spread over all of them, is stored."""
     sample = sorted({rows[place * (len(rows) - 1) // (_SAMPLE - 1)] for place in range(_SAMPLE)})
-    ((stored,),) = cursor.execute(statements.count_listed, parameters_of(batch, sample)).fetchall()
+    parameters = {**parameters_of(batch, sample), **_window(batch, sample)}
+    ((stored,),) = cursor.execute(statements.count_listed, parameters).fetchall()
     return not stored
+
+
+def _window(batch: Batch, rows: Sequence[int]) -> dict[str, Any]:
+    """Return the first and the last time of these rows."""
+    extremes = pc.min_max(batch.columns(rows).column("ts"))
+    return {
+        name: None if (found := extremes[bound].as_py()) is None else found.replace(tzinfo=UTC)
+        for name, bound in (("earliest", "min"), ("latest", "max"))
+    }
 
 
 def unfit_rows(

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from itertools import pairwise
 
 import msgspec
@@ -13,11 +14,40 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from support.databases import Connection
+from support.partitions import partitions
 from support.waiting import wait_until
 from support.writing import AT, LOG_WAYS, NO_COPY, bar, bars, closes, message, select, ways, write, written
 
+from market_data_store.datasets import DATASETS
+from market_data_store.datasets.spans import Span
+from market_data_store.postgres.converting import convert
+from market_data_store.postgres.partitioning import make
 from market_data_store.postgres.writer import Writer
 from market_data_store.protocol import Counts
+
+#: The days of all rows here.
+DAYS = [AT + timedelta(days=day) for day in range(-1, 3)]
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Everything here holds for a plain table, and for one with partitions; what draws examples runs on the first."""
+    kinds = ["plain"] if hasattr(metafunc.function, "hypothesis") else ["plain", "partitioned"]
+    metafunc.parametrize("kind_of_table", kinds, indirect=True)
+
+
+@pytest.fixture(autouse=True)
+def kind_of_table(
+    request: pytest.FixtureRequest, database: Connection, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[None]:
+    """Make the table of bars one of this kind."""
+    if request.param == "plain":
+        yield
+        return
+    with partitions(monkeypatch, "bars=day"):
+        convert(database, DATASETS["bars"], Span.DAY)
+        for day in DAYS:
+            make(database, DATASETS["bars"], Span.DAY, Span.DAY.start_of(day))
+        yield
 
 
 def test_rows_are_stored_and_counted_by_message(writer: Writer, database: Connection) -> None:
@@ -68,10 +98,11 @@ def test_a_replay_changes_nothing_physically(writer: Writer, database: Connectio
     assert write(writer, message(bars(50), at=60), message(bars(50), at=-60)) == [Counts(unchanged=50)] * 2
     assert select(database, tuples) == before
     writer.close()
-    statistics = "SELECT {} FROM pg_stat_user_tables WHERE relname = 'bars_ohlcv'"
+    statistics = "SELECT {} FROM pg_stat_user_tables WHERE relname LIKE 'bars_ohlcv%'"
     # The first replay was tried as new rows: those are dead.
-    wait_until(lambda: select(database, statistics.format("n_tup_ins")) == [(100,)])
-    assert select(database, statistics.format("n_tup_upd, n_tup_del, n_live_tup, n_dead_tup")) == [(0, 0, 50, 50)]
+    wait_until(lambda: select(database, statistics.format("sum(n_tup_ins)")) == [(100,)])
+    assert select(database, statistics.format("sum(n_tup_upd), sum(n_tup_del), sum(n_live_tup)")) == [(0, 0, 50)]
+    assert select(database, statistics.format("sum(n_dead_tup)")) == [(50,)]
 
 
 def test_replays_are_tried_as_new_rows_only_once(writer: Writer, database: Connection) -> None:
@@ -80,7 +111,7 @@ def test_replays_are_tried_as_new_rows_only_once(writer: Writer, database: Conne
         assert write(writer, message(bars(50))) == [Counts(unchanged=50)]
     assert write(writer, message([{**bar, "symbol": "NEW"} for bar in bars(50)])) == [Counts(written=50)]
     writer.close()
-    inserted = "SELECT n_tup_ins FROM pg_stat_user_tables WHERE relname = 'bars_ohlcv'"
+    inserted = "SELECT sum(n_tup_ins) FROM pg_stat_user_tables WHERE relname LIKE 'bars_ohlcv%'"
     wait_until(lambda: select(database, inserted) == [(50 + 50 + 50,)])
 
 
@@ -98,7 +129,7 @@ def test_rows_that_change_again_and_again_are_tried_as_new_ones_only_once(writer
     for at in range(1, 61):
         assert write(writer, message(bars(50, close=float(at)), at=at)) == [Counts(written=50)]
     writer.close()
-    inserted = "SELECT n_tup_ins FROM pg_stat_user_tables WHERE relname = 'bars_ohlcv'"
+    inserted = "SELECT sum(n_tup_ins) FROM pg_stat_user_tables WHERE relname LIKE 'bars_ohlcv%'"
     wait_until(lambda: select(database, inserted) == [(50 + 50,)])
 
 
