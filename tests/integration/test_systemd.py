@@ -40,3 +40,14 @@ def test_a_unit_leaves_little_that_an_intruder_could_do(name: str, tmp_path: Pat
     if "Overall exposure level" not in measured.stdout:
         pytest.skip(f"systemd-analyze does not work here: {measured.stderr[:200]}")
     assert measured.returncode == 0, measured.stdout
+
+
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd is not installed")
+def test_systemd_understands_the_target_with_all_of_its_units(tmp_path: Path) -> None:
+    units = tmp_path / "units"
+    shutil.copytree(UNITS, units)
+    environment = {"PATH": os.defpath, "SYSTEMD_UNIT_PATH": f"{units}:"}
+    verified = run(
+        "systemd-analyze", "verify", units / "mds.target", directory=tmp_path, inherit=False, environment=environment
+    )
+    assert str(units) not in verified.stderr, verified.stderr
