@@ -99,7 +99,8 @@ def _show(datasets: Iterable[Dataset], *, as_json: bool) -> None:
     for number, each in enumerate(datasets):
         if number:
             click.echo()
-        click.echo(f"{each.name}: table {each.table.name}, key {', '.join(each.key)}")
+        contract = "" if each.unknown == "keep" else f'; unknown = "{each.unknown}"'
+        click.echo(f"{each.name}: table {each.table.name}, key {', '.join(each.key)}{contract}")
         cells = [(f.name, _kind(f), _need(f), ", ".join(f.rule.aliases)) for f in fields_of(each)]
         for line in aligned(("field", "kind", "needed", "other names"), cells):
             click.echo(f"  {line}")
@@ -131,4 +132,10 @@ def _object(dataset: Dataset) -> dict[str, Any]:
         }
         for f in fields_of(dataset)
     ]
-    return {"name": dataset.name, "table": dataset.table.name, "key": list(dataset.key), "fields": fields}
+    return {
+        "name": dataset.name,
+        "table": dataset.table.name,
+        "key": list(dataset.key),
+        "unknown": dataset.unknown,
+        "fields": fields,
+    }

@@ -98,6 +98,7 @@ def test_datasets_need_no_server() -> None:
     assert [each["name"] for each in found] == list(DATASETS)
     bars, ticks = found[:2]
     assert (bars["table"], bars["key"]) == ("bars_ohlcv", ["provider", "symbol", "interval", "ts"])
+    assert bars["unknown"] == "keep"
     assert bars["fields"][2] == {
         **{"name": "interval", "kind": "text", "key": True, "required": True},
         "aliases": ["timeframe", "resolution"],
