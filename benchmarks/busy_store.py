@@ -118,9 +118,6 @@ def document(status: dict[str, Any]) -> dict[str, Any]:
         "feeds": feeds(now),
         "feeds_total": 140,
         "history": lane(now, queue["capacity"])[:-1] + status["history"][-1:],
-        "backfill": {
-            **backfill,
-            "history": [[ts, depth // 2, "ok"] for ts, depth, _ in lane(now, backfill["capacity"])],
-        },
+        "backfill_history": [[ts, depth // 2, "ok"] for ts, depth, _ in lane(now, backfill["capacity"])],
         "unknown": [{"dataset": "bars", "name": "vwap2", "kinds": ["number"], "count": 4_711, "last_ts": now - 9}],
     }

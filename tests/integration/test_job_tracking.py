@@ -317,6 +317,7 @@ def test_a_load_is_recorded_with_what_became_of_its_rows(
     again, first = tracker.get_recent_runs(job_name="mds load")  # a file without rows is not a run
     assert (first["dataset_name"], first["provider"], first["mode"]) == ("quotes", "p", "backfill")
     assert (first["metadata"]["file"], first["metadata"]["rows_processed"]) == ("quotes.csv", 2)
+    assert first["metadata"]["rows_total"] == 2
     assert (first["rows_written"], first["rows_failed"]) == (1, 1)
     assert (first["status"], first["error_message"]) == ("failure", "dead letters: 1")
     # The second time the row is there already.

@@ -121,6 +121,8 @@ def load_and_show(
     about: dict[str, Any] = {"file": paths[0].name, "position": files.start.noted()}
     if len(paths) > 1:
         about["files"] = len(paths)
+    if files.start.is_at_start:
+        about["rows_total"] = files.rows
     run = recorded(job_name, options.dataset.name, options.constants.get("provider"), about, fingerprint=fingerprint)
     return _Loading(files, lane, max_errors, as_json).run(run)
 

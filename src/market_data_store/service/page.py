@@ -6,8 +6,6 @@ load nothing from another host.
 
 from __future__ import annotations
 
-from urllib.parse import urlsplit, urlunsplit
-
 from flask import Blueprint, Response, jsonify
 
 from market_data_store.config import Settings
@@ -35,8 +33,7 @@ def create_page(settings: Settings, sampler: Sampler) -> Blueprint:
 
     @page.get("/status.json")
     def status() -> Response:
-        own = {"links": _links(settings), "open_series": settings.open_series}
-        response = jsonify(document_of(sampler.newest(), settings) | own)
+        response = jsonify(document_of(sampler.newest(), settings))
         response.headers["Cache-Control"] = "no-store"
         return response
 
@@ -48,10 +45,3 @@ def create_page(settings: Settings, sampler: Sampler) -> Blueprint:
         return response
 
     return page
-
-
-def _links(settings: Settings) -> dict[str, str | None]:
-    """Return where the page leads to, relative to it; Flower's address without user and password."""
-    flower = urlsplit(settings.flower_url)
-    bare = urlunsplit(flower._replace(netloc=flower.netloc.rpartition("@")[2])) if settings.flower_url else None
-    return {"flower": bare, "metrics": "metrics", "docs": "docs/"}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from importlib.metadata import version
 from typing import Any
+from urllib.parse import urlsplit, urlunsplit
 
 from market_data_store.causes import help_of
 from market_data_store.config import Settings
@@ -44,7 +45,6 @@ def document_of(sample: Sample, settings: Settings) -> dict[str, Any]:
         "backfill": {
             **_queue(sample.looks.of_backfill, sample.backfill, settings, BACKFILL_QUEUE),
             "problem": problem_of(sample.backfill),
-            "history": _history(sample.backfill_history),
         },
         "workers": None if isinstance(sample.looks.workers, Away) else len(sample.looks.workers),
         "workers_in_trouble": list(sample.looks.trouble.workers),
@@ -53,12 +53,15 @@ def document_of(sample: Sample, settings: Settings) -> dict[str, Any]:
         "rows_per_s": None if rows_per_s is None else round(rows_per_s, 1),
         "health": sample.health.model_dump(mode="json"),
         "history": _history(sample.history),
+        "backfill_history": _history(sample.backfill_history),
         "events": None if feedback is None else _events(feedback),
         "stored": None if database is None else _stored(database),
         "jobs": None if database is None or database.jobs is None else [job._asdict() for job in database.jobs],
         "retention": None if database is None or database.retention is None else _retention(database.retention),
         "unknown": None if database is None or database.unknown is None else [*map(_unknown, database.unknown)],
         "dead_letters": _letters(database),
+        "links": _links(settings),
+        "open_series": settings.open_series,
         "flow": _flow(sample.flow),
         "worker_list": _workers(sample.looks, sample.flow, sample.ts),
         "feeds": None if database is None else [_feed(feed) for feed in database.feeds.shown],
@@ -87,6 +90,13 @@ def _queue(looks: Looks, level: LevelAndReason, settings: Settings, queue: str) 
             "ok_at": watermarks.ok_at,
         },
     }
+
+
+def _links(settings: Settings) -> dict[str, str | None]:
+    """Return where the page leads to, relative to it, or Flower's address without user and password."""
+    flower = urlsplit(settings.flower_url)
+    bare = urlunsplit(flower._replace(netloc=flower.netloc.rpartition("@")[2])) if settings.flower_url else None
+    return {"flower": bare, "metrics": "metrics", "docs": "docs/"}
 
 
 def _history(points: Iterable[Point]) -> list[list[Any]]:

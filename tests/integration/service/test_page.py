@@ -189,7 +189,7 @@ def test_jobs_that_run_and_the_backfill_lanes_history_are_shown(
     status = server.wait_for(lambda s: s["jobs"], "the jobs are known")
     shown = {job["name"]: (job["dataset"], job["rows"], job["total"], job["state"]) for job in status["jobs"]}
     assert shown == {"mds load": ("bars", 40, 90, "running"), "other": (None, 7, None, "stuck")}
-    server.wait_for(lambda s: s["backfill"]["history"] and s["backfill"]["history"][-1][1:] == [0, "ok"], "its history")
+    server.wait_for(lambda s: s["backfill_history"] and s["backfill_history"][-1][1:] == [0, "ok"], "its history")
 
 
 def test_without_a_monitor_the_level_follows_from_depth_and_workers(

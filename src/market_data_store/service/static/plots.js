@@ -30,7 +30,7 @@ let pointed = null;
 export function show(status) {
   newest = status;
   live.add(status.history, status.ts);
-  backfill.add(status.backfill.history, status.ts);
+  backfill.add(status.backfill_history, status.ts);
   flow.add(status.flow && status.flow.history, status.ts);
   plot();
 }
