@@ -39,7 +39,7 @@ _COMMANDS = {
     "web": r"gunicorn",
     "monitor": r"mds'? monitor\b",
     "flower": r"mds'? flower\b",
-    "operator": r"mds'? (load|export|status|jobs|dead-letters|release-held|demo)\b",
+    "operator": r"mds'? (load|export|status|top|jobs|dead-letters|release-held|demo)\b",
     "producer": r"python[\d.]* -[cm] ",
 }
 _URLS = ("DATABASE_URL", "BROKER_URL", "REDIS_URL")

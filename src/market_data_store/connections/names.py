@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 #: The processes that neither send nor take messages of the store.
-_LOOKING = ("mds-web", "mds-monitor", "mds-status", "mds-doctor", "mds-release", "mds-flower")
+_LOOKING = ("mds-web", "mds-monitor", "mds-status", "mds-top", "mds-doctor", "mds-release", "mds-flower")
 #: What to do about it.
 _REMEDY = "close other clients or raise the limit (docs/deploy.md says what each process opens)"
 #: RabbitMQ's code for a connection that it does not allow.
