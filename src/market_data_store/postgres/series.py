@@ -9,7 +9,7 @@ takes no recursive query), the table is read as a whole.
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -65,6 +65,13 @@ _COUNT = """
 _TIMES = """
     {found}
     SELECT {names_as_texts}, extract(epoch FROM last)::float8, extract(epoch FROM clock_timestamp())::float8 FROM stored
+"""
+#: The same of the key that is given.
+_TIME = """
+    SELECT {names_as_texts}, extract(epoch FROM ts)::float8, extract(epoch FROM clock_timestamp())::float8 FROM (
+        SELECT * FROM {table} AS each WHERE ({names_of_each}, each.ts) <= ({given}, 'infinity')
+        AND ({names_of_each}, each.ts) >= ({given}, '-infinity') ORDER BY {backwards} LIMIT 1
+    ) AS stored
 """
 #: The rows of each series in each minute since 1970, of the minutes from `start` to before `end` (epoch seconds).
 _MINUTES = """
@@ -131,9 +138,8 @@ _NOTHING: _Sample = (0.0, {})
 
 
 class Newest(NamedTuple):
-    """A key without its time, as far as rows have it, and the time of its newest row."""
+    """A key without its time, which are the values of `key_index.prefix` as texts, and the time of its newest row."""
 
-    #: The values of `key_index.prefix`, as texts.
     names: tuple[str, ...]
     #: In epoch seconds; may be infinite.
     ts: float
@@ -187,13 +193,22 @@ def newest_times(
     return [Newest(tuple(names), ts, now) for *names, ts, now in rows]
 
 
+def newest_of(connection: psycopg.Connection[Any], dataset: Dataset, keys: Iterable[Sequence[str]]) -> list[Newest]:
+    """Return the newest time of those of these keys that are there; only after `newest_times` has found some."""
+    parts = [sql.SQL("({})").format(_composed(_TIME, dataset, {}, after=key)) for key in keys]
+    if not parts:
+        return []
+    connection.execute(BY_INDEX)
+    rows = connection.execute(sql.SQL(" UNION ALL ").join(parts)).fetchall()
+    return [Newest(tuple(names), ts, now) for *names, ts, now in rows]
+
+
 def rows_by_minute(
     connection: psycopg.Connection[Any], dataset: Dataset, most: int, first: int, last: int
 ) -> list[tuple[dict[str, str], int, int]]:
-    """Return provider, symbol and interval, minute (since 1970), and rows of each series in the minutes `first` to
-    `last`, of the first `most` keys without their time.
+    """Return the names of each series, a minute, and its rows in it, for the minutes from `first` to `last`.
 
-    Only after `newest_times` has found some, in a transaction that may have a time limit.
+    Minutes count from 1970. Of the first `most` keys without their time; only after `newest_times` has found some.
     """
     connection.execute(BY_INDEX)
     query = _composed(_MINUTES, dataset, {}, most=most, start=first * 60, end=(last + 1) * 60)
@@ -255,15 +270,15 @@ def _composed(
         return sql.SQL(", ").join(sql.Identifier(*of, name) + sql.SQL(suffix) for name in columns)
 
     output, values = output_of(dataset, "ndjson")
-    behind = sql.SQL("WHERE ({}, each.ts) > ({}, 'infinity')").format(
-        joined(names, "each"), sql.SQL(", ").join(map(sql.Literal, after))
-    )
+    given = sql.SQL(", ").join(map(sql.Literal, after))
+    behind = sql.SQL("WHERE ({}, each.ts) > ({}, 'infinity')").format(joined(names, "each"), given)
     parts = {
         "table": sql.Identifier(dataset.table.name),
         "names": joined(names),
         "names_of_each": joined(names, "each"),
         "names_of_keys": joined(names, "keys"),
         "backwards": joined([*names, "ts"], "each", " DESC"),
+        "given": given,
         "names_of_stored": joined(names, "stored"),
         "names_as_texts": joined(names, "stored", "::text"),
         "after": behind if after else sql.SQL(""),

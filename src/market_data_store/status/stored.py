@@ -1,7 +1,8 @@
 """How many series each dataset has, the time of its newest row, and its feeds, at a bounded cost.
 
 A table is looked through in portions of its keys, in the key's order. What a round through all of them has found is
-known until the next one ends; a newer row is known as soon as it is seen.
+known until the next one ends; a newer row is known as soon as it is seen. Of a table with several portions, each look
+begins with the keys that had the newest rows of each feed: these will mostly have its next rows.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from itertools import islice
 from math import isfinite
 from typing import Any, NamedTuple
 
@@ -18,7 +20,7 @@ import psycopg
 from market_data_store.datasets import DATASETS, Dataset
 from market_data_store.errors import DatasetUnavailable
 from market_data_store.postgres.key_index import prefix
-from market_data_store.postgres.series import Newest, newest_times
+from market_data_store.postgres.series import Newest, newest_of, newest_times
 from market_data_store.postgres.sizes import estimated_rows
 from market_data_store.status.freshness import Feed, FeedName, Feeds, Rules, ordered
 from market_data_store.status.sparks import Sparks
@@ -34,6 +36,8 @@ _REST_S = 5.0
 _REST_TIMES = 50.0
 #: The most feeds of a dataset that are told apart; a table with more providers and groups is not one of market data.
 _MOST_FEEDS = 1_000
+#: The most keys that a look begins with.
+_MOST_AGAIN = 100
 #: Seconds between two estimates of the rows.
 _ROWS_REST_S = 10.0
 
@@ -59,6 +63,8 @@ class _Round:
     last_series: tuple[str, ...] = ()
     newest: float | None = None
     feeds: dict[FeedName, float] = field(default_factory=dict)
+    #: The key with the newest row of each feed.
+    keys: dict[FeedName, tuple[str, ...]] = field(default_factory=dict)
 
 
 @dataclass
@@ -72,6 +78,7 @@ class _Known:
     #: The newest time of each feed, and Postgres's time at the last look.
     feeds: dict[FeedName, float] = field(default_factory=dict)
     now: float = 0.0
+    keys: dict[FeedName, tuple[str, ...]] = field(default_factory=dict)
 
 
 class Stored:
@@ -113,6 +120,8 @@ class Stored:
             with connection.transaction():
                 connection.execute(f"SET LOCAL statement_timeout = {max(1, int(timeout_s * 1_000))}")
                 found = newest_times(connection, dataset, known.most, known.round.after)
+                is_whole = not known.round.after and len(found or ()) < known.most
+                newer = [] if is_whole else newest_of(connection, dataset, [*islice(known.keys.values(), _MOST_AGAIN)])
         except psycopg.errors.QueryCanceled:  # too large for the time, or locked
             known.most = max(_LEAST, known.most // 2)
             known.summary = _UNKNOWN
@@ -124,12 +133,16 @@ class Stored:
             psycopg.errors.InsufficientPrivilege,
             psycopg.DataError,
         ):
-            found = None
+            found, newer = None, []
         if found is None:
             known.round, known.summary, known.feeds = _Round(), _UNKNOWN, {}
             return
         is_all = len(found) < known.most
         known.most = min(_MOST, 2 * known.most)
+        for each in newer:
+            name = self._feed(dataset, each)
+            if name in known.feeds and isfinite(each.ts):
+                known.feeds[name] = max(known.feeds[name], each.ts)
         self._add(dataset, known, found)
         if is_all:
             self._finish(known)
@@ -137,24 +150,27 @@ class Stored:
     def _add(self, dataset: Dataset, known: _Known, found: list[Newest]) -> None:
         this, names = known.round, prefix(dataset)
         places = [names.index(name) for name in ("provider", "symbol", "interval") if name in names]
-        symbol = names.index("symbol") if "symbol" in names else None
         for each in found:
             series = tuple(each.names[place] for place in places)
             this.series += series != this.last_series
             this.last_series = series
             this.newest = each.ts if this.newest is None else max(this.newest, each.ts)
-            provider = each.names[names.index("provider")] if "provider" in names else ""
-            name = FeedName(dataset.name, provider, self._rules.group(None if symbol is None else each.names[symbol]))
+            name = self._feed(dataset, each)
             if isfinite(each.ts) and (name in this.feeds or len(this.feeds) < _MOST_FEEDS):
-                this.feeds[name] = max(this.feeds.get(name, each.ts), each.ts)
+                if each.ts >= this.feeds.get(name, each.ts):
+                    this.feeds[name], this.keys[name] = each.ts, each.names
                 if name in known.feeds:  # the round may take long
                     known.feeds[name] = max(known.feeds[name], each.ts)
         if found:
             this.after, known.now = found[-1].names, found[-1].now
 
+    def _feed(self, dataset: Dataset, each: Newest) -> FeedName:
+        named = dict(zip(prefix(dataset), each.names, strict=True))
+        return FeedName(dataset.name, named.get("provider", ""), self._rules.group(named.get("symbol")))
+
     def _finish(self, known: _Known) -> None:
         this, known.round = known.round, _Round()
-        known.feeds = this.feeds
+        known.feeds, known.keys = this.feeds, this.keys
         if this.newest is None:
             known.summary = Summary(0, None)
         elif isfinite(this.newest):

@@ -13,7 +13,7 @@ from support.databases import Connection
 from market_data_store.datasets import DATASETS, Dataset
 from market_data_store.postgres import series
 from market_data_store.postgres.key_index import BY_INDEX
-from market_data_store.postgres.series import Series, newest_rows, newest_times, rows_by_minute, series_of
+from market_data_store.postgres.series import Series, newest_of, newest_rows, newest_times, rows_by_minute, series_of
 
 BARS, OPTIONS, NEWS = DATASETS["bars"], DATASETS["options"], DATASETS["news"]
 START = datetime(2024, 1, 1, tzinfo=UTC)
@@ -105,6 +105,9 @@ def test_the_series_are_found(database: Connection, change: str, analyze: bool) 
         assert at_once == {(each.provider, each.symbol, each.interval): each.last for each in expected}
         assert list(at_once) == sorted(at_once)
         assert times(database, BARS, 7) == at_once
+        some = [*list(at_once)[:3], ("gone", "S", "1m")] if change != ALTERED else list(at_once)[:3]
+        again = newest_of(database, BARS, some)
+        assert {each.names: each.ts for each in again} == {key: at_once[key].timestamp() for key in list(at_once)[:3]}
         found = rows_by_minute(database, BARS, 1_000, MINUTES - 1, MINUTES + 1)
         assert sum(rows for _, _, rows in found) == 120
         assert {(names["provider"], names["symbol"], names["interval"]) for names, *_ in found} == set(at_once)
@@ -118,6 +121,7 @@ def test_no_plan_reads_a_whole_table(database: Connection, change: str) -> None:
         (series._SERIES, {}),
         (series._TIMES, {"most": 1_000}),
         (series._TIMES, {"most": 10, "after": ("cme", "S1", "5m")}),
+        (series._TIME, {"after": ("cme", "S1", "5m")}),
         (series._MINUTES, {"most": 1_000, "start": MINUTES * 60, "end": MINUTES * 60 + 120}),
         (series._NEWEST, {"limit": 10}),
     ):

@@ -138,12 +138,13 @@ def test_feeds_are_found_in_portions_and_their_minutes_are_counted(
 def test_a_newer_row_is_seen_before_the_round_ends(database: Connection, reader: DatabaseReader) -> None:
     insert = (
         "INSERT INTO bars_ohlcv (provider, symbol, interval, ts, open, high, low, close, enqueued_at) "
-        "SELECT 'p', 'S' || n, '1m', now() - %s * interval '1 minute', 1, 1, 1, 1, now() "
-        "FROM generate_series(0, 6) AS n"
+        "SELECT 'p', 'S' || n, '1m', now() - %s * interval '1 minute' - n * interval '1 second', 1, 1, 1, 1, now() "
+        "FROM generate_series(%s, 6) AS n"
     )
-    database.execute(insert, [30])
+    database.execute(insert, [30, 0])
     while not (found := reader.read()).feeds.every:
         pass
     assert found.feeds.every[0].is_stopped
-    database.execute(insert, [1])
+    reader.read()  # the first three keys of the next round
+    database.execute(insert + " LIMIT 1", [1, 0])  # the key that had the newest row, which that round has passed
     assert not reader.read().feeds.every[0].is_stopped
