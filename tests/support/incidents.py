@@ -23,7 +23,7 @@ from celery import Celery
 from market_data_store.causes import Cause, help_of
 from market_data_store.local import EmbeddedServer, free_port, start_postgres, start_valkey
 from market_data_store.postgres import schema
-from market_data_store.protocol import QUEUE, TASK
+from market_data_store.protocol import ENQUEUED_AT_HEADER, QUEUE, TASK
 from support.processes import MDS, Process, mds, running
 from support.prometheus import Prometheus, scraping
 from support.waiting import wait_until
@@ -39,7 +39,7 @@ _DEADLINES = {"socket_connect_timeout": 1.0, "socket_timeout": 1.0}
 QUOTA_BYTES = 64_000_000
 CAPACITY = 500
 #: The feed of the producer has stopped when its newest row is older.
-FRESH_S = 6.0
+FRESH_S = 4.0
 _JSON = {"MDS_LOG_FORMAT": "json", "MDS_LOG_LEVEL": "info"}
 _SETTINGS = {
     **_JSON,
@@ -75,7 +75,9 @@ class Producer:
             suppress(Exception),  # the broker is away
             self.celery.connection_for_write(transport_options=_DEADLINES) as connection,
         ):
+            headers = {ENQUEUED_AT_HEADER: time.time()}  # as StoreClient has it
             options: dict[str, Any] = {"connection": connection, "retry": False, "ignore_result": True}
+            options["headers"] = headers
             self.celery.send_task(TASK, args=[dataset, [row]], queue=queue, **options)
 
 

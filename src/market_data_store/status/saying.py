@@ -13,7 +13,8 @@ logger = logging.getLogger(__name__)
 
 #: What the looks at the parts say, with the words of the driver.
 _SAID_BY_LOOKS = {Cause.BROKER_DOWN, Cause.BROKER_TAKES_NO_WRITE, Cause.DATABASE_DOWN}
-#: A warning is said when it has lasted so many seconds: while processes start, each misses the others.
+#: These are said when they have lasted so many seconds: while processes start, each misses the others.
+_MISSED = {Cause.NO_WORKERS, Cause.NO_MONITOR, Cause.FEEDBACK_NOT_DELIVERED, Cause.WORKERS_IN_TROUBLE}
 _LASTS_S = 8.0
 
 
@@ -32,7 +33,8 @@ class Saying:
         self._began = {cause: self._began.get(cause, now) for cause in there}
         is_critical = any(each.severity == "critical" for each in found)  # then warnings mostly follow from it
         for cause, each in there.items():
-            if each.severity == "critical" or (not is_critical and now - self._began[cause] >= _LASTS_S):
+            is_sure = cause not in _MISSED or now - self._began[cause] >= _LASTS_S
+            if each.severity == "critical" or (is_sure and not is_critical):
                 said = self._said.setdefault(cause, Repeated(logger))
                 said.happened(each.text, kind=cause, cause=cause)
         for cause in self._said.keys() - there.keys():
