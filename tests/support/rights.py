@@ -161,7 +161,7 @@ def _postgres_knows(url: str) -> bool:
         if owner.execute("SELECT FROM pg_roles WHERE rolname = 'mds_worker'").rowcount == 0:
             for line in documented("CREATE ROLE "):
                 owner.execute(line.encode())
-        if owner.execute("SELECT FROM pg_tables WHERE tablename = 'unknown_fields'").rowcount == 0:
+        if owner.execute("SELECT FROM pg_tables WHERE tablename = 'partitions_wanted'").rowcount == 0:
             return False
         for line in grants(owner.info.dbname, Roles(**{name: f"mds_{name}" for name in ROLES if name != "admin"})):
             owner.execute(line.encode())

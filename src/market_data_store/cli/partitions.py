@@ -21,6 +21,7 @@ from market_data_store.errors import DatasetUnavailable, MarketDataStoreError
 from market_data_store.postgres import partitions_wanted
 from market_data_store.postgres.connection import connect, unavailable
 from market_data_store.postgres.converting import convert
+from market_data_store.postgres.leaving import begun
 from market_data_store.postgres.partitions import is_partitioned, partitions_of, size_of
 
 
@@ -56,7 +57,8 @@ def list_(dataset: str | None, as_json: bool) -> None:
     """List the partitions of DATASET, or of all datasets; `list` may be left out.
 
     A number of rows is Postgres's estimate, and empty before the first ANALYZE. Bytes are with indexes. The state is
-    attached, leaving (it is being detached, and its rows are not seen any more) or wanted (rows wait for it).
+    attached, leaving (it is being detached, and its rows are not seen any more), detached (it is about to be archived
+    or dropped) or wanted (rows wait for it).
     """
     try:
         with connect(settings().migration_url) as connection:
@@ -125,6 +127,12 @@ def _found(connection: psycopg.Connection[Any], name: str) -> Iterator[dict[str,
             **{"dataset": name, "partition": each.name, "from": _iso(each.starts), "to": _iso(each.ends)},
             **{"rows": each.rows, "bytes": each.size_bytes, "state": each.state, "trouble": None},
         }
+    for gone in begun(connection, DATASETS[name]) if span is not None else ():
+        if gone.exists and not gone.is_attached:
+            yield {
+                **{"dataset": name, "partition": gone.name, "from": _iso(gone.starts), "to": _iso(gone.ends)},
+                **{"rows": None, "bytes": None, "state": "detached", "trouble": None},
+            }
     for wanted in partitions_wanted.wanted(connection) if span is not None else ():
         if wanted.dataset == name and span is not None:
             yield {

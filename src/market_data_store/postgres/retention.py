@@ -14,6 +14,7 @@ from typing import Any
 import psycopg
 
 from market_data_store.datasets import DATASETS
+from market_data_store.datasets.registry import span_of
 from market_data_store.errors import ArchiveFailed, ConfigurationError
 from market_data_store.postgres import aging
 from market_data_store.postgres.aging import Guard
@@ -148,7 +149,9 @@ def apply(
 
 
 def _is_partitioned(connection: psycopg.Connection[Any], name: str) -> bool:
-    return name in DATASETS and is_partitioned(connection, DATASETS[name])
+    """Whether it has partitions that it was asked to have: those that an owner has made by himself stay his."""
+    dataset = DATASETS.get(name)
+    return dataset is not None and span_of(dataset) is not None and is_partitioned(connection, dataset)
 
 
 def _counted(

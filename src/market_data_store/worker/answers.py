@@ -34,7 +34,7 @@ def active_queues(state: Any) -> list[dict[str, Any]]:
     queues: list[dict[str, Any]] = _active_queues(state)
     consumer = state.consumer
     answer = {
-        "held": consumer.held.known,
+        "held": consumer.held.troubles,
         "stalled_s": consumer.progress.stalled_s,
         "deaf_s": consumer.watch.deaf_s,
         "settled_s": consumer.progress.settled_s,

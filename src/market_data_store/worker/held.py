@@ -31,6 +31,8 @@ logger = logging.getLogger(__name__)
 _PAUSE_PART = 1 / 8
 _PAUSE_TIMES = 10.0
 _LEAST_PAUSE_S = 2.0
+#: A row that lacks a partition is written within so many seconds, if a monitor makes it.
+_MADE_WITHIN_S = 10.0
 
 
 class HeldDataset(NamedTuple):
@@ -49,7 +51,8 @@ class HeldDatasets:
         self.known: dict[str, HeldDataset] = {}
         #: Those that are held, for jobs: without those of which only messages wait that lack a partition.
         self.names: frozenset[str] = frozenset()
-        self._partly: set[str] = set()
+        #: Since when only messages wait that lack a partition.
+        self._partly: dict[str, float] = {}
         #: Those whose messages flow back.
         self.flowing: set[str] = set()
         self._probe_at = float("-inf")
@@ -75,14 +78,18 @@ class HeldDatasets:
         if is_new:
             code = f" (SQLSTATE {hold.sqlstate})" if hold.sqlstate else ""
             what = "has rows that wait" if hold.partly else "is held"
-            logger.warning(
+            logger.log(
+                logging.INFO if hold.partly else logging.WARNING,
                 "%s %s: %s%s; %s messages wait in %s, and one of them is tried at least every %g s",
                 *(_named(hold.dataset), what, hold.reason, code, "these" if hold.partly else "its"),
                 *(held_queue(hold.dataset, lane), self._probe_s),
                 extra={"event": "trouble", **fields_of(Cause.DATASET_HELD)},
             )
         self.known[hold.dataset] = HeldDataset(hold.sqlstate, hold.reason)
-        (self._partly.add if hold.partly else self._partly.discard)(hold.dataset)
+        if hold.partly:
+            self._partly.setdefault(hold.dataset, now)
+        else:
+            self._partly.pop(hold.dataset, None)
         self._find_names()
         self.flowing.discard(hold.dataset)
 
@@ -90,13 +97,22 @@ class HeldDatasets:
         """Note that the dataset's table takes rows."""
         if self.known.pop(dataset, None) is not None:
             text = "%s is written again; its held messages flow back"
-            logger.warning(text, _named(dataset), extra={"event": "trouble_over", "cause": Cause.DATASET_HELD.value})
+            level = logging.INFO if dataset in self._partly else logging.WARNING
+            over = {"event": "trouble_over", "cause": Cause.DATASET_HELD.value}
+            logger.log(level, text, _named(dataset), extra=over)
+        self._partly.pop(dataset, None)
         self._find_names()
         self.flowing.add(dataset)
         self._began.pop(dataset, None)
 
+    @property
+    def troubles(self) -> dict[str, HeldDataset]:
+        """Those of `known` that somebody should know of: a partition that is made within seconds is no trouble."""
+        until = time.monotonic() - _MADE_WITHIN_S
+        return {name: why for name, why in self.known.items() if self._partly.get(name, until) <= until}
+
     def _find_names(self) -> None:
-        self.names = frozenset(self.known.keys() - self._partly)
+        self.names = frozenset(self.known.keys() - self._partly.keys())
 
     @property
     def is_due(self) -> bool:

@@ -54,6 +54,18 @@ def test_it_converts_after_asking_and_lists(database: Connection, command: Calla
     assert "is partitioned already" in command("convert", "ticks", "--yes").output
 
 
+def test_what_is_detached_and_not_yet_dropped_is_shown(database: Connection, command: Callable[..., Result]) -> None:
+    database.execute(TICKS)
+    assert command("convert", "ticks", "--yes").exit_code == 0
+    database.execute("""
+        INSERT INTO partitions_leaving
+        VALUES ('tick_data_p2024_01', 'ticks', '2024-01-01 00:00Z', '2024-02-01 00:00Z', now())
+    """)
+    database.execute("ALTER TABLE tick_data DETACH PARTITION tick_data_p2024_01 CONCURRENTLY")
+    found = {each["partition"]: each["state"] for each in json.loads(command("ticks", "--json").output)}
+    assert (found["tick_data_p2024_01"], found["tick_data_p2024_02"]) == ("detached", "attached")
+
+
 def test_what_is_not_to_have_partitions_is_not_converted(command: Callable[..., Result]) -> None:
     refused = command("convert", "bars")
     assert (refused.exit_code, "set MDS_PARTITIONS=bars=month" in refused.output) == (2, True)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from celery import Celery
-from support.brokers import on_redis
+from support.brokers import slow_on_rabbitmq
 from support.databases import Connection
 from support.fixtures.store import QUEUE, TASK, StartWorker
 from support.partitions import partitions
@@ -18,7 +18,7 @@ from market_data_store.datasets.spans import Span
 from market_data_store.postgres import schema
 from market_data_store.upkeep.partitions import Partitions
 
-pytestmark = on_redis
+pytestmark = slow_on_rabbitmq
 
 #: By the issue, a row that has no partition is stored within so many seconds.
 WITHIN_S = 10.0

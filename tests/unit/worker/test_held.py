@@ -34,6 +34,24 @@ def test_a_dataset_that_is_written_again_flows_back_unless_it_is_held_anew() -> 
     assert held.flowing == set()
 
 
+def test_rows_without_a_partition_hold_nobody_else_and_are_no_trouble_at_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 1_000.0
+    monkeypatch.setattr("market_data_store.worker.held.time.monotonic", lambda: now)
+    held = HeldDatasets(probe_s=30.0)
+    held.note(Hold("bars", "23514", "no partition for 2016_03", partly=True))
+    assert ([*held.known], held.names, held.troubles) == (["bars"], frozenset(), {})
+    now += 11.0
+    assert [*held.troubles] == ["bars"]
+    # Another row without a partition, an hour later: it is tried soon, too.
+    now += 3_600.0
+    held.note(Hold("bars", "23514", "no partition for 2016_04", partly=True))
+    now += 2.0
+    assert held.is_due
+    held.release("bars")
+    held.note(Hold("bars", "42703", "no column"))
+    assert ({*held.names}, [*held.troubles]) == ({"bars"}, ["bars"])
+
+
 def test_the_longer_a_probe_takes_the_later_is_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 1_000.0
     monkeypatch.setattr("market_data_store.worker.held.time.monotonic", lambda: now)
