@@ -195,7 +195,7 @@ def newest_times(
 
 def newest_of(connection: psycopg.Connection[Any], dataset: Dataset, keys: Iterable[Sequence[str]]) -> list[Newest]:
     """Return the newest time of those of these keys that are there; only after `newest_times` has found some."""
-    parts = [sql.SQL("({})").format(_composed(_TIME, dataset, {}, after=key)) for key in keys]
+    parts = [sql.SQL("({})").format(composed(_TIME, dataset, {}, after=key)) for key in keys]
     if not parts:
         return []
     connection.execute(BY_INDEX)
