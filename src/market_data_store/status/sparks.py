@@ -14,7 +14,7 @@ import psycopg
 
 from market_data_store.datasets import DATASETS
 from market_data_store.errors import DatasetUnavailable
-from market_data_store.postgres.series import rows_by_minute
+from market_data_store.postgres.newest_times import rows_by_minute
 from market_data_store.status.freshness import MINUTES, Feed, FeedName, Rules
 
 #: Of a table with more keys without their time than this, nothing is counted.

@@ -20,7 +20,7 @@ import psycopg
 from market_data_store.datasets import DATASETS, Dataset
 from market_data_store.errors import DatasetUnavailable
 from market_data_store.postgres.key_index import prefix
-from market_data_store.postgres.series import Newest, newest_of, newest_times
+from market_data_store.postgres.newest_times import Newest, newest_of, newest_times
 from market_data_store.postgres.sizes import estimated_rows
 from market_data_store.status.freshness import Feed, FeedName, Feeds, Rules, ordered
 from market_data_store.status.sparks import Sparks

@@ -11,9 +11,11 @@ from psycopg import sql
 from support.databases import Connection
 
 from market_data_store.datasets import DATASETS, Dataset
+from market_data_store.postgres import newest_times as newest
 from market_data_store.postgres import series
 from market_data_store.postgres.key_index import BY_INDEX
-from market_data_store.postgres.series import Series, newest_of, newest_rows, newest_times, rows_by_minute, series_of
+from market_data_store.postgres.newest_times import newest_of, newest_times, rows_by_minute
+from market_data_store.postgres.series import Series, newest_rows, series_of
 
 BARS, OPTIONS, NEWS = DATASETS["bars"], DATASETS["options"], DATASETS["news"]
 START = datetime(2024, 1, 1, tzinfo=UTC)
@@ -119,10 +121,10 @@ def test_no_plan_reads_a_whole_table(database: Connection, change: str) -> None:
     fill(database, change)
     for query, numbers in (
         (series._SERIES, {}),
-        (series._TIMES, {"most": 1_000}),
-        (series._TIMES, {"most": 10, "after": ("cme", "S1", "5m")}),
-        (series._TIME, {"after": ("cme", "S1", "5m")}),
-        (series._MINUTES, {"most": 1_000, "start": MINUTES * 60, "end": MINUTES * 60 + 120}),
+        (newest._TIMES, {"most": 1_000}),
+        (newest._TIMES, {"most": 10, "after": ("cme", "S1", "5m")}),
+        (newest._TIME, {"after": ("cme", "S1", "5m")}),
+        (newest._MINUTES, {"most": 1_000, "start": MINUTES * 60, "end": MINUTES * 60 + 120}),
         (series._NEWEST, {"limit": 10}),
     ):
         plan = plan_of(database, query, **numbers)

@@ -225,9 +225,9 @@ def test_a_wrong_row_takes_none_of_the_others_off_the_fast_way(place: int, monke
     """Counted, since a message read row by row as a whole is stored alike and takes ten times as long."""
     read: list[int] = []
 
-    def counted(dataset: Dataset, position: int, *arguments: Any) -> Any:
+    def counted(dataset: Dataset, position: int, *arguments: Any, **more: Any) -> Any:
         read.append(position)
-        return read_row(dataset, position, *arguments)
+        return read_row(dataset, position, *arguments, **more)
 
     monkeypatch.setattr("market_data_store.wire.alone.read_row", counted)
     rows = [BAR | {"ts": (datetime(2024, 1, 2, tzinfo=UTC) + timedelta(minutes=n)).isoformat()} for n in range(500)]

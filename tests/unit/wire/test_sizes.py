@@ -87,11 +87,11 @@ def test_a_broken_message_is_not_read_to_its_end(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr("market_data_store.wire.alone._MOST_READ", 20)
     read = []
 
-    def counted(dataset: Any, position: int, *arguments: Any) -> Any:
+    def counted(dataset: Any, position: int, *arguments: Any, **more: Any) -> Any:
         from market_data_store.wire.reader import read_row
 
         read.append(position)
-        return read_row(dataset, position, *arguments)
+        return read_row(dataset, position, *arguments, **more)
 
     monkeypatch.setattr("market_data_store.wire.alone.read_row", counted)
     found = decode(DATASETS["bars"], [read_rows(DATASETS["bars"], json.dumps([1] * 95).encode(), {})], [0])
