@@ -8,14 +8,17 @@ import threading
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import amqp
 import psycopg
 import redis
+from psycopg import sql
 
 from market_data_store.local import servers
 from market_data_store.postgres.grants import Roles, grants
+from market_data_store.postgres.tables import metadata
 from support import processes, rabbitmq
 
 DOCUMENT = Path(__file__).parents[2] / "docs/least-rights.md"
@@ -43,6 +46,8 @@ _COMMANDS = {
     "producer": r"python[\d.]* -[cm] ",
 }
 _URLS = ("DATABASE_URL", "BROKER_URL", "REDIS_URL")
+#: The table of a dataset that every store has.
+BARS = "bars_ohlcv"
 #: The URLs of servers that know the users.
 _knowing: set[str] = set()
 _granting = threading.Lock()
@@ -163,6 +168,20 @@ def _postgres_knows(url: str) -> bool:
                 owner.execute(line.encode())
         if owner.execute("SELECT FROM pg_tables WHERE tablename = 'partitions_wanted'").rowcount == 0:
             return False
+        others = sql.SQL(", ").join(map(sql.Identifier, _declared_tables(owner)))
         for line in grants(owner.info.dbname, Roles(**{name: f"mds_{name}" for name in ROLES if name != "admin"})):
             owner.execute(line.encode())
+            of_datasets = re.fullmatch(rf"(GRANT .+ ON ).*\b{BARS}\b.*( TO .+);", line)
+            if of_datasets and others.as_string():
+                beginning, end = of_datasets.groups()
+                owner.execute(sql.SQL(beginning) + others + sql.SQL(end))
     return True
+
+
+def _declared_tables(owner: psycopg.Connection[Any]) -> list[str]:
+    """The tables of the datasets that a test has declared: `mds grants` of its processes prints these as well."""
+    known = [*metadata.tables, "alembic_version"]
+    found = owner.execute(
+        "SELECT tablename FROM pg_tables WHERE schemaname = 'public' AND tablename <> ALL (%s) ORDER BY 1", [known]
+    )
+    return [str(name) for (name,) in found.fetchall()]
