@@ -257,8 +257,12 @@ def require_all(matching: Matching, found: Iterable[str]) -> None:
     missing = [f for f in fields_of(matching.dataset) if f.name not in present and (f.required or f.rule.enqueued_at)]
     if not missing:
         return
-    named = {"provider", "symbol", "interval"}
+    named = {"symbol", "provider", "interval"}
+    missing.sort(key=lambda f: f.name not in named)
     ways = [_way(f, named) for f in missing]
+    if asked := [f.name for f in missing if f.name in named]:
+        one = "symbol" if "symbol" in asked else asked[0]
+        ways.insert(len(asked), f"(or --map {one}=COLUMN where the file has it)")
     columns = ", ".join(name or f"column {at + 1} (no name)" for at, name in enumerate(matching.source.names))
     hints = _hints(matching, [f.name for f in missing])
     raise Undecided(

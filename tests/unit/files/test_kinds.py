@@ -392,6 +392,7 @@ def test_what_every_row_needs_is_asked_for_in_one_line(file: Path) -> None:
     assert question.count("\n") == 0
     for option in ("--provider PROVIDER", "--symbol SYMBOL", "--interval INTERVAL"):
         assert option in question
+    assert "(or --map symbol=COLUMN where the file has it); the file has" in question
     wrong = asked(file, "when,o1,h1,l1,c1\n2024-01-02,2,5,1,3\n", **BARS)
     assert "--map open=COLUMN" in wrong
     assert "the file has when, o1, h1, l1, c1" in wrong
