@@ -89,7 +89,7 @@ def test_the_demo_says_what_differs(tmp_path: Path) -> None:
 def test_up_prints_at_most_ten_lines_and_its_addresses_last(up: Up) -> None:
     lines = up.text().partition("Ready;")[0].splitlines()
     assert len(lines) < 10, up.text()
-    assert [line.split()[0] for line in lines[-4:]] == ["WEB", "DATABASE_URL", "BROKER_URL", "Passwords"]
+    assert [line.split()[0] for line in lines[-5:]] == ["WEB", "METRICS", "DATABASE_URL", "BROKER_URL", "Passwords"]
 
 
 def test_bars_and_quotes_load_once_and_change_nothing_again(up: Up) -> None:
