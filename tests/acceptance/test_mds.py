@@ -31,7 +31,8 @@ class Up(Process):
     """A running `mds up`, of worker and monitor unless it is told of ports for web and Flower."""
 
     def __init__(self, directory: Path, *, web_port: int = 0, flower_port: int = 0) -> None:
-        command = (*MDS, "up", f"--web-port={web_port}", f"--flower-port={flower_port}")
+        ports = {"web": web_port, "flower": flower_port, "metrics": free_port()}
+        command = (*MDS, "up", *(f"--{name}-port={port}" for name, port in ports.items()))
         super().__init__(*command, directory=directory)
         self.wait_for_text("Ready")
 
