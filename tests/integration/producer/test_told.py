@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 import redis
+from celery import Celery
 from market_data_core.telemetry import BackpressureLevel
 from support.brokers import on_redis
 from support.rows import BAR
@@ -41,9 +42,9 @@ def event(level: BackpressureLevel, reason: str | None, queue: str = QUEUE) -> F
     return FeedbackEvent.create(queue, 0, 100, level, reason)
 
 
-def test_a_client_waits_while_the_database_is_nearly_full(publisher: RedisFeedbackPublisher) -> None:
+def test_a_client_waits_while_the_database_is_nearly_full(publisher: RedisFeedbackPublisher, producer: Celery) -> None:
     publisher.send(event(HARD, DATABASE_FULL))
-    with StoreClient(on_pressure="raise", declare=False) as client:
+    with StoreClient(app=producer, on_pressure="raise", declare=False) as client:
         with pytest.raises(
             Backpressure, match=r"^the database is nearly full \(database_full, see `mds status`\); wait "
         ):
@@ -57,7 +58,7 @@ def test_a_client_waits_while_the_database_is_nearly_full(publisher: RedisFeedba
                 return False
 
         wait_until(is_taken, "the client goes on")
-    with StoreClient(on_pressure="ignore", declare=False) as client:
+    with StoreClient(app=producer, on_pressure="ignore", declare=False) as client:
         publisher.send(event(HARD, DATABASE_FULL))
         assert client.write("bars", [BAR]) == 1
 
