@@ -302,6 +302,24 @@ PLANTS: dict[str, tuple[Plant, str, str, str]] = {
         sql(TIMESCALE, NO_TIMESCALE),
         *("database.timescaledb", "warning", "signals is a plain table although TimescaleDB is installed"),
     ),
+    "a table that is not partitioned": (
+        variables(MDS_PARTITIONS="ticks=month"),
+        *("database.partitions", "warning", "`mds partitions convert ticks` partitions it by month"),
+    ),
+    "a partition that nobody makes": (
+        sql(
+            "INSERT INTO partitions_wanted VALUES ('ticks', '2016-03-01 00:00+00', now() - interval '1 minute')",
+            "TRUNCATE partitions_wanted",
+        ),
+        *("database.partitions", "error", "ticks: rows wait for the partition from 2016-03-01: no monitor has made it"),
+    ),
+    "a field with a wrong name": (
+        sql(
+            "INSERT INTO unknown_fields VALUES ('bars', 'prize', '{number}', 7, now(), now())",
+            "TRUNCATE unknown_fields",
+        ),
+        *("database.unknown", "warning", "do not know: bars.prize"),
+    ),
     "letters above their quota": (
         variables(MDS_LETTERS_QUOTA_BYTES="1000"),
         *("database.letters_quota", "warning", "MDS_LETTERS_QUOTA_BYTES"),

@@ -11,18 +11,18 @@ import psycopg
 
 from market_data_store.config import Settings
 from market_data_store.connections.urls import without_password
-from market_data_store.datasets import DATASETS
 from market_data_store.dead_letters.quota import size_of_files
-from market_data_store.errors import DatabaseUnavailable, DatasetUnavailable
-from market_data_store.postgres import found, grants, timescale
+from market_data_store.errors import DatabaseUnavailable
+from market_data_store.postgres import grants
 from market_data_store.postgres.connection import connect, first_line
 from market_data_store.postgres.room import disk_free
 from market_data_store.postgres.schema import revisions_of
-from market_data_store.postgres.server import OLDEST, ServerFacts, bounded, facts_of, is_pooled
+from market_data_store.postgres.server import OLDEST, ServerFacts, facts_of, is_pooled
+from market_data_store.status.doctor import tables
 from market_data_store.status.doctor.clocks import clock_of
 from market_data_store.status.doctor.disks import megabytes, room_in
 from market_data_store.status.doctor.family import Family
-from market_data_store.status.doctor.finding import Finding, error, ok, skipped, warning
+from market_data_store.status.doctor.finding import Finding, error, ok, warning
 
 NAME = "database"
 #: Seconds that a worker's statement may need: the task's soft time limit, see celeryconfig.py.
@@ -86,8 +86,10 @@ def database(settings: Settings, see: Callable[[ServerFacts], None]) -> Family[D
             "pooler": _pooler,
             "migrations": _migrations,
             "rights": _rights,
-            "tables": _tables,
-            "timescaledb": _timescaledb,
+            "tables": lambda part: tables.fitting(part.connection),
+            "partitions": lambda part: tables.partitions(part.connection),
+            "timescaledb": lambda part: tables.timescaledb(part.connection),
+            "unknown": lambda part: tables.unknown(part.connection),
             "disk": _disk,
             "letters_quota": letters,
         },
@@ -207,65 +209,6 @@ def _rights(part: Database) -> Iterator[Finding]:
         f"{role} lacks what {kind} needs: {', '.join(named[:3])}{more}",
         f'mds grants --{kind} {role} | psql "$ADMIN_DATABASE_URL"',
     )
-
-
-def _tables(part: Database) -> Iterator[Finding]:
-    check = f"{NAME}.tables"
-    if revisions_of(part.connection).current is None:
-        yield skipped(check, "the schema is not there yet")
-        return
-    unfit = [finding for name in DATASETS if (finding := _table(check, part.connection, name)) is not None]
-    yield from unfit or [ok(check, f"the tables of {len(DATASETS)} datasets can take their rows")]
-
-
-def _table(check: str, connection: psycopg.Connection[Any], name: str) -> Finding | None:
-    table = DATASETS[name].table.name
-    mend = f"mend the table {table} (docs/deploy.md, Tables of your own making); its rows wait until then"
-    try:
-        with bounded(connection):
-            found.look(connection, DATASETS[name])
-            if unfilled := found.unfilled(connection, DATASETS[name]):
-                named = ", ".join(f"{table}.{column}" for column in unfilled)
-                return error(check, f"{name}: {named} is NOT NULL and nothing fills it", f"give it a default; {mend}")
-    except DatasetUnavailable as unfit:
-        return error(check, f"{name}: {unfit.reason}", mend)
-    except psycopg.errors.UndefinedTable:
-        return error(check, f"{name}: the table {table} is missing", "restore it from a backup, or create it again")
-    return None
-
-
-def _timescaledb(part: Database) -> Iterator[Finding]:
-    check = f"{NAME}.timescaledb"
-    version = timescale.installed(part.connection)
-    if version is None:
-        yield ok(check, "TimescaleDB is not installed; the tables are plain ones")
-        return
-    tables = {dataset.table.name: dataset for dataset in DATASETS.values()}
-    with bounded(part.connection):
-        hypertables = {each.name: each for each in timescale.hypertables(part.connection, [*tables])}
-        jobs = timescale.jobs(part.connection, [*tables])
-    wrong = [
-        warning(check, f"{name} is a plain table although TimescaleDB is installed", "see docs/scale.md, TimescaleDB")
-        for name in tables
-        if name not in hypertables
-    ]
-    for name, each in hypertables.items():
-        key = [column for column in tables[name].key if column != "ts"]
-        if each.is_compressed and not set(each.segmented_by) & set(key):
-            wrong.append(
-                warning(
-                    check,
-                    f"chunks of {name} are compressed without a column of its key in compress_segmentby: each late row "
-                    "decompresses much",
-                    f"ALTER TABLE {name} SET (timescaledb.compress_segmentby = '{', '.join(key)}')",
-                )
-            )
-    wrong += [
-        warning(check, f"{job.name} of {job.table} has failed", "see timescaledb_information.job_errors")
-        for job in jobs
-        if job.has_failed
-    ]
-    yield from wrong or [ok(check, f"TimescaleDB {version}; {len(hypertables)} hypertables, {len(jobs)} jobs")]
 
 
 def _disk(part: Database) -> Iterator[Finding]:
