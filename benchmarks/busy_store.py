@@ -107,12 +107,34 @@ def feeds(now: float, number: int = FEEDS) -> list[dict[str, Any]]:
 
 
 def document(status: dict[str, Any]) -> dict[str, Any]:
-    """The status with all of this in it."""
+    """The status with all of this in it, and the headline and health that fit to it."""
     now = status["ts"]
     queue, backfill = status["queue"], status["backfill"]
+    trouble = f"{WORKERS} workers; worker017@machine-1 has had messages and committed none for 45 s"
+    stopped = "bars of polygon has stopped: its newest row is 720 s old, its limit is 300 s"
+    components = [
+        {**each, "state": "degraded", "details": {"alive": str(WORKERS), "error": trouble}}
+        if each["name"] == "workers"
+        else {**each, "state": "healthy", "details": {"last": "ok"}}
+        if each["name"] == "feedback"
+        else each
+        for each in status["health"]["components"]
+    ]
     return {
         **status,
+        "headline": f"degraded: {trouble}; {stopped}",
+        "severity": "warning",
+        "headline_cause": "workers_in_trouble",
+        "since_ts": now - 45,
+        "help": "docs/troubleshooting.md#workers-are-in-trouble",
+        "health": {**status["health"], "components": components},
         "workers": WORKERS,
+        "queue": {**queue, "workers": WORKERS},
+        "backfill": {**backfill, "workers": WORKERS, "problem": None},
+        "events": [
+            {"ts": now - ago, "level": level, "reason": None, "queue_size": size, "capacity": queue["capacity"]}
+            for ago, level, size in ((4, "ok", 0), (395, "ok", 3_980), (440, "soft", 6_450), (500, "hard", 8_020))
+        ],
         "flow": flow(now),
         "worker_list": workers(now),
         "feeds": feeds(now),
