@@ -58,7 +58,8 @@ class Told:
         return is_fresh and event.reason == DATABASE_FULL
 
     def close(self) -> None:
-        """Give the connection back."""
+        """Give the connection back; whoever asks afterwards is told of nothing."""
+        self._ask_at = float("inf")
         if self._stream is not None:
             self._stream.close()
             self._stream = None

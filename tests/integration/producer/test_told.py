@@ -77,7 +77,9 @@ def test_only_a_fresh_event_of_the_lane_counts(
     monkeypatch.setattr(time, "time", lambda: now + 31)
     assert not live.is_database_full()
     monkeypatch.undo()
+    assert live.is_database_full()
     live.close()
+    assert not live.is_database_full(), "it opens no connection that nobody would close"
     backfill.close()
     assert not Told("redis://127.0.0.1:1/0", QUEUE).is_database_full()
     assert not Told("", QUEUE).is_database_full()
