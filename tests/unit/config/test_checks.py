@@ -115,7 +115,14 @@ def test_what_kubernetes_sets_and_names_of_others_are_left_alone(lines: Lines, n
     assert lines(**{name: value}) == []
 
 
-@pytest.mark.parametrize(("given", "said"), CONTRADICTIONS)
+#: The same setting cannot be wrong in two ways at once, as those of `CONTRADICTIONS` are.
+ANOTHER = (
+    {"MDS_FRESHNESS": "bars:*:fut=5m"},
+    "MDS_FRESHNESS: 'fut' is not a group of symbols; declare it in MDS_SYMBOL_GROUPS",
+)
+
+
+@pytest.mark.parametrize(("given", "said"), [*CONTRADICTIONS, ANOTHER])
 def test_values_that_cannot_work_together_are_one_line(lines: Lines, given: dict[str, str], said: str) -> None:
     (line,) = lines(**given)
     assert line.startswith(said)
