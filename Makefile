@@ -49,7 +49,7 @@ test: ## Run the default tests on real servers: minutes.
 	$(BIN)/pytest
 
 slow: ## Run the second tier: kills, outages, the benchmark's gate.
-	$(BIN)/pytest -m slow
+	$(BIN)/pytest -m slow -n 3
 
 soak-types: ## Write every column of every dataset as 33 other types: minutes.
 	$(BIN)/pytest -m soak tests/integration/postgres/test_altered_types.py
