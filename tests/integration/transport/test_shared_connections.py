@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from pathlib import Path
 
 import kombu
 import pytest
@@ -14,7 +15,15 @@ import redis
 from support.waiting import wait_until
 
 from market_data_store.connections.redis_pool import shared_redis
+from market_data_store.local import start_valkey
 from market_data_store.transport.selection import Connection
+
+
+@pytest.fixture
+def redis_url(tmp_path: Path) -> Iterator[str]:
+    """A server that no other test of this process has a connection to."""
+    with start_valkey(tmp_path / "valkey") as server:
+        yield server.url
 
 
 @pytest.fixture
