@@ -15,6 +15,7 @@ from datetime import UTC
 from typing import Any
 
 import psycopg
+import pyarrow as pa
 import pyarrow.compute as pc
 
 from market_data_store.postgres.batch import Batch
@@ -88,12 +89,14 @@ def upsert(
     """
     with connection.cursor(binary=True) as cursor:
         if len(rows) <= FEW_ROWS:
-            found = _Found(cursor, statements.listed, {**parameters_of(batch, rows), **_window(batch, rows)})
+            window = _window(batch.columns(rows))
+            found = _Found(cursor, statements.listed, {**parameters_of(batch, rows), **window})
             look_first = False
         else:
+            columns = batch.columns(rows)
             cursor.execute(statements.stage)
-            copy_rows(cursor, statements.copy_to_stage, batch.dataset, batch.columns(rows), numbers=rows)
-            found = _Found(cursor, statements.staged, _window(batch, rows))
+            copy_rows(cursor, statements.copy_to_stage, batch.dataset, columns, numbers=rows)
+            found = _Found(cursor, statements.staged, _window(columns))
         if unfit := unfit_rows(cursor, statements, found.statements, found.parameters):
             raise RowsUnfit(unfit)
         return _upserted(found, batch, rows, look_first=look_first)
@@ -102,14 +105,14 @@ def upsert(
 def are_new(cursor: psycopg.Cursor[Any], statements: Statements, batch: Batch, rows: Sequence[int]) -> bool:
     """Whether none of a few of these rows, spread over all of them, is stored."""
     sample = sorted({rows[place * (len(rows) - 1) // (_SAMPLE - 1)] for place in range(_SAMPLE)})
-    parameters = {**parameters_of(batch, sample), **_window(batch, sample)}
+    parameters = {**parameters_of(batch, sample), **_window(batch.columns(sample))}
     ((stored,),) = cursor.execute(statements.count_listed, parameters).fetchall()
     return not stored
 
 
-def _window(batch: Batch, rows: Sequence[int]) -> dict[str, Any]:
+def _window(columns: pa.RecordBatch) -> dict[str, Any]:
     """Return the first and the last time of these rows."""
-    extremes = pc.min_max(batch.columns(rows).column("ts"))
+    extremes = pc.min_max(columns.column("ts"))
     return {
         name: None if (found := extremes[bound].as_py()) is None else found.replace(tzinfo=UTC)
         for name, bound in (("earliest", "min"), ("latest", "max"))
