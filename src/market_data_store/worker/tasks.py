@@ -102,7 +102,8 @@ class WriteTask(CoalescedTask):
                 if call.dataset.name in held:
                     outcomes[place] = Hold(call.dataset.name, enqueued_at=envelope.enqueued_at)
                     continue
-                call = replace(call, dataset=added_columns.known_of(call.dataset))
+                if (known := added_columns.known_of(call.dataset)) is not call.dataset:
+                    call = replace(call, dataset=known)
                 message = _Decoded(place, envelope, embed, _message(envelope, call))
                 by_dataset.setdefault(call.dataset, []).append(message)
             except InvalidMessage as error:
