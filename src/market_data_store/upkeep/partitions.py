@@ -17,7 +17,7 @@ from typing import Any
 
 import psycopg
 
-from market_data_store.datasets import DATASETS
+from market_data_store.datasets import DATASETS, Dataset
 from market_data_store.datasets.spans import Span
 from market_data_store.errors import DatabaseUnavailable, DatasetUnavailable
 from market_data_store.logs.repeated import Repeated
@@ -107,12 +107,7 @@ class Partitions:
                 self._failed(connection, name, _NOT_ASKED.format(name=name))
 
     def _make(self, connection: psycopg.Connection[Any], name: str, starts: list[datetime]) -> None:
-        dataset, span = DATASETS[name], self._spans[name]
-        if not is_partitioned(connection, dataset):
-            why = partitioning.refusal(connection, dataset) or _NOT_CONVERTED.format(
-                table=dataset.table.name, name=name
-            )
-            raise DatasetUnavailable(name, None, why)
+        dataset, span = _partitioned(connection, name), self._spans[name]
         moment = now(connection)
         earliest, latest = span.start_of(span.earliest(moment)), span.latest(moment)
         for start in sorted({span.start_of(each) for each in starts if earliest <= each < latest}):
@@ -123,14 +118,9 @@ class Partitions:
         partitions_wanted.settle(connection, name, starts)
 
     def _make_ahead(self, connection: psycopg.Connection[Any], name: str, span: Span, moment: datetime) -> None:
-        dataset = DATASETS[name]
-        if is_partitioned(connection, dataset):
-            made = partitioning.make_ahead(connection, dataset, span, moment)
-            if made:
-                logger.info("%s: made ahead %s", name, ", ".join(made))
-            return
-        why = partitioning.refusal(connection, dataset) or _NOT_CONVERTED.format(table=dataset.table.name, name=name)
-        raise DatasetUnavailable(name, None, why)
+        made = partitioning.make_ahead(connection, _partitioned(connection, name), span, moment)
+        if made:
+            logger.info("%s: made ahead %s", name, ", ".join(made))
 
     def _try(self, connection: psycopg.Connection[Any], name: str, make: Any) -> None:
         """Make a dataset's partitions; what goes wrong is said, and told to the workers that wait for them."""
@@ -170,6 +160,15 @@ def made(url: str, wanted: Mapping[str, Span]) -> Iterator[None]:
         yield
     finally:
         service.stop()
+
+
+def _partitioned(connection: psycopg.Connection[Any], name: str) -> Dataset:
+    """Return the dataset; raises `DatasetUnavailable` if its table is not partitioned."""
+    dataset = DATASETS[name]
+    if not is_partitioned(connection, dataset):
+        why = partitioning.refusal(connection, dataset) or _NOT_CONVERTED.format(table=dataset.table.name, name=name)
+        raise DatasetUnavailable(name, None, why)
+    return dataset
 
 
 def _said(error: psycopg.Error | DatabaseUnavailable) -> str:
