@@ -1,4 +1,4 @@
-"""The options by which commands choose rows: `--provider`, `--symbol`, `--interval`, `--start` and `--end`."""
+"""How commands choose: a dataset by its name, rows by `--provider`, `--symbol`, `--interval`, `--start`, `--end`."""
 
 from __future__ import annotations
 
@@ -43,6 +43,20 @@ class NameOf(click.ParamType):  # type: ignore[type-arg]  # of click 8.1 it take
 
 #: The name of a dataset.
 DATASET = NameOf(lambda: DATASETS)
+
+
+class GroupOfDatasets(click.Group):
+    """Takes the name of a dataset where other groups take that of a command only: for its command `list`."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse the arguments; without the name of a command they are those of `list`."""
+        if not args or args[0] not in (*self.commands, *ctx.help_option_names):
+            args = ["list", *args]
+        return super().parse_args(ctx, args)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command:
+        """Return the command of this name, or `list`."""
+        return super().get_command(ctx, cmd_name) or self.commands["list"]
 
 
 def names(what: str) -> Callable[[C], C]:

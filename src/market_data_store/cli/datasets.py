@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from market_data_store.cli.choosing import DATASET
+from market_data_store.cli.choosing import DATASET, GroupOfDatasets
 from market_data_store.cli.columns import aligned
 from market_data_store.cli.terminal import printable
 from market_data_store.cli.unknown import command as unknown
@@ -32,19 +32,7 @@ _KINDS = {
 }
 
 
-class _Datasets(click.Group):
-    """Takes the name of a dataset where other groups take that of a command only."""
-
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        if not args or args[0] not in (*self.commands, *ctx.help_option_names):
-            args = ["list", *args]
-        return super().parse_args(ctx, args)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command:
-        return super().get_command(ctx, cmd_name) or list_
-
-
-@click.group("datasets", cls=_Datasets)
+@click.group("datasets", cls=GroupOfDatasets)
 def command() -> None:
     """List the fields of all datasets, or of one, with their kinds and the other names that they may have.
 

@@ -11,7 +11,7 @@ from typing import Any
 import click
 import psycopg
 
-from market_data_store.cli.choosing import DATASET
+from market_data_store.cli.choosing import DATASET, GroupOfDatasets
 from market_data_store.cli.columns import aligned
 from market_data_store.cli.terminal import NeedsYes, moment, printable
 from market_data_store.config import settings
@@ -25,19 +25,7 @@ from market_data_store.postgres.leaving import begun
 from market_data_store.postgres.partitions import is_partitioned, partitions_of, size_of
 
 
-class _Partitions(click.Group):
-    """Takes the name of a dataset where other groups take that of a command only."""
-
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        if not args or args[0] not in (*self.commands, *ctx.help_option_names):
-            args = ["list", *args]
-        return super().parse_args(ctx, args)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command:
-        return super().get_command(ctx, cmd_name) or list_
-
-
-@click.group("partitions", cls=_Partitions)
+@click.group("partitions", cls=GroupOfDatasets)
 def command() -> None:
     """List the partitions of DATASET, or of all datasets; `convert` makes a plain table a partitioned one.
 
