@@ -3,37 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any
 
 import psycopg
-import pytest
 from support.brokers import on_redis
-from support.sharing import Corner
 from support.waiting import wait_until
-from support.web import Web, serving
+from support.web import Web
 from support.workers import Worker
 
 from market_data_store import dead_letters
 from market_data_store.dead_letters import DeadLetter
 
 ROW = '{"symbol":"S","name":"n","ts":1704067200,"value":1.10000000000000000001}'
-
-
-@pytest.fixture(scope="module")
-def running_web(
-    corner_at: Callable[[str], Corner], shared_redis_url: str, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Web]:
-    servers = {"DATABASE_URL": corner_at(shared_redis_url).database_url, "BROKER_URL": shared_redis_url}
-    with serving(tmp_path_factory.mktemp("web"), **servers) as running:
-        yield running
-
-
-@pytest.fixture
-def web(running_web: Web, redis_url: str, database_url: str) -> Web:
-    return running_web
 
 
 def letter(position: int, pattern: str, row: str | None = ROW, **given: Any) -> DeadLetter:

@@ -4,37 +4,20 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import psycopg
-import pytest
 from celery import Celery
 from playwright.sync_api import Page, expect
 from support.brokers import on_redis
 from support.browser import Watched
-from support.sharing import Corner
 from support.waiting import wait_until
-from support.web import TOKEN, Web, serving
+from support.web import TOKEN, Web
 from support.workers import Worker
 
 GOOD = {"provider": "p", "symbol": "S", "name": "n"}
 expect.set_options(timeout=60_000)
-
-
-@pytest.fixture(scope="module")
-def running_web(
-    corner_at: Callable[[str], Corner], shared_redis_url: str, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Web]:
-    servers = {"DATABASE_URL": corner_at(shared_redis_url).database_url, "BROKER_URL": shared_redis_url}
-    with serving(tmp_path_factory.mktemp("web"), **servers) as running:
-        yield running
-
-
-@pytest.fixture
-def web(running_web: Web, redis_url: str, database_url: str) -> Web:
-    return running_web
 
 
 def write(redis_url: str, rows: list[dict[str, Any]]) -> None:

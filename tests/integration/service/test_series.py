@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
 from typing import Any
 
 import psycopg
 import pytest
-from support.sharing import Corner
 from support.web import Web, serving
 
 BARS = """
@@ -16,20 +14,6 @@ BARS = """
         1, 3, 0.5, 2, minute, now()
     FROM generate_series(1, %s) AS n, generate_series(0, %s) AS minute
 """
-
-
-@pytest.fixture(scope="module")
-def running_web(
-    corner_at: Callable[[str], Corner], shared_redis_url: str, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Web]:
-    servers = {"DATABASE_URL": corner_at(shared_redis_url).database_url, "BROKER_URL": shared_redis_url}
-    with serving(tmp_path_factory.mktemp("web"), **servers) as running:
-        yield running
-
-
-@pytest.fixture
-def web(running_web: Web, redis_url: str, database_url: str) -> Web:
-    return running_web
 
 
 def test_series_are_found_by_a_part_of_their_names(web: Web, database: psycopg.Connection[Any]) -> None:
